@@ -1,0 +1,1 @@
+"""Adapter. See the modules."""

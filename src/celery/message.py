@@ -1,0 +1,243 @@
+"""Domain. A message: one call of a task, travelling.
+
+The portable form of a message is its *envelope*: the JSON document that kombu's virtual transports put on a queue
+(`[wire.19]`): ``{"body", "content-encoding", "content-type", "headers", "properties"}`` with a base64 body. Redis,
+SQLite and memory keep it as it is, and it is also what crosses into a pool's child, so a message read from a queue is
+forwarded without being encoded again. AMQP brokers build it from their frames only when it must cross a pipe.
+
+Reading is lazy on purpose: the main process of a worker needs a handful of headers (`Head`) and never the body.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from typing import Any
+
+import msgspec
+
+__all__ = ["MalformedMessage", "Message"]
+
+
+class MalformedMessage(ValueError):
+    """What came is not a task message; says what was expected and what came. The raw bytes stay with the delivery."""
+
+
+class _Head(msgspec.Struct):
+    """The headers that decide what happens to a message before it is run."""
+
+    task: str | None = None
+    id: str | None = None
+    eta: str | None = None
+    expires: str | float | None = None
+    retries: int | None = None
+    timelimit: list[float | None] | None = None
+    shadow: str | None = None
+    compression: str | None = None
+
+
+class _DeliveryInfo(msgspec.Struct):
+    exchange: str | None = None
+    routing_key: str | None = None
+    redelivered: bool | None = None
+
+
+class _Properties(msgspec.Struct):
+    delivery_info: _DeliveryInfo = msgspec.field(default_factory=_DeliveryInfo)
+    priority: int | None = None
+    body_encoding: str | None = None
+
+
+class _Envelope(msgspec.Struct):
+    body: str | msgspec.Raw
+    headers: _Head = msgspec.field(default_factory=_Head)
+    properties: _Properties = msgspec.field(default_factory=_Properties)
+    content_type: str | None = msgspec.field(default=None, name="content-type")
+    content_encoding: str | None = msgspec.field(default=None, name="content-encoding")
+
+
+class _Whole(msgspec.Struct):
+    headers: dict[str, Any] = msgspec.field(default_factory=dict)
+    properties: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+_read_envelope = msgspec.json.Decoder(_Envelope).decode
+_read_whole = msgspec.json.Decoder(_Whole).decode
+_write = msgspec.json.Encoder().encode
+
+
+class Message:
+    """One call of a task. Immutable by convention once published or received.
+
+    `headers` are protocol 2's (`[wire.2]`), custom ones merged in; `properties` AMQP's; `body` the encoded arguments
+    (`[args, kwargs, embed]`), compressed if `headers["compression"]` says so. `task` and `id` are never empty.
+    """
+
+    __slots__ = (
+        "_body", "_body_encoding", "_envelope", "_headers", "_properties", "content_encoding", "content_type", "eta",
+        "exchange", "expires", "id", "priority", "redelivered", "retries", "routing_key", "shadow", "task", "timelimit",
+    )  # fmt: skip
+
+    task: str
+    id: str
+    #: ISO 8601 text with offset, or None.
+    eta: str | None
+    #: ISO 8601 text with offset (or, from other languages, a number of seconds since the epoch), or None.
+    expires: str | float | None
+    retries: int
+    #: (hard, soft) in seconds, `[wire.3]`.
+    timelimit: tuple[float | None, float | None]
+    shadow: str | None
+    #: 0 to 255; what it means is the broker's affair (`[route.16]`, `[route.17]`).
+    priority: int
+    #: True if some worker held this message before.
+    redelivered: bool
+    exchange: str
+    routing_key: str
+    content_type: str
+    content_encoding: str
+
+    def __init__(
+        self,
+        headers: dict[str, Any],
+        body: bytes,
+        *,
+        properties: dict[str, Any] | None = None,
+        content_type: str = "application/json",
+        content_encoding: str = "utf-8",
+        exchange: str = "",
+        routing_key: str = "",
+        redelivered: bool = False,
+    ) -> None:
+        """Make a message from its parts. Raises `MalformedMessage` if `task` or `id` is missing from the headers."""
+        self._envelope: bytes | None = None
+        self._headers: dict[str, Any] | None = headers
+        self._properties: dict[str, Any] | None = {} if properties is None else properties
+        self._body: bytes | str = body
+        self._body_encoding: str | None = None
+        get = headers.get
+        self.task = get("task") or _missing("task")
+        self.id = get("id") or _missing("id")
+        self.eta = get("eta")
+        self.expires = get("expires")
+        self.retries = get("retries") or 0
+        self.timelimit = _pair(get("timelimit"))
+        self.shadow = get("shadow")
+        self.priority = self._properties.get("priority") or 0
+        self.content_type = content_type
+        self.content_encoding = content_encoding
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.redelivered = redelivered
+
+    @classmethod
+    def from_envelope(cls, envelope: bytes) -> Message:
+        """Read a kombu envelope. Raises `MalformedMessage`, saying what was expected and what came.
+
+        A protocol 1 message (`[wire.13]`, no `task` header) raises it too: `wire.read` turns those into protocol 2.
+        """
+        try:
+            seen = _read_envelope(envelope)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise MalformedMessage(f"expected a kombu message envelope (JSON), got {_peek(envelope)}: {exc}") from exc
+        head, properties = seen.headers, seen.properties
+        self = cls.__new__(cls)
+        self._envelope = envelope
+        self._headers = self._properties = None
+        if not isinstance(seen.body, str):
+            raise MalformedMessage(f"expected a string as message body, got {_peek(bytes(seen.body))}")
+        self._body = seen.body
+        self._body_encoding = properties.body_encoding
+        self.task = head.task or _missing("task")
+        self.id = head.id or _missing("id")
+        self.eta = head.eta
+        self.expires = head.expires
+        self.retries = head.retries or 0
+        self.timelimit = _pair(head.timelimit)
+        self.shadow = head.shadow
+        self.priority = properties.priority or 0
+        self.content_type = seen.content_type or "application/data"
+        self.content_encoding = seen.content_encoding or "binary"
+        self.exchange = properties.delivery_info.exchange or ""
+        self.routing_key = properties.delivery_info.routing_key or ""
+        self.redelivered = bool(properties.delivery_info.redelivered)
+        return self
+
+    @property
+    def headers(self) -> dict[str, Any]:
+        """All headers, standard and custom."""
+        if self._headers is None:
+            self._read_whole()
+        assert self._headers is not None
+        return self._headers
+
+    @property
+    def properties(self) -> dict[str, Any]:
+        """AMQP properties: `correlation_id`, `reply_to`, `delivery_mode`, `priority`, `expiration` …"""
+        if self._properties is None:
+            self._read_whole()
+        assert self._properties is not None
+        return self._properties
+
+    @property
+    def body(self) -> bytes:
+        """The encoded (and possibly compressed) arguments. Raises `MalformedMessage` if the base64 is broken."""
+        if isinstance(self._body, str):
+            if self._body_encoding == "base64":
+                try:
+                    self._body = b64decode(self._body)
+                except ValueError as exc:
+                    raise MalformedMessage(f"expected a base64 message body: {exc}") from exc
+            else:
+                self._body = self._body.encode("utf-8", "surrogatepass")
+        return self._body
+
+    def to_envelope(self, delivery_tag: str = "") -> bytes:
+        """The kombu envelope (`[wire.19]`); the very bytes that came, where the message was read from one.
+
+        `delivery_tag` goes into the properties of a new envelope; kombu asks that it is there, not what it is.
+        """
+        if self._envelope is None:
+            self._envelope = self._write_envelope(delivery_tag or self.id)
+        return self._envelope
+
+    def _write_envelope(self, delivery_tag: str) -> bytes:
+        properties = {
+            **self.properties,
+            "delivery_info": {"exchange": self.exchange, "routing_key": self.routing_key},
+            "priority": self.priority,
+            "body_encoding": "base64",
+            "delivery_tag": delivery_tag,
+        }
+        if self.redelivered:
+            properties["delivery_info"]["redelivered"] = True
+        return _write(
+            {
+                "body": b64encode(self.body).decode("ascii"),
+                "content-encoding": self.content_encoding,
+                "content-type": self.content_type,
+                "headers": self.headers,
+                "properties": properties,
+            }
+        )
+
+    def _read_whole(self) -> None:
+        assert self._envelope is not None
+        whole = _read_whole(self._envelope)
+        self._headers, self._properties = whole.headers, whole.properties
+
+    def __repr__(self) -> str:
+        return f"<Message: {self.task}[{self.id}]>"
+
+
+def _missing(name: str) -> str:
+    raise MalformedMessage(f"expected a task message with a {name!r} header, got none")
+
+
+def _pair(timelimit: Any) -> tuple[float | None, float | None]:
+    if not timelimit or len(timelimit) != 2:
+        return (None, None)
+    return (timelimit[0], timelimit[1])
+
+
+def _peek(data: bytes) -> str:
+    return f"{len(data)} bytes beginning {bytes(data[:40])!r}"

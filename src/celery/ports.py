@@ -1,0 +1,305 @@
+"""Port. What the flow asks of the world: small protocols, and the values that cross them.
+
+Every method that blocks has a deadline. Every method takes and gives lists: one message is a list of one. Adapters
+translate their driver's errors into `kombu.exceptions.OperationalError` (server away, refused, silent: try again) or
+`celery.exceptions.ImproperlyConfigured` (will never work as configured), always with `raise … from`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from celery.message import Message
+    from celery.outcome import Outcome, Record
+    from celery.routing import QueueSpec, Route
+
+__all__ = [
+    "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth", "Job", "Joining",
+    "Killable", "Pool", "Publication", "Report", "Resizable", "ResultBackend", "Runner",
+    "Settled", "SystemClock",
+]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------- brokers
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """Everything that a broker adapter may need to connect. Never printed whole: `url` holds the password."""
+
+    url: str
+    #: `broker_transport_options`, as kombu names them.
+    options: Mapping[str, Any] = field(default_factory=dict)
+    ssl: Any = False
+    connect_timeout: float = 4.0
+    #: Connections that publishers may hold at once; None or 0: one is opened for each publish.
+    pool_limit: int | None = 10
+    #: Names this process as a holder of deliveries (leases, tags). Unique for each worker start.
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A message and where it goes."""
+
+    message: Message
+    route: Route
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A message handed to this worker, to be settled exactly once: acked, rejected or deferred.
+
+    `message` is None where the bytes that came are no task message; `error` then says why, and `raw` holds them.
+    """
+
+    #: The broker's own handle; opaque to everybody else.
+    tag: Any
+    #: Name of the queue that it was taken from.
+    queue: str
+    message: Message | None
+    raw: bytes | None = None
+    error: str = ""
+
+
+class Broker(Protocol):
+    """Moves messages. Thread-safe and fork-safe: any thread may publish; a forked child gets connections of its own."""
+
+    def publish(self, publications: Sequence[Publication]) -> None:
+        """Put all on their queues, in order; returns once the broker has accepted them.
+
+        `route.queue`, if given, is declared first (once for each queue and connection). Raises `OperationalError`;
+        then any prefix may have been accepted, and publishing again keeps the ids.
+        """
+
+    def consume(self, queues: Sequence[QueueSpec]) -> Consumer:
+        """Declare the queues and start taking from them. The consumer belongs to the calling thread."""
+
+    def declare(self, queues: Sequence[QueueSpec]) -> None: ...
+
+    def purge(self, queue: str) -> int:
+        """Drop all waiting messages; returns how many there were."""
+
+    def close(self) -> None:
+        """Release every connection. Idempotent; the broker may be used again and then connects anew."""
+
+
+class Consumer(Protocol):
+    """Takes messages from a set of queues. Owned by one thread; nothing here is thread-safe."""
+
+    def fetch(self, limit: int, timeout: float, until_readable: Sequence[int] = ()) -> list[Delivery]:
+        """Take up to `limit` messages, equally from each queue (`limit` 0: none, only wait).
+
+        Waits up to `timeout` seconds for the first one; returns early, possibly with nothing, as soon as one of the
+        descriptors in `until_readable` is readable (the pool, or a wake-up from another thread). Between the broker
+        handing out a message and its settlement it is in this worker's durable custody: after `kill -9` it comes back.
+        """
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Done with these; a tag that this worker lost meanwhile is passed over. May be sent with the next `fetch`,
+        but within 50 ms; `flush` sends at once."""
+
+    def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
+        """`requeue`: give back, to be taken next, marked redelivered. Otherwise keep as a dead letter where the
+        broker has a place for it, else drop."""
+
+    def flush(self) -> None:
+        """Send what `ack` and `reject` have gathered; on return the broker has it."""
+
+    def add_queue(self, queue: QueueSpec) -> None: ...
+
+    def cancel_queue(self, name: str) -> None: ...
+
+    def close(self) -> None:
+        """Flush, give back everything still held, release the connection. Idempotent."""
+
+
+@runtime_checkable
+class Deferring(Protocol):
+    """A consumer that can park a delivery in the broker until it is due."""
+
+    def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
+        """Park each until its wall-clock time (seconds since the epoch). It is then fetched again like any other."""
+
+
+@dataclass(slots=True, eq=False)
+class Settled:
+    """A delivery, and everything that its outcome leaves behind."""
+
+    delivery: Delivery
+    #: "ack" | "reject" | "requeue" | "done" (was acknowledged before, when the run began)
+    disposition: str
+    record: Record | None = None
+    publications: Sequence[Publication] = ()
+
+
+@runtime_checkable
+class Joining(Protocol):
+    """A consumer that can store results in the same step in which it settles, where both live on one server."""
+
+    def join(self, backend: ResultBackend) -> bool:
+        """Asked once, after `consume`. True: `settle` stores records too, all of a batch in one transaction."""
+
+    def settle(self, settled: Sequence[Settled]) -> None:
+        """Records, publications and settlement of a batch, in one step. A record whose delivery this worker lost
+        meanwhile changes nothing."""
+
+
+@runtime_checkable
+class Depth(Protocol):
+    """A broker that can count."""
+
+    def depth(self, queue: str) -> int:
+        """Messages waiting in the queue, not those held by workers."""
+
+
+# --------------------------------------------------------------------------------------------------------- backends
+
+
+@dataclass(frozen=True, slots=True)
+class BackendConfig:
+    """Everything that a backend adapter may need. Never printed whole: `url` holds the password."""
+
+    url: str
+    #: `result_backend_transport_options`.
+    options: Mapping[str, Any] = field(default_factory=dict)
+    #: Seconds that a record is kept; None: for ever (`[state.13]`).
+    expires: float | None = 86400.0
+    #: Prepended to every key (`[rkeys.11]`).
+    key_prefix: str = ""
+    ssl: Any = False
+    connect_timeout: float = 4.0
+
+
+class ResultBackend(Protocol):
+    """Keeps records. Thread-safe and fork-safe, like `Broker`.
+
+    A record of a task that is already SUCCESS is never overwritten (`[state.10]`).
+    """
+
+    def save(self, records: Sequence[Record]) -> None:
+        """Store all; waiters wake. Raises `OperationalError`; saving again is harmless."""
+
+    def load(self, ids: Sequence[str]) -> list[bytes | None]:
+        """The encoded state document of each id, in order; None where nothing is known."""
+
+    def wait(self, ids: Sequence[str], timeout: float | None) -> dict[str, bytes]:
+        """Wait until at least one of the ids has a record in a ready state; returns all that have, as id → document.
+
+        No polling of the server. An empty dict means that `timeout` seconds passed. `timeout` None waits for ever,
+        but notices a lost connection. Any number of threads may wait at once.
+        """
+
+    def forget(self, ids: Sequence[str]) -> None: ...
+
+    def close(self) -> None:
+        """Release every connection. Idempotent; the backend may be used again and then connects anew."""
+
+
+# ------------------------------------------------------------------------------------------------------------ pools
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One run to be done by a pool."""
+
+    #: Chosen by the caller, unique among the jobs that the pool holds.
+    key: int
+    message: Message
+
+
+@dataclass(slots=True)
+class Report:
+    """What happened in a pool since it was last asked."""
+
+    #: Keys of jobs that have begun, told at the latest together with their end, and within 20 ms otherwise.
+    begun: Sequence[int] = ()
+    finished: Sequence[tuple[int, Outcome]] = ()
+    #: Jobs that the pool gives back: never begun (`take_back`, or a child died with them in its window).
+    returned: Sequence[int] = ()
+    #: Jobs whose process died while they ran: key and what was seen of the death ("signal 9 (SIGKILL)").
+    lost: Sequence[tuple[int, str]] = ()
+
+
+class Runner(Protocol):
+    """What a pool runs messages with: the tracer and its surroundings. Called only in the pool's processes or threads."""
+
+    def start(self, index: int) -> None:
+        """Once in each child (from 0; kept across replacements), before its first run."""
+
+    def run(self, message: Message) -> Outcome:
+        """Run the task to its outcome. Raises nothing but `SystemExit` and `KeyboardInterrupt`."""
+
+    def flush(self) -> None:
+        """Write what is buffered (log lines). Called whenever outcomes are sent and before waiting for work."""
+
+    def stop(self) -> None:
+        """Once before a child ends in good order."""
+
+
+class Pool(Protocol):
+    """Runs messages. Made with a `Runner` and a concurrency; owned by one thread, which calls everything here."""
+
+    def start(self) -> None: ...
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Take jobs; what no runner is free for waits inside. Callers keep to `free`."""
+
+    def report(self) -> Report:
+        """What happened since the last call; never blocks (a solo pool runs one waiting job here)."""
+
+    def descriptors(self) -> Sequence[int]:
+        """File descriptors that become readable when `report` has something to tell."""
+
+    @property
+    def free(self) -> int:
+        """How many more jobs are worth handing over now: 1 a runner while tasks are long or unknown, many while they
+        are short. 0 or less: none."""
+
+    def take_back(self) -> None:
+        """Ask for all jobs that have not begun; they come back as `returned`."""
+
+    def stop(self, deadline: float) -> None:
+        """Finish what runs (what never began is returned by a last `report`), kill what is left when `deadline`
+        (monotonic seconds) has passed. Idempotent."""
+
+
+@runtime_checkable
+class Resizable(Protocol):
+    def grow(self, n: int) -> None: ...
+
+    def shrink(self, n: int) -> None: ...
+
+
+@runtime_checkable
+class Killable(Protocol):
+    def terminate(self, key: int, signal: int) -> None:
+        """Stop the run of this job and no other; it is then reported as lost."""
+
+
+# ----------------------------------------------------------------------------------------------------------- clocks
+
+
+class Clock(Protocol):
+    def time(self) -> float:
+        """Wall clock, seconds since the epoch: only ETA, expiry and dates."""
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary point: every deadline."""
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    time = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+
+#: What `app/assembly.py` looks up by URL scheme.
+BrokerFactory = "Callable[[BrokerConfig], Broker]"
+BackendFactory = "Callable[[BackendConfig], ResultBackend]"
