@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from celery.message import Message
     from celery.outcome import Outcome, Record
@@ -227,7 +227,7 @@ class Report:
 
 
 class Runner(Protocol):
-    """What a pool runs messages with: the tracer and its surroundings. Called only in the pool's processes or threads."""
+    """What a pool runs messages with: the tracer and its surroundings. Called in the pool's processes only."""
 
     def start(self, index: int) -> None:
         """Once in each child (from 0; kept across replacements), before its first run."""
@@ -296,10 +296,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks."""
 
-    time = staticmethod(time.time)
-    monotonic = staticmethod(time.monotonic)
+    def time(self) -> float:
+        return time.time()
 
-
-#: What `app/assembly.py` looks up by URL scheme.
-BrokerFactory = "Callable[[BrokerConfig], Broker]"
-BackendFactory = "Callable[[BackendConfig], ResultBackend]"
+    def monotonic(self) -> float:
+        return time.monotonic()

@@ -1,4 +1,4 @@
-"""Domain. Where a message goes: queues, routes, and the rules that choose between them (`[route.8]` to `[route.11]`)."""
+"""Domain. Where a message goes: queues, routes, and the rules that choose between them."""
 
 from __future__ import annotations
 
