@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from celery.app import queues as queue_table
 from celery.app import routes as routing_table
-from celery.app.queues import Queues
 from celery.routing import DefaultRoute, QueueSpec
 
 if TYPE_CHECKING:
@@ -30,10 +29,13 @@ _QUEUE_SETTINGS = (
 )  # fmt: skip
 
 
+Queues = queue_table.Queues
+
+
 class AMQP:
     """Queues, routes and kombu's classes, for one app. Follows the app's settings when they change."""
 
-    queues_cls = Queues
+    queues_cls = queue_table.Queues
     #: Makes the exchange of a queue that nobody declared: `autoexchange(name, type=…)`; None for the plain one.
     autoexchange: Callable[..., kombu.Exchange] | None = None
     #: Longest `argsrepr` and `kwargsrepr` in message headers, in characters ([wire.6]).
@@ -45,14 +47,14 @@ class AMQP:
         self._version = -1
         self._queue_settings: tuple[Any, ...] = ()
         self._routes_setting: Any = None
-        self._queues: Queues | None = None
+        self._queues: queue_table.Queues | None = None
         self._routes: list[Any] | None = None
         self._router: routing_table.Router | None = None
 
     # -- queues ------------------------------------------------------------------------------------------------------
 
     @property
-    def queues(self) -> Queues:
+    def queues(self) -> queue_table.Queues:
         """The queues of this app; a mapping to `kombu.Queue` ([route.6])."""
         self._follow_settings()
         if self._queues is None:
@@ -72,7 +74,7 @@ class AMQP:
         create_missing_queue_exchange_type: str | None = None,
         autoexchange: Callable[..., Any] | None = None,
         max_priority: int | None = None,
-    ) -> Queues:
+    ) -> queue_table.Queues:
         """A queue table with this app's defaults; without any queues it holds the default queue alone."""
         conf = self.app.conf
         made = self.queues_cls(
@@ -174,25 +176,25 @@ class AMQP:
         return self.Consumer(channel, accept=accept or self.app.conf.accept_content, queues=selected, **kw)
 
     @property
-    def Consumer(self) -> type[kombu.Consumer]:  # noqa: N802 - its public name
+    def Consumer(self) -> Any:  # noqa: N802 - its public name
         from kombu import Consumer
 
         return Consumer
 
     @property
-    def Producer(self) -> type[kombu.Producer]:  # noqa: N802 - its public name
+    def Producer(self) -> Any:  # noqa: N802 - its public name
         from kombu import Producer
 
         return Producer
 
     @property
-    def Connection(self) -> type[kombu.Connection]:  # noqa: N802 - its public name
+    def Connection(self) -> Any:  # noqa: N802 - its public name
         from kombu import Connection
 
         return Connection
 
     @property
-    def BrokerConnection(self) -> type[kombu.Connection]:  # noqa: N802 - its public name
+    def BrokerConnection(self) -> Any:  # noqa: N802 - its public name
         return self.Connection
 
     @property
@@ -218,7 +220,7 @@ class AMQP:
                 self._queues = self._new_queues()
                 self._queues.carry_over(old)
 
-    def _new_queues(self) -> Queues:
+    def _new_queues(self) -> queue_table.Queues:
         return self.Queues(self.app.conf.task_queues)
 
     def _forget_routes(self) -> None:
