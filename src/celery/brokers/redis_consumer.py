@@ -59,7 +59,7 @@ class RedisConsumer:
         self._broker = broker
         self._layout = broker.layout
         self._clock = clock
-        self.holder = f"{node or os.getpid()}-{token_hex(6)}"
+        self.holder = _holder(node or str(os.getpid()))
         self._tag = self.holder.encode() + b".%d"
         self._number = 0
         self._turn = 0
@@ -302,3 +302,9 @@ class RedisConsumer:
             pass  # nothing to tell the owner: custody is in the server
         self.held.clear()
         self._lose()
+
+
+def _holder(node: str) -> str:
+    """A name that nobody had before. Longer than 64 bytes, because a sorted set whose members are short is kept as a
+    list by Redis, and costs ten times as much to write to while it is small."""
+    return f"{node}-{token_hex(max((65 - len(node)) // 2, 6))}"
