@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from billiard.exceptions import WorkerLostError
 from kombu.exceptions import OperationalError
 
-from celery.exceptions import ImproperlyConfigured, WorkerShutdown, WorkerTerminate
+from celery.exceptions import ImproperlyConfigured, WorkerTerminate
 from celery.ports import SystemClock
 from celery.states import FAILURE
 from celery.worker.consumer.receiving import Held, Receiver
@@ -135,8 +135,8 @@ class Engine:
     def run(self) -> None:
         """Run until stopped; then everything is settled or given back, and the pool is stopped.
 
-        Raises `OperationalError` if the broker was never reached, `ImproperlyConfigured` if it will never be, and
-        `WorkerShutdown` or `WorkerTerminate` if that is how it was stopped.
+        Raises `OperationalError` if the broker was never reached, `ImproperlyConfigured` if it will never be, and the
+        `SystemExit` (`WorkerShutdown`, `WorkerTerminate`) or `KeyboardInterrupt` that stopped it.
         """
         try:
             consumer = self._connect()
@@ -177,26 +177,29 @@ class Engine:
     def _run(self, consumer: Consumer) -> None:
         settler = Settler(consumer, self._parts.publisher or self._parts.broker, self._parts.store)
         waiting = WaitingRoom(consumer)
-        leaving: WorkerShutdown | WorkerTerminate | None = None
+        leaving: BaseException | None = None
         try:
             self._observer.ready()
             while not self._stopping:
                 self._parts.check()
                 self._turn(consumer, settler, waiting)
-        except WorkerTerminate as exc:
-            self.terminate()
+        except (SystemExit, KeyboardInterrupt) as exc:
             leaving = exc
-        except WorkerShutdown as exc:
-            self.stop()
-            leaving = exc
+            self._stop_for(exc)
         try:
             self._drain(consumer, settler, waiting)
-        except WorkerTerminate as exc:
-            self.terminate()
+        except (SystemExit, KeyboardInterrupt) as exc:
             leaving = exc
+            self.terminate()
         self._leave(consumer, settler)
         if leaving is not None:
             raise leaving
+
+    def _stop_for(self, exc: BaseException) -> None:
+        if isinstance(exc, WorkerTerminate):
+            self.terminate()
+        else:
+            self.stop()
 
     def _turn(self, consumer: Consumer, settler: Settler, waiting: WaitingRoom) -> None:
         """One turn. Nothing but a configuration that will never work, or a request to stop, ends the loop."""
@@ -240,7 +243,9 @@ class Engine:
         self._pool.submit(jobs)
 
     def _patience(self, waiting: WaitingRoom) -> float:
-        """Seconds to wait for something to happen."""
+        """Seconds to wait for something to happen; none where the pool runs jobs only when asked for its report."""
+        if self.held and not self._pool.descriptors():
+            return 0.0
         due = waiting.next_due()
         if due is None:
             return _LONGEST_WAIT
@@ -262,13 +267,13 @@ class Engine:
             if one is not None:
                 disposition = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
                 settler.add(one.delivery, disposition, outcome.record, outcome.follow)
+        if report.lost:
+            self._take_lost(report.lost, settler)
         for key in report.begun:
             one = held.get(key)
             if one is not None and not one.acknowledged and not one.policy.acks_late:
                 one.acknowledged = True
                 settler.add(one.delivery, ACK)
-        if report.lost:
-            self._take_lost(report.lost, settler)
         for key in report.returned:
             one = held.pop(key, None)
             if one is None:
@@ -339,7 +344,7 @@ class Engine:
             self._rest()
             return
         try:
-            consumer.fetch(0, 0.0 if not self._pool.descriptors() else _LONGEST_WAIT, self._descriptors())
+            consumer.fetch(0, _LONGEST_WAIT if self._pool.descriptors() else 0.0, self._descriptors())
         except Exception as exc:  # noqa: BLE001 - as in `_turn`
             self._trouble(exc)
         self._wake.clear()
