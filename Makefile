@@ -54,7 +54,7 @@ redis:
 	@scripts/need redis-server redis-server
 
 $(VENV)/bin/python $(REFERENCE)/bin/python:
-	scripts/venv $(@D)/..
+	scripts/venv $(patsubst %/bin/python,%,$@)
 
 $(VENV)/package.stamp: pyproject.toml README.md | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable .

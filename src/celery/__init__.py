@@ -1,1 +1,1 @@
-"""A distributed task queue."""
+"""Application. A distributed task queue."""
