@@ -57,14 +57,14 @@ $(VENV)/bin/python $(REFERENCE)/bin/python:
 	scripts/venv $(patsubst %/bin/python,%,$@)
 
 $(VENV)/package.stamp: pyproject.toml README.md | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install -qq --editable .
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/package.stamp
-	$(BIN)/python -m pip install --quiet --group dev
+	$(BIN)/python -m pip install -qq --group dev
 	@touch $@
 
 # The real Celery bears the same import name, so it lives in an environment of its own: for wire tests and benchmarks.
 $(REFERENCE)/stamp: Makefile | $(REFERENCE)/bin/python
-	$(REFERENCE)/bin/python -m pip install --quiet 'celery[redis]==5.7.*' huey hiredis
+	$(REFERENCE)/bin/python -m pip install -qq 'celery[redis]==5.7.*' huey hiredis
 	@touch $@
