@@ -106,9 +106,9 @@ def _row(area: str, number: int, cells: dict[str, object]) -> Row:
         case {"title": str(title), "done": [_, *_] as tests, **rest} if not rest:
             return Row(area, number, title, "done", tests=tuple(map(str, tests)))
         case {"title": str(title), "differs": str(reason), **rest} if reason and rest.keys() <= {"tests"}:
-            tests = rest.get("tests", [])
-            assert isinstance(tests, list)
-            return Row(area, number, title, "differs", reason=reason, tests=tuple(map(str, tests)))
+            named = rest.get("tests", [])
+            assert isinstance(named, list)
+            return Row(area, number, title, "differs", reason=reason, tests=tuple(map(str, named)))
     raise ValueError(f"{area}.{number}: expected later = N, done = [tests] or differs = reason, got {cells}")
 
 
