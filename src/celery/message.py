@@ -10,12 +10,13 @@ Reading is lazy on purpose: the main process of a worker needs a handful of head
 
 from __future__ import annotations
 
+import json
 from base64 import b64decode, b64encode
 from typing import Any
 
 import msgspec
 
-__all__ = ["MalformedMessage", "Message"]
+__all__ = ["MalformedMessage", "Message", "mark_redelivered"]
 
 
 class MalformedMessage(ValueError):
@@ -230,6 +231,16 @@ class Message:
 
     def __repr__(self) -> str:
         return f"<Message: {self.task}[{self.id}]>"
+
+
+def mark_redelivered(envelope: bytes) -> bytes:
+    """The envelope with `redelivered` set in its delivery info; what is no envelope is given back as it is."""
+    try:
+        document = json.loads(envelope)
+        document["properties"].setdefault("delivery_info", {})["redelivered"] = True
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return envelope
+    return json.dumps(document).encode()
 
 
 def _missing(name: str) -> str:
