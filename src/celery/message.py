@@ -49,7 +49,7 @@ class _Properties(msgspec.Struct):
 
 
 class _Envelope(msgspec.Struct):
-    body: str | msgspec.Raw
+    body: str
     headers: _Head = msgspec.field(default_factory=_Head)
     properties: _Properties = msgspec.field(default_factory=_Properties)
     content_type: str | None = msgspec.field(default=None, name="content-type")
@@ -147,8 +147,6 @@ class Message:
         self = cls.__new__(cls)
         self._envelope = envelope
         self._headers = self._properties = None
-        if not isinstance(seen.body, str):
-            raise MalformedMessage(f"expected a string as message body, got {_peek(bytes(seen.body))}")
         self._body = seen.body
         self._body_encoding = properties.body_encoding
         self.task = head.task or _missing("task")

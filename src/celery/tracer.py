@@ -29,13 +29,6 @@ __all__ = ["Tracer", "TracerParts"]
 
 logger = logging.getLogger("celery.app.trace")
 
-_STANDARD = frozenset(
-    """
-    lang task id shadow eta expires group group_index retries timelimit root_id parent_id argsrepr kwargsrepr origin
-    ignore_result replaced_task_nesting stamped_headers stamps compression
-    """.split()
-)
-
 
 @dataclass(slots=True)
 class TracerParts:
@@ -64,6 +57,8 @@ class TracerParts:
     listeners: Sequence[Listener] = ()
     hostname: str = ""
     pid: Callable[[], int] = lambda: 0
+    #: False: nobody keeps results, so none is encoded.
+    store_results: bool = True
 
 
 @dataclass(slots=True)
@@ -137,14 +132,9 @@ class Tracer:
         payload = self._parts.decode(body, message.content_type, message.content_encoding)
         args, kwargs, embed = wire.read_body(payload)
         fields = dict(headers)
-        custom = None
-        if not _STANDARD.issuperset(headers):
-            custom = {name: value for name, value in headers.items() if name not in _STANDARD}
-        hard, soft = message.timelimit
         fields.update(
             args=args,
             kwargs=kwargs,
-            headers=custom,
             properties=properties,
             reply_to=properties.get("reply_to"),
             correlation_id=properties.get("correlation_id"),
@@ -161,8 +151,6 @@ class Tracer:
             errbacks=embed.get("errbacks"),
             chain=embed.get("chain"),
             chord=embed.get("chord"),
-            time_limit=hard,
-            soft_time_limit=soft,
         )
         return Run(message, task, self._parts.context(fields), args, kwargs, embed)
 
@@ -288,7 +276,9 @@ class Tracer:
 
     def _ignores(self, run: Run) -> bool:
         """The call's own word beats the task's (`[task.42]`)."""
-        ignore = run.request.ignore_result
+        if not self._parts.store_results:
+            return True
+        ignore = run.message.headers.get("ignore_result")
         return bool(run.task.ignore_result if ignore is None else ignore)
 
     def _as_record(self, run: Run, state: str, document: bytes) -> Record:

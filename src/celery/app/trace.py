@@ -131,8 +131,8 @@ class Signals:
         elif ended.state == RETRY:
             if signals.task_retry.receivers:
                 signals.task_retry.send(sender=run.task, request=run.request, reason=ended.value, einfo=ended.einfo)
-        elif ended.state in (FAILURE, REJECTED) and signals.task_failure.receivers:
-            if ended.state == FAILURE or not ended.value.requeue:
+        elif ended.state == FAILURE or (ended.state == REJECTED and not ended.value.requeue):
+            if signals.task_failure.receivers:
                 _send_failure(run, ended)
 
     def finished(self, run: Run, ended: Ended) -> None:
