@@ -175,8 +175,13 @@ class Answer:
 
     def check(self) -> None:
         """Raises `AssertionError` unless this is what the document shows, ids and prefixes aside."""
-        assert not self.error, f"{self.source}{self.traceback}"
         want, got = self.want.strip(), self.shown.strip()
+        if want.startswith("Traceback (most recent call last):"):
+            assert alike(want.splitlines()[-1], self.error), (
+                f"{self.source}expected: {want}\n     got: {self.error or got}"
+            )
+            return
+        assert not self.error, f"{self.source}{self.traceback}"
         assert not want or alike(want, got), f"{self.source}expected: {want}\n     got: {got}"
 
 
