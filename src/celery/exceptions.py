@@ -293,7 +293,7 @@ SystemTerminate = WorkerTerminate
 def _safe_repr(value: object) -> str:
     try:
         return repr(value)
-    except Exception as error:  # noqa: BLE001: a user's __repr__ may raise anything, and this is an error path
+    except Exception as error:  # noqa: BLE001 - a user's __repr__ may raise anything, and this is an error path
         return f"<{type(value).__name__}: repr failed with {type(error).__name__}>"
 
 

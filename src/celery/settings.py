@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 __all__ = ["BY_NAME", "NEW_NAME", "OLD_NAME", "SETTINGS", "Setting", "complaint", "nearest"]
@@ -470,11 +471,8 @@ OLD_NAME: dict[str, str] = {setting.name: setting.old for setting in SETTINGS if
 
 #: Settings of type float, int or dict that take more than their type says.
 _ALSO: dict[str, tuple[type, ...]] = {
-    "broker_heartbeat": (timedelta,),
     "task_queues": (list, tuple, set, frozenset),
     "redis_backend_use_ssl": (bool,),
-    "beat_schedule": (),
-    "database_table_names": (),
 }
 
 
@@ -494,10 +492,8 @@ def complaint(setting: Setting, value: Any) -> str | None:
         if isinstance(value, Mapping) or not isinstance(value, (str, bytes, int, float)) or not value:
             return None
         return _complain(setting, "a dict", value)
-    if kind in ("list", "tuple"):
-        if isinstance(value, (bytes, int, float)) or (kind == "list" and isinstance(value, str)):
-            return _complain(setting, f"a {kind}", value)
-    return None
+    wrong = {"list": (str, bytes, int, float), "tuple": (bytes, int, float)}.get(kind, ())
+    return _complain(setting, f"a {kind}", value) if isinstance(value, wrong) else None
 
 
 def _is_number(value: Any) -> bool:
@@ -521,20 +517,32 @@ def _is_secret(name: str) -> bool:
 
 
 def nearest(name: str) -> str | None:
-    """The known setting that a misspelt name most likely means: within two edits, in the same style (old or new).
+    """The known setting that a misspelt name most likely means: within two edits, in the same style (old or new),
+    with the same first or last three letters.
 
     None if the name is known, or is like no other.
     """
     if name in BY_NAME or name in NEW_NAME:
         return None
-    known = NEW_NAME if name.isupper() else BY_NAME
-    best, best_distance = None, 3
-    for candidate in known:
+    candidates = _by_ends(name.isupper())
+    best: str | None = None
+    best_distance = 3
+    for candidate in {*candidates.get(name[:3], ()), *candidates.get(name[-3:], ())}:
         if abs(len(candidate) - len(name)) < best_distance:
             distance = _edits(name, candidate, best_distance - 1)
             if distance < best_distance:
                 best, best_distance = candidate, distance
     return best
+
+
+@lru_cache
+def _by_ends(old: bool) -> dict[str, list[str]]:
+    """Names by their first and by their last three letters: a whole Django module is looked through."""
+    ends: dict[str, list[str]] = {}
+    for name in NEW_NAME if old else BY_NAME:
+        for end in (name[:3], name[-3:]):
+            ends.setdefault(end, []).append(name)
+    return ends
 
 
 def _edits(a: str, b: str, limit: int) -> int:

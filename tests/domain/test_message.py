@@ -83,9 +83,7 @@ def test_broken_base64_is_found_when_the_body_is_read() -> None:
     redelivered=st.booleans(),
     routing_key=st.text(max_size=20),
 )
-def test_round_trip(
-    body: bytes, custom: dict[str, Any], priority: int, redelivered: bool, routing_key: str
-) -> None:
+def test_round_trip(body: bytes, custom: dict[str, Any], priority: int, redelivered: bool, routing_key: str) -> None:
     message = Message(
         {**custom, "task": "t", "id": "i"},
         body,

@@ -98,7 +98,7 @@ def test_what_we_write_is_read_as_what_kombu_writes(value: Any) -> None:
 json_text = st.one_of(
     values.map(lambda v: outcome(kombu_json.dumps, v)).filter(lambda o: o[0] == "value").map(lambda o: o[1].encode()),
     st.binary(max_size=20),
-    st.from_regex(rb'-?[0-9]{1,40}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?', fullmatch=True),
+    st.from_regex(rb"-?[0-9]{1,40}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?", fullmatch=True),
 )
 
 

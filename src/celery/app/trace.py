@@ -131,9 +131,8 @@ class Signals:
         elif ended.state == RETRY:
             if signals.task_retry.receivers:
                 signals.task_retry.send(sender=run.task, request=run.request, reason=ended.value, einfo=ended.einfo)
-        elif ended.state == FAILURE or (ended.state == REJECTED and not ended.value.requeue):
-            if signals.task_failure.receivers:
-                _send_failure(run, ended)
+        elif signals.task_failure.receivers and _is_final_failure(ended):
+            _send_failure(run, ended)
 
     def finished(self, run: Run, ended: Ended) -> None:
         if signals.task_postrun.receivers:
@@ -159,6 +158,10 @@ class Signals:
                 traceback=exc.__traceback__,
                 einfo=None,
             )
+
+
+def _is_final_failure(ended: Ended) -> bool:
+    return ended.state == FAILURE or (ended.state == REJECTED and not ended.value.requeue)
 
 
 def _send_failure(run: Run, ended: Ended) -> None:
