@@ -1,0 +1,1 @@
+"""Application. The worker: takes messages from queues and has them run."""
