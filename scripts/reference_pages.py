@@ -1,4 +1,4 @@
-"""mkdocs hook: the pages that are made from the code at each build, `reference/settings.md` and `reference/api.md`."""
+"""mkdocs hook: pages made from the code at each build (`reference/settings.md`, `reference/api.md`), and the navigation."""
 
 from __future__ import annotations
 
@@ -55,8 +55,19 @@ def api_page() -> str:
 
 
 def _exists(name: str) -> bool:
-    path = SOURCE.joinpath(*name.split("."))
-    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+    *packages, last = name.split(".")
+    folder = SOURCE.joinpath(*packages)
+    whole = all((SOURCE.joinpath(*packages[: n + 1]) / "__init__.py").exists() for n in range(len(packages)))
+    return whole and ((folder / f"{last}.py").exists() or (folder / last / "__init__.py").exists())
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put every decision into the navigation."""
+    for section in config.nav or ():
+        if isinstance(section, dict) and "Decisions" in section:
+            pages = Path(config.docs_dir, "decisions").glob("0*.md")
+            section["Decisions"] += sorted(f"decisions/{page.name}" for page in pages)
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
