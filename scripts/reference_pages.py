@@ -1,4 +1,4 @@
-"""mkdocs hook: pages made from the code at each build (`reference/settings.md`, `reference/api.md`), and the navigation."""
+"""mkdocs hook: the pages made from the code at each build (settings, API), and the navigation of decisions."""
 
 from __future__ import annotations
 
