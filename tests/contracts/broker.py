@@ -403,6 +403,7 @@ class BrokerContract:
         loser.flush()
         nothing(loser)
         holder.reject(held, requeue=True)
+        holder.flush()
         assert ids(take(loser, 1)) == ["1"]
 
     def test_an_old_tag_of_the_same_consumer_does_nothing(self, broker: Broker, other: Broker) -> None:
