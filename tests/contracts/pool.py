@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,13 +21,16 @@ from celery.ports import Job, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 DEADLINE = 20.0
 
 OUTCOMES: dict[str, Outcome] = {
     "success": Success(record=Record("id", "SUCCESS", b'{"status": "SUCCESS"}', "reply"), runtime=0.25),
     "success-bare": Success(),
-    "failure": Failure(reason="ValueError('\u00e9\ud7ff')", acknowledge=False, record=Record("id", "FAILURE", b"\0\xff")),
+    "failure": Failure(
+        reason="ValueError('\u00e9\ud7ff')", acknowledge=False, record=Record("id", "FAILURE", b"\0\xff")
+    ),
     "retrying": Retrying(reason="later", follow=[("", "celery", b"{}"), ("topic", "a.b", b"\x80")]),
     "ignored": Ignored(runtime=1e-9),
     "rejected": Rejected(reason="no", requeue=True),
@@ -83,6 +85,11 @@ class Scripted:
     def do_kill(self, message: Message, signum: int) -> None:
         os.kill(os.getpid(), signum)
         signal.pause()
+
+    def do_perhaps(self, message: Message, signum: int) -> None:
+        """Known to be short, until it is asked to kill."""
+        if signum:
+            self.do_kill(message, signum)
 
     def do_exit(self, message: Message, status: int) -> None:
         raise SystemExit(status)
