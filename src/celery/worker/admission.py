@@ -43,7 +43,8 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Cannot be run here. `kind` is "unknown" (no such task), "content" or "invalid"; `reason` says it in full."""
+    """Cannot be run here. `kind` is "unknown" (no such task), "content", "invalid", "message" (no
+    task message) or "undecodable"; `reason` says it in full, or names the task."""
 
     kind: str
     reason: str

@@ -99,7 +99,8 @@ class Receiver:
                 elif isinstance(admission, Refuse):
                     self._refuse(delivery, admission, settler)
             except MalformedMessage as exc:
-                self._refuse(delivery, Refuse("message", delivery.error or str(exc)), settler)
+                kind = "message" if exc.__cause__ is None else "undecodable"
+                self._refuse(delivery, Refuse(kind, str(exc)), settler)
             except Exception as exc:  # noqa: BLE001 - one message that upsets us must not take its neighbours with it
                 self._refuse(delivery, Refuse("invalid", repr(exc)), settler)
         if told:
