@@ -34,6 +34,7 @@ check: $(VENV)/dev.stamp ## Lint and types only: ruff, mypy, pyright
 
 .PHONY: bench
 bench: $(VENV)/dev.stamp $(REFERENCE)/stamp redis ## Measure against Celery 5.7 and Huey in turn; writes benchmarks/RESULTS.md
+	@scripts/need cc build-essential
 	$(BIN)/python -m benchmarks
 
 .PHONY: docs
@@ -63,6 +64,9 @@ $(VENV)/package.stamp: pyproject.toml README.md | $(VENV)/bin/python
 $(VENV)/dev.stamp: $(VENV)/package.stamp
 	$(BIN)/python -m pip install -qq --group dev
 	@touch $@
+
+.PHONY: $(REFERENCE)
+$(REFERENCE): $(REFERENCE)/stamp
 
 # The real Celery bears the same import name, so it lives in an environment of its own: for wire tests and benchmarks.
 $(REFERENCE)/stamp: Makefile | $(REFERENCE)/bin/python

@@ -12,7 +12,10 @@ LATE_PACKAGES: dict[str, str] = {
 }
 
 #: Other imports inside functions: (module, imported) → reason.
-LATE_IMPORTS: dict[tuple[str, str], str] = {}
+LATE_IMPORTS: dict[tuple[str, str], str] = {
+    ("celery._state", "celery.app.base"): "the default app is made only where nobody has made one",
+    ("celery.app.checking", "inspect"): "slow to import, and counting the arguments mostly suffices",
+}
 
 #: Imports that go up: (module, imported) → reason.
 UPWARD: dict[tuple[str, str], str] = {}
@@ -36,7 +39,7 @@ WIDE_FUNCTIONS: dict[str, str] = {
 #: What only some rooms may import: the third-party package → the modules (prefixes) that may.
 DRIVERS: dict[str, tuple[str, ...]] = {
     "redis": ("celery.drivers.redis", "celery.brokers.redis", "celery.backends.redis"),
-    "hiredis": ("celery.drivers.redis",),
+    "hiredis": ("celery.drivers.redis", "celery.brokers.redis", "celery.backends.redis"),
     "sqlite3": ("celery.drivers.sqlite", "celery.brokers.sqlite", "celery.backends.sqlite"),
     "amqp": ("celery.drivers.amqp", "celery.brokers.amqp", "celery.backends.rpc"),
 }

@@ -97,7 +97,7 @@ def test_imports_inside_functions_are_listed() -> None:
     wrong = []
     for module in modules():
         for found in module.imports:
-            if not found.inside or found.typing_only:
+            if not found.inside or found.typing_only or found.inside == "__getattr__":  # a module's front door
                 continue
             package, entry = found.target.split(".")[0], (module.name, found.target)
             if package in allowed.LATE_PACKAGES or entry in allowed.LATE_IMPORTS:
