@@ -97,7 +97,11 @@ class Telling:
     def connecting_failed(self, exc: BaseException, attempt: int, limit: int | None, seconds: float) -> None:
         tries = f"{attempt}/{limit}" if limit else str(attempt)
         consumer_log.error(
-            "consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%s)\n", self._url, exc, seconds, tries
+            "consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%s)\n",
+            self._url,
+            exc,
+            seconds,
+            tries,
         )
 
     def connected(self) -> None:

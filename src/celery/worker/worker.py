@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.url import maybe_sanitize_url
 
 from celery import codecs, signals, wire
+from celery.documents import Documents
 from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Record
 from celery.platforms import EX_FAILURE, EX_OK
@@ -47,9 +48,6 @@ class WorkController:
     #: What the process should exit with; None until it has stopped for a reason.
     exitcode: int | None = None
 
-    #: Run the engine in a thread of its own, so that the thread of `start` only waits (and gets the signals).
-    engine_thread = False
-
     def __init__(self, app: Celery | None = None, hostname: str | None = None, **kwargs: Any) -> None:
         """Options are those of `celery worker`, by their long names. Reads the settings; connects to nothing."""
         self.app = app or self.app
@@ -64,6 +62,13 @@ class WorkController:
         self.setup_defaults(**kwargs)
         self.on_after_init(**kwargs)
         self.setup_instance(**self.prepare_args(**kwargs))
+
+    def wants_engine_thread(self) -> bool:
+        """Whether the engine is to run in a thread of its own while the thread of `start` only waits.
+
+        A solo pool runs tasks in the engine's thread, and tasks expect the thread that the user started.
+        """
+        return False
 
     # -- hooks for subclasses ----------------------------------------------------------------------------------------
 
@@ -167,10 +172,13 @@ class WorkController:
     def _make_parts(self) -> None:
         assembly = self.app.assembly
         self.pool = pool = assembly.pool(self.pool_cls, assembly.runner(self.hostname), self.concurrency)
+        conf = self.app.conf
+        self._documents = Documents(conf.result_serializer, extended=bool(conf.result_extended))
         self._telling = Telling(self.app, self.broker_url, self._ready)
         self.consumer = engine = Engine(self._engine_parts(pool))
         self._telling.consumer = engine
-        self._engine = EnginePart(engine, threaded=self.engine_thread and self.pool_cls != "solo")
+        self.engine_has_thread = self.wants_engine_thread()
+        self._engine = EnginePart(engine, threaded=self.engine_has_thread)
         self.parts = Parts(PoolPart(pool), self._engine)
 
     def _engine_parts(self, pool: Pool) -> EngineParts:
@@ -217,7 +225,7 @@ class WorkController:
         task = self.app.tasks.get(message.task)
         if request.ignore_result and not (task and task.store_errors_even_if_ignored):
             return None
-        document = self.app.assembly.documents.failure(exc, request, None, how)
+        document = self._documents.failure(exc, request, None, how)
         return Record(message.id, how, document, message.properties.get("reply_to") or "")
 
     def _ready(self) -> None:
