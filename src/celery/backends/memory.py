@@ -1,0 +1,73 @@
+"""Adapter. The result backend `memory://` (also `cache+memory://`): records within one process."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from celery.drivers.memory import server_of
+from celery.ports import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from celery.drivers.memory import Server
+    from celery.outcome import Record
+    from celery.ports import BackendConfig, Clock
+
+__all__ = ["MemoryBackend"]
+
+#: Seconds between two looks for expired records.
+CLEANUP_EVERY = 60.0
+
+
+class MemoryBackend:
+    """Keeps records for the threads of a process. A forked child begins with none."""
+
+    def __init__(self, config: BackendConfig, *, clock: Clock = SystemClock()) -> None:  # noqa: B008 - stateless
+        self._url = config.url
+        self._expires = inf if config.expires is None else config.expires
+        self._clock = clock
+        self._next_cleanup = 0.0
+        self.url_text = config.url if "://" in config.url else "memory://"
+
+    @property
+    def server(self) -> Server:
+        """Looked up each time: a fork has one of its own."""
+        return server_of(self._url)
+
+    def save(self, records: Sequence[Record]) -> None:
+        with self.server.changed:
+            self.put(records)
+
+    def put(self, records: Iterable[Record]) -> None:
+        """Save, for a caller who holds the server's lock (a consumer that settles)."""
+        server, now = self.server, self._clock.time()
+        if self._clock.monotonic() >= self._next_cleanup:
+            self._next_cleanup = self._clock.monotonic() + CLEANUP_EVERY
+            server.drop_expired(now)
+        server.save(records, now, now + self._expires)
+
+    def load(self, ids: Sequence[str]) -> list[bytes | None]:
+        server, now = self.server, self._clock.time()
+        with server.changed:
+            return [server.load(id, now) for id in ids]
+
+    def wait(self, ids: Sequence[str], timeout: float | None) -> dict[str, bytes]:
+        server = self.server
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        with server.changed:
+            while True:
+                found = server.ready(ids, self._clock.time())
+                remaining = None if deadline is None else deadline - self._clock.monotonic()
+                if found or (remaining is not None and remaining <= 0):
+                    return found
+                if not server.changed.wait(remaining):
+                    return server.ready(ids, self._clock.time())
+
+    def forget(self, ids: Sequence[str]) -> None:
+        with self.server.changed:
+            self.server.forget(ids)
+
+    def close(self) -> None:
+        """There is nothing to close: the records stay for whoever names the URL next."""
