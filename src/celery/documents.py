@@ -42,8 +42,10 @@ class Documents:
         """An exception, as FAILURE, RETRY or REVOKED."""
         return self.write(state, exception_to_data(exc, self._serializer), request, traceback)
 
-    def write(self, state: str, result: Any, request: Any, traceback: str | None = None) -> bytes:
-        """Any state: `result` is its metadata (`[task.47]`)."""
+    def write(
+        self, state: str, result: Any, request: Any, traceback: str | None = None, task_id: str | None = None
+    ) -> bytes:
+        """Any state: `result` is its metadata (`[task.47]`). `task_id`: of another task than the request's."""
         document: dict[str, Any] = {
             "status": state,
             "result": result,
@@ -58,7 +60,7 @@ class Documents:
                 document["parent_id"] = request.parent_id
             if self._extended:
                 document.update(_extended(request))
-        document["task_id"] = None if request is None else request.id
+        document["task_id"] = task_id or (None if request is None else request.id)
         return encode(document, self._serializer)
 
     def _spliced(self, value: Any, request: Any) -> bytes:
