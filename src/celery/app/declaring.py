@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import _state
 from celery.exceptions import DuplicateTaskNameWarning
-from celery.local import PromiseProxy, Proxy
+from celery.local import PromiseProxy, Proxy, maybe_evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.app.task import Task
 
-__all__ = ["declare", "make_task", "register", "share"]
+__all__ = ["declare", "finalize", "make_task", "register", "share"]
 
 
 def declare(
@@ -54,9 +54,9 @@ def make_task(
         raise RuntimeError("Contract breach: app not finalized")
     name = name or app.gen_task_name(fun.__name__, fun.__module__)
     if name in app._tasks:
-        task = app._tasks[name]
-        _warn_of_duplicate(app, task, fun)
-        return task
+        existing = app._tasks[name]
+        _warn_of_duplicate(app, existing, fun)
+        return existing
     body = fun if bind else staticmethod(fun)
     attributes: dict[str, Any] = {
         "app": app,
@@ -71,11 +71,22 @@ def make_task(
         "__wrapped__": body,
         **options,
     }
-    task = type(fun.__name__, (base or app.Task,), attributes)()
-    task.__qualname__ = getattr(fun, "__qualname__", fun.__name__)
+    task: Task[..., Any] = type(fun.__name__, (base or app.Task,), attributes)()
+    task.__dict__["__qualname__"] = getattr(fun, "__qualname__", fun.__name__)
     app._tasks[name] = task
     task.bind(app)
     return task
+
+
+def finalize(app: Celery) -> None:
+    """Make every task that waits for it, bind all to the app, and say so ([app.8])."""
+    app.finalized = True
+    _state._announce_app_finalized(app)
+    while app._pending:
+        maybe_evaluate(app._pending.popleft())
+    for task in list(app._tasks.values()):
+        task.bind(app)
+    app.on_after_finalize.send(sender=app)
 
 
 def register(app: Celery, task: Any, **options: Any) -> Task[..., Any]:
@@ -135,5 +146,3 @@ def _place(fun: Any) -> Any:
 
 def _show(fun: Any) -> str:
     return f"{fun.__module__}.{getattr(fun, '__qualname__', fun.__name__)}"
-
-

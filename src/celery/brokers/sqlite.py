@@ -1,0 +1,294 @@
+"""Adapter. The broker `sqlite://`: queues in a file that any number of processes of one machine share.
+
+Publishing commits with `synchronous=FULL` (option `synchronous`): what was accepted survives a power cut. Claims and
+settlements commit with NORMAL: they survive the death of any process, and a power cut at worst repeats a task.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from math import ceil
+from typing import TYPE_CHECKING
+
+from celery.brokers import sqlite_queues as queues_of
+from celery.drivers.custody import lock_file
+from celery.drivers.sqlite import Handle, file_of, options_of
+from celery.drivers.sqlite_records import Records
+from celery.message import MalformedMessage, Message, mark_redelivered
+from celery.ports import Delivery, SystemClock
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Sequence
+
+    from celery.drivers.sqlite import File
+    from celery.ports import BrokerConfig, Clock, Publication, ResultBackend, Settled
+    from celery.routing import QueueSpec
+
+__all__ = ["SqliteBroker", "SqliteConsumer"]
+
+#: Seconds between two looks at the file while waiting: often right after something happened.
+PAUSES = (0.001, 0.002, 0.005, 0.01, 0.025)
+#: Seconds between two searches for the messages of dead workers.
+RECLAIM_EVERY = 0.5
+#: Seconds that a settlement may wait for the next fetch.
+SETTLE_WITHIN = 0.05
+
+
+class SqliteBroker:
+    """Moves messages through a file. Publishers of a process share one connection: SQLite has one writer anyway."""
+
+    def __init__(self, config: BrokerConfig, *, clock: Clock = SystemClock()) -> None:  # noqa: B008 - stateless
+        self.file = file_of(config.url)
+        self.url_text = self.file.url_text
+        self._node = config.node
+        self._clock = clock
+        synchronous, self._timeout = options_of(config.url, config.options)
+        self._writer = Handle(self.file, synchronous, self._timeout)
+
+    def publish(self, publications: Sequence[Publication]) -> None:
+        if not publications:
+            return
+        with self._writer.writing as db:
+            queues_of.put(db, publications)
+
+    def consume(self, queues: Sequence[QueueSpec]) -> SqliteConsumer:
+        return SqliteConsumer(self.file, self._timeout, self._node, queues, self._clock)
+
+    def declare(self, queues: Sequence[QueueSpec]) -> None:
+        with self._writer.writing as db:
+            queues_of.bind(db, queues)
+
+    def purge(self, queue: str) -> int:
+        with self._writer.writing as db:
+            return db.execute("DELETE FROM messages WHERE holder = 0 AND queue = ?", (queue,)).rowcount
+
+    def depth(self, queue: str) -> int:
+        """Messages waiting in the queue."""
+        with self._writer.reading as db:
+            (n,) = db.execute("SELECT count(*) FROM messages WHERE holder = 0 AND queue = ?", (queue,)).fetchone()
+        return int(n)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class SqliteConsumer:
+    """Takes messages from queues of a file and keeps them in the custody of a lock that dies with the process.
+
+    What is acked or rejected is gathered, and written in the transaction of the next fetch.
+    """
+
+    def __init__(self, file: File, timeout: float, node: str, queues: Sequence[QueueSpec], clock: Clock) -> None:
+        self._clock = clock
+        self._handle = Handle(file, "NORMAL", timeout)
+        self._locks = lock_file(file.path + "-workers")
+        self._names = [queue.name for queue in queues]
+        self._held: dict[int, Delivery] = {}
+        self._acked: list[tuple[int]] = []
+        self._returned: list[tuple[int]] = []
+        self._settle_by = 0.0
+        self._records: Records | None = None
+        #: Version of the file when nothing was found in it; None: look again, whatever the version is.
+        self._seen: tuple[int, int] | None = None
+        self._due: float | None = None
+        self._next_reclaim = 0.0
+        self._holder = self._register(node, queues)
+
+    def fetch(self, limit: int, timeout: float, until_readable: Sequence[int] = ()) -> list[Delivery]:
+        """See `Consumer.fetch`. New messages are seen within 25 ms."""
+        deadline = self._clock.monotonic() + timeout
+        poll = None
+        pauses = iter(PAUSES)
+        pause = 0.0
+        while True:
+            taken = self._look(limit)
+            remaining = deadline - self._clock.monotonic()
+            if taken or remaining <= 0:
+                return taken
+            if poll is None:
+                poll = select.poll()
+                for fd in until_readable:
+                    poll.register(fd, select.POLLIN)
+            pause = next(pauses, pause)
+            if poll.poll(ceil(self._until_due(min(pause, remaining)) * 1000)):
+                return []
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self._gather(deliveries, self._acked)
+
+    def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
+        self._gather(deliveries, self._returned if requeue else self._acked)
+
+    def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
+        """See `Deferring.defer`. Any worker of the file releases what is due."""
+        rows = [(due, d.tag) for d, due in deliveries if self._held.get(d.tag) is d]
+        with self._handle.writing as db:
+            self._write_settled(db)
+            db.executemany("UPDATE messages SET holder = -1, due = ? WHERE id = ?", rows)
+        self._settled()
+        for _, tag in rows:
+            del self._held[tag]
+        self._seen = None
+
+    def join(self, backend: ResultBackend) -> bool:
+        """See `Joining.join`: true for the backend of the same file."""
+        records = getattr(backend, "records", None)
+        self._records = records if isinstance(records, Records) and records.file is self._handle.file else None
+        return self._records is not None
+
+    def settle(self, settled: Sequence[Settled]) -> None:
+        """See `Joining.settle`. Committed on return."""
+        valid = [
+            one for one in settled if one.disposition == "done" or self._held.get(one.delivery.tag) is one.delivery
+        ]
+        records = [one.record for one in valid if one.record is not None]
+        self.ack([one.delivery for one in valid if one.disposition in ("ack", "reject")])
+        self.reject([one.delivery for one in valid if one.disposition == "requeue"], requeue=True)
+        with self._handle.writing as db:
+            self._write_settled(db)
+            queues_of.put(db, [publication for one in valid for publication in one.publications])
+            if records:
+                assert self._records is not None, "settle with a record needs join first"
+                self._records.write(db, records)
+        self._settled()
+        self._seen = None  # what was published may be for this very consumer
+        if records:
+            self._handle.file.told()
+
+    def flush(self) -> None:
+        if self._acked or self._returned:
+            with self._handle.writing as db:
+                self._write_settled(db)
+            self._settled()
+
+    def add_queue(self, queue: QueueSpec) -> None:
+        with self._handle.writing as db:
+            queues_of.bind(db, [queue])
+        if queue.name not in self._names:
+            self._names.append(queue.name)
+        self._seen = None
+
+    def cancel_queue(self, name: str) -> None:
+        if name in self._names:
+            self._names.remove(name)
+
+    def close(self) -> None:
+        if not self._holder:
+            return
+        holder, self._holder = self._holder, 0
+        try:
+            with self._handle.writing as db:
+                self._write_settled(db)
+                queues_of.unregister(db, holder)
+        finally:  # even if the file is gone: a free lock tells the others to take what this one had
+            self._locks.release(holder)
+            self._handle.close()
+            self._held.clear()
+
+    # ------------------------------------------------------------------------------------------------------ looking
+
+    def _look(self, limit: int) -> list[Delivery]:
+        """Write what was settled, and take what is there, if anything can be there."""
+        now = self._clock.monotonic()
+        if now >= self._next_reclaim:
+            self._reclaim()
+            self._next_reclaim = now + RECLAIM_EVERY
+        if not limit or not self._names:
+            self.flush()
+            return []
+        if not (self._acked or self._returned or self._worth_it()):
+            return []
+        with self._handle.writing as db:
+            self._write_settled(db)
+            if self._due is not None and self._due <= self._clock.time():
+                queues_of.release_due(db, self._clock.time())
+            rows = queues_of.claim(db, self._holder, self._names, limit)
+        self._settled()
+        if rows:
+            self._seen = None
+        return [self._deliver(row) for row in rows]
+
+    def _worth_it(self) -> bool:
+        """Whether there is something to take: asked without the write lock, that an idle worker has no use for."""
+        with self._handle.reading as db:
+            (number,) = db.execute("PRAGMA data_version").fetchone()
+            version = (self._handle.generation, number)
+            if version != self._seen:
+                self._due = queues_of.next_due(db)
+                if queues_of.waiting(db, self._names):
+                    return True
+                self._seen = version
+        return self._due is not None and self._due <= self._clock.time()
+
+    def _until_due(self, seconds: float) -> float:
+        return seconds if self._due is None else max(0.0, min(seconds, self._due - self._clock.time()))
+
+    def _deliver(self, row: queues_of.Row) -> Delivery:
+        _, tag, queue, redelivered, envelope = row
+        try:
+            message = Message.from_envelope(mark_redelivered(envelope) if redelivered else envelope)
+        except MalformedMessage as exc:
+            delivery = Delivery(tag, queue, None, envelope, str(exc))
+        else:
+            delivery = Delivery(tag, queue, message)
+        self._held[tag] = delivery
+        return delivery
+
+    # ----------------------------------------------------------------------------------------------------- settling
+
+    def _gather(self, deliveries: Sequence[Delivery], into: list[tuple[int]]) -> None:
+        held = self._held
+        for delivery in deliveries:
+            if held.get(delivery.tag) is delivery:
+                del held[delivery.tag]
+                into.append((delivery.tag,))
+        now = self._clock.monotonic()
+        if now >= self._settle_by:
+            if self._settle_by:
+                self.flush()
+            else:
+                self._settle_by = now + SETTLE_WITHIN
+
+    def _write_settled(self, db: sqlite3.Connection) -> None:
+        if self._acked:
+            db.executemany("DELETE FROM messages WHERE id = ?", self._acked)
+        if self._returned:
+            db.executemany("UPDATE messages SET holder = 0, redelivered = redelivered + 1 WHERE id = ?", self._returned)
+            self._seen = None
+
+    def _settled(self) -> None:
+        """It is committed."""
+        self._acked.clear()
+        self._returned.clear()
+        self._settle_by = 0.0
+
+    # ------------------------------------------------------------------------------------------------------ custody
+
+    def _register(self, node: str, queues: Iterable[QueueSpec]) -> int:
+        """A number, locked before anybody else can see it: a number whose lock is free is a dead worker's."""
+        holder = 0
+        try:
+            with self._handle.writing as db:
+                queues_of.bind(db, queues)
+                holder = queues_of.register(db, node, os.getpid())
+                self._locks.hold(holder)
+        except BaseException:
+            self._locks.release(holder)
+            self._handle.close()
+            raise
+        return holder
+
+    def _reclaim(self) -> None:
+        """Give back what dead workers held. Whoever gets a dead one's lock does it; the others pass on."""
+        with self._handle.reading as db:
+            holders = [holder for (holder,) in db.execute("SELECT id FROM holders")]
+        for holder in holders:
+            if self._locks.inherit(holder):
+                try:
+                    with self._handle.writing as db:
+                        if queues_of.unregister(db, holder):
+                            self._seen = None
+                finally:
+                    self._locks.release(holder)

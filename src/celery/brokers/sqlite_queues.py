@@ -1,0 +1,121 @@
+"""Adapter. The statements that move messages within a broker file; each runs in its caller's transaction."""
+
+from __future__ import annotations
+
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING
+
+from celery.brokers.bindings import matches
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Sequence
+
+    from celery.ports import Publication
+    from celery.routing import QueueSpec
+
+__all__ = ["Row", "bind", "claim", "put", "register", "release_due", "unregister", "waiting"]
+
+#: (priority, id, queue, redelivered, envelope)
+Row = tuple[int, int, str, int, bytes]
+
+_PUT = "INSERT INTO messages (queue, priority, envelope) VALUES (?, ?, ?)"
+_BIND = "INSERT OR IGNORE INTO bindings (exchange, kind, routing_key, queue) VALUES (?, ?, ?, ?)"
+_CLAIM = """
+    UPDATE messages SET holder = ?
+    WHERE id IN (SELECT id FROM messages WHERE holder = 0 AND queue = ? ORDER BY priority, id LIMIT ?)
+    RETURNING priority, id, queue, redelivered, envelope
+"""
+
+
+def put(db: sqlite3.Connection, publications: Sequence[Publication]) -> None:
+    """Put messages on their queues, in order; one that no queue is bound for is dropped, as on any broker."""
+    rows = []
+    for publication in publications:
+        message, route = publication.message, publication.route
+        if not route.exchange:
+            rows.append((route.routing_key, message.priority, message.to_envelope()))
+            continue
+        if route.queue is not None and route.queue.declare:
+            bind(db, [route.queue])
+        bound = _bound(db, route.exchange, route.routing_key)
+        rows += [(queue, message.priority, message.to_envelope()) for queue in bound]
+    if len(rows) == 1:
+        db.execute(_PUT, rows[0])
+    else:
+        db.executemany(_PUT, rows)
+
+
+def bind(db: sqlite3.Connection, queues: Iterable[QueueSpec]) -> None:
+    """Bind queues to their exchanges. On the default exchange a queue needs nothing: it is where its messages are."""
+    db.executemany(_BIND, [(q.exchange, q.exchange_type, q.routing_key, q.name) for q in queues if q.exchange])
+
+
+def _bound(db: sqlite3.Connection, exchange: str, routing_key: str) -> Iterable[str]:
+    rows = db.execute("SELECT kind, routing_key, queue FROM bindings WHERE exchange = ?", (exchange,))
+    return dict.fromkeys(queue for kind, key, queue in rows if matches(kind, key, routing_key))
+
+
+def waiting(db: sqlite3.Connection, names: Sequence[str]) -> bool:
+    """Whether any of the queues has a message to take."""
+    marks = ",".join("?" * len(names))
+    sql = f"SELECT 1 FROM messages WHERE holder = 0 AND queue IN ({marks}) LIMIT 1"  # noqa: S608 - question marks
+    return db.execute(sql, names).fetchone() is not None
+
+
+def claim(db: sqlite3.Connection, holder: int, names: list[str], limit: int) -> list[Row]:
+    """Take up to `limit` messages into the holder's custody, equally from each queue.
+
+    `names` is turned so that the next call begins where this one ended.
+    """
+    taken: dict[str, list[Row]] = {}
+    missing, asked = limit, 0
+    for at, name in enumerate(names):
+        if not missing:
+            break
+        share = -(-missing // (len(names) - at))
+        taken[name] = _claim(db, holder, name, share)
+        missing -= len(taken[name])
+        asked += 1
+    for name in [name for name, rows in taken.items() if rows]:  # those after it had less than their share
+        if missing:
+            more = _claim(db, holder, name, missing)
+            taken[name] += more
+            missing -= len(more)
+    turn = asked if asked < len(names) else 1
+    names[:] = names[turn:] + names[:turn]
+    if len(taken) == 1:
+        return next(iter(taken.values()))
+    return [row for row in chain.from_iterable(zip_longest(*taken.values())) if row is not None]
+
+
+def _claim(db: sqlite3.Connection, holder: int, name: str, limit: int) -> list[Row]:
+    rows: list[Row] = db.execute(_CLAIM, (holder, name, limit)).fetchall()
+    rows.sort()  # RETURNING keeps no order; the id decides before anything that does not compare
+    return rows
+
+
+def release_due(db: sqlite3.Connection, now: float) -> None:
+    """Parked messages that are due take their places on their queues again."""
+    db.execute("UPDATE messages SET holder = 0, due = NULL WHERE holder = -1 AND due <= ?", (now,))
+
+
+def next_due(db: sqlite3.Connection) -> float | None:
+    """When the next parked message is due; None: there is none."""
+    (due,) = db.execute("SELECT min(due) FROM messages WHERE holder = -1").fetchone()
+    return due  # type: ignore[no-any-return]
+
+
+def register(db: sqlite3.Connection, node: str, pid: int) -> int:
+    """A number for a new holder, never used before."""
+    holder = db.execute("INSERT INTO holders (node, pid) VALUES (?, ?)", (node, pid)).lastrowid
+    assert holder is not None
+    return holder
+
+
+def unregister(db: sqlite3.Connection, holder: int) -> int:
+    """Give back what the holder has, marked redelivered, and forget it; returns how many messages that were."""
+    sql = "UPDATE messages SET holder = 0, redelivered = redelivered + 1 WHERE holder = ? AND holder > 0"
+    n = db.execute(sql, (holder,)).rowcount
+    db.execute("DELETE FROM holders WHERE id = ?", (holder,))
+    return n

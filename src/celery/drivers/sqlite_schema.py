@@ -1,0 +1,45 @@
+"""Adapter. The tables of a broker file, and the steps that bring an older file to them."""
+
+from __future__ import annotations
+
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "VERSION"]
+
+#: "Cely", in the header of every file of ours.
+APPLICATION_ID = 0x43656C79
+
+#: Statements of each step; step n brings a file from `user_version` n to n + 1. Never changed once released.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        # holder: 0 waits, -1 is parked until `due`, else the worker (holders.id) that has it in custody.
+        # Its id is a message's place on its queue: kept while held, so that what is given back is next.
+        """
+        CREATE TABLE messages (
+            id INTEGER PRIMARY KEY,
+            queue TEXT NOT NULL,
+            priority INTEGER NOT NULL DEFAULT 0,
+            holder INTEGER NOT NULL DEFAULT 0,
+            redelivered INTEGER NOT NULL DEFAULT 0,
+            due REAL,
+            envelope BLOB NOT NULL
+        )
+        """,
+        "CREATE INDEX messages_waiting ON messages (queue, priority, id) WHERE holder = 0",
+        "CREATE INDEX messages_held ON messages (holder) WHERE holder > 0",
+        "CREATE INDEX messages_parked ON messages (due) WHERE holder = -1",
+        # AUTOINCREMENT: the number of a dead worker is never given again.
+        "CREATE TABLE holders (id INTEGER PRIMARY KEY AUTOINCREMENT, node TEXT NOT NULL, pid INTEGER NOT NULL)",
+        """
+        CREATE TABLE bindings (
+            exchange TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            routing_key TEXT NOT NULL,
+            queue TEXT NOT NULL,
+            PRIMARY KEY (exchange, kind, routing_key, queue)
+        ) WITHOUT ROWID
+        """,
+        "CREATE TABLE results (id TEXT PRIMARY KEY, state TEXT NOT NULL, meta BLOB NOT NULL, expires REAL)",
+        "CREATE INDEX results_expiring ON results (expires) WHERE expires IS NOT NULL",
+    ),
+)
+
+VERSION = len(MIGRATIONS)
