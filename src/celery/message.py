@@ -49,7 +49,7 @@ class _Properties(msgspec.Struct):
 
 
 class _Envelope(msgspec.Struct):
-    body: str | msgspec.Raw
+    body: str
     headers: _Head = msgspec.field(default_factory=_Head)
     properties: _Properties = msgspec.field(default_factory=_Properties)
     content_type: str | None = msgspec.field(default=None, name="content-type")
@@ -108,16 +108,19 @@ class Message:
         exchange: str = "",
         routing_key: str = "",
         redelivered: bool = False,
+        named: tuple[str, str] | None = None,
     ) -> None:
-        """Make a message from its parts. Raises `MalformedMessage` if `task` or `id` is missing from the headers."""
+        """Make a message from its parts. Raises `MalformedMessage` if `task` or `id` is missing from the headers.
+
+        `named` gives task and id where the headers do not hold them (protocol 1).
+        """
         self._envelope: bytes | None = None
         self._headers: dict[str, Any] | None = headers
         self._properties: dict[str, Any] | None = {} if properties is None else properties
         self._body: bytes | str = body
         self._body_encoding: str | None = None
         get = headers.get
-        self.task = get("task") or _missing("task")
-        self.id = get("id") or _missing("id")
+        self.task, self.id = named or (get("task") or _missing("task"), get("id") or _missing("id"))
         self.eta = get("eta")
         self.expires = get("expires")
         self.retries = get("retries") or 0
@@ -144,8 +147,6 @@ class Message:
         self = cls.__new__(cls)
         self._envelope = envelope
         self._headers = self._properties = None
-        if not isinstance(seen.body, str):
-            raise MalformedMessage(f"expected a string as message body, got {_peek(bytes(seen.body))}")
         self._body = seen.body
         self._body_encoding = properties.body_encoding
         self.task = head.task or _missing("task")

@@ -1,0 +1,123 @@
+"""The app that both implementations of the `celery` package run, and the driver that calls it.
+
+Run inside either environment: `python bench_celery.py COMMAND ARG …` prints one JSON object.
+"""
+
+import json
+import os
+import statistics
+import sys
+import time
+
+from celery import Celery
+
+app = Celery("bench_celery")
+app.conf.update(
+    broker_url=os.environ["BENCH_BROKER"],
+    result_backend=os.environ.get("BENCH_BACKEND") or None,
+    task_ignore_result=not os.environ.get("BENCH_BACKEND"),
+    task_acks_late=bool(os.environ.get("BENCH_LATE")),
+    broker_connection_retry_on_startup=True,
+)
+if os.environ["BENCH_BROKER"].startswith("sqlite") and os.environ.get("BENCH_SYNCHRONOUS"):
+    app.conf.broker_transport_options = {"synchronous": os.environ["BENCH_SYNCHRONOUS"]}
+
+
+@app.task
+def noop(*args):
+    return None
+
+
+@app.task
+def add(x, y):
+    return x + y
+
+
+@app.task
+def spin(seconds):
+    """Keep the processor busy."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+@app.task
+def wait(seconds):
+    time.sleep(seconds)
+
+
+@app.task
+def stamp(path):
+    """Write when the task began."""
+    now = time.time()
+    with open(path, "a") as out:
+        out.write(f"{now}\n")
+
+
+def call(name, argument):
+    task = app.tasks[f"bench_celery.{name}"]
+    args = {"noop": (), "add": (2, 3), "body": ("x" * 8192,)}.get(argument) or (float(argument),)
+    return task, args
+
+
+def enqueue(name, argument, count):
+    """`delay()` one by one; seconds for all."""
+    task, args = call(name, argument)
+    task.delay(*args)
+    begin = time.perf_counter()
+    for _ in range(int(count)):
+        task.delay(*args)
+    return {"seconds": time.perf_counter() - begin}
+
+
+def enqueue_ids(name, argument, count, path):
+    """The same, keeping the ids for `read_back`."""
+    task, args = call(name, argument)
+    ids = [task.delay(*args).id for _ in range(int(count))]
+    with open(path, "w") as out:
+        json.dump(ids, out)
+    return {"count": len(ids)}
+
+
+def read_back(path):
+    """How many of the results are there, and right."""
+    with open(path) as source:
+        ids = json.load(source)
+    good = sum(1 for task_id in ids if app.AsyncResult(task_id).get(timeout=10) == 5)
+    return {"read": good, "of": len(ids)}
+
+
+def round_trip(count):
+    """`delay().get()`: milliseconds, median and 99th percentile."""
+    add.delay(1, 1).get(timeout=20)
+    for _ in range(20):
+        add.delay(1, 1).get(timeout=20)
+    times = []
+    for _ in range(int(count)):
+        begin = time.perf_counter()
+        assert add.delay(2, 3).get(timeout=20) == 5
+        times.append((time.perf_counter() - begin) * 1000)
+    times.sort()
+    return {"median": statistics.median(times), "p99": times[int(len(times) * 0.99)]}
+
+
+def begin_latency(count, path):
+    """From the call of `delay()` to the first line of the task, milliseconds."""
+    sent = []
+    for _ in range(int(count)):
+        sent.append(time.time())
+        stamp.delay(path)
+        time.sleep(0.12)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with open(path) as source:
+            begun = [float(line) for line in source]
+        if len(begun) >= len(sent):
+            break
+        time.sleep(0.05)
+    late = sorted((b - s) * 1000 for s, b in zip(sent, begun, strict=True))
+    return {"median": statistics.median(late), "p99": late[int(len(late) * 0.99)]}
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

@@ -1,0 +1,13 @@
+"""A fresh process that makes an app and a task and is ready to send; the clock of whoever starts it runs."""
+
+from celery import Celery
+
+app = Celery("start_up", broker="redis://127.0.0.1:1/0", backend="redis://127.0.0.1:1/0")
+
+
+@app.task
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+signature_of_a_ready_task = add.name, app.conf.task_serializer

@@ -1,0 +1,57 @@
+"""Application. The signals of publishing: `before_task_publish`, `after_task_publish` (`[signal.3]`, `[signal.4]`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery import signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery.producer import Sketch
+    from celery.routing import QueueSpec
+
+__all__ = ["PublishSignals"]
+
+
+class PublishSignals:
+    """Tells receivers of a message, before (they may change it in place) and after it is sent."""
+
+    def __init__(self, kombu_queue: Callable[[QueueSpec], Any]) -> None:
+        self._kombu_queue = kombu_queue
+
+    def publishing(self, sketch: Sketch) -> None:
+        if not signals.before_task_publish.receivers:
+            return
+        queue = sketch.route.queue
+        signals.before_task_publish.send(
+            sender=sketch.call.name,
+            body=sketch.body,
+            exchange=sketch.route.exchange,
+            routing_key=sketch.route.routing_key,
+            declare=[] if queue is None else [self._kombu_queue(queue)],
+            headers=sketch.headers,
+            properties=sketch.properties,
+            retry_policy=sketch.retry_policy,
+        )
+
+    def published(self, sketch: Sketch) -> None:
+        if signals.after_task_publish.receivers:
+            signals.after_task_publish.send(
+                sender=sketch.call.name,
+                body=sketch.body,
+                headers=sketch.headers,
+                exchange=sketch.route.exchange,
+                routing_key=sketch.route.routing_key,
+            )
+        if signals.task_sent.receivers:
+            signals.task_sent.send(
+                sender=sketch.call.name,
+                task_id=sketch.headers["id"],
+                task=sketch.call.name,
+                args=sketch.call.args,
+                kwargs=sketch.call.kwargs,
+                eta=sketch.headers["eta"],
+                taskset=sketch.headers["group"],
+            )

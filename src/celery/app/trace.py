@@ -1,0 +1,200 @@
+"""Application. Tellings of a run: log lines (`[task.74]`) and signals (`[signal.5]` to `[signal.10]`).
+
+The `LOG_…` formats are read when a line is written: users replace them. `build_tracer` and the other names that
+monitoring packages wrap are a bridge of their own, beside these.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from celery.utils.log import line_writer
+from celery.utils.saferepr import saferepr
+
+from celery import signals
+from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery.lifecycle import Ended, Run
+    from celery.message import Message
+
+__all__ = [
+    "LOG_FAILURE", "LOG_IGNORED", "LOG_INTERNAL_ERROR", "LOG_RECEIVED", "LOG_REJECTED", "LOG_RETRY", "LOG_SUCCESS",
+    "LogLines", "Signals", "task_has_custom",
+]  # fmt: skip
+
+logger = logging.getLogger("celery.app.trace")
+
+LOG_RECEIVED = "Task %(name)s[%(id)s] received"
+LOG_SUCCESS = "Task %(name)s[%(id)s] succeeded in %(runtime)ss: %(return_value)s"
+LOG_FAILURE = "Task %(name)s[%(id)s] %(description)s: %(exc)s"
+LOG_INTERNAL_ERROR = "Task %(name)s[%(id)s] %(description)s: %(exc)s"
+LOG_IGNORED = "Task %(name)s[%(id)s] %(description)s"
+LOG_REJECTED = "Task %(name)s[%(id)s] %(exc)s"
+LOG_RETRY = "Task %(name)s[%(id)s] retry: %(exc)s"
+
+
+def task_has_custom(task: Any, attr: str) -> bool:
+    """Whether the task's class, or one between it and `Task`, defines `attr` itself."""
+    from celery.app.task import Task
+
+    for cls in type(task).__mro__:
+        if cls is Task:
+            return False
+        if attr in cls.__dict__:
+            return not getattr(cls.__dict__[attr], "__celery_generated__", False)
+    return False
+
+
+class LogLines:
+    """Writes the line that says how a task ended, in the process that ran it."""
+
+    def __init__(self) -> None:
+        self._write: Callable[[str], None] | None = None
+        self._enabled = True
+
+    def refresh(self) -> None:
+        """Look again at how logging is set up; called when a child starts."""
+        self._enabled = logger.isEnabledFor(logging.INFO)
+        self._write = line_writer(logger, logging.INFO)
+
+    def started(self, run: Run) -> None:
+        """Says nothing: the main process said that the task was received."""
+
+    def ended(self, run: Run, ended: Ended) -> None:
+        if ended.state == SUCCESS:
+            self._succeeded(run, ended)
+        else:
+            self._otherwise(run, ended)
+
+    def finished(self, run: Run, ended: Ended) -> None:
+        """Says nothing more."""
+
+    def broke(self, message: Message, exc: BaseException) -> None:
+        """The tracer itself has logged it."""
+
+    def _succeeded(self, run: Run, ended: Ended) -> None:
+        if not self._enabled:
+            return
+        request = run.request
+        context = {
+            "id": request.id,
+            "name": request.shadow or run.task.name,
+            "return_value": saferepr(ended.value, run.task.resultrepr_maxsize),
+            "runtime": ended.runtime,
+            "args": request.args,
+            "kwargs": request.kwargs,
+        }
+        if self._write is not None:
+            self._write(LOG_SUCCESS % context)
+        else:
+            logger.info(LOG_SUCCESS, context, extra={"data": context})
+
+    def _otherwise(self, run: Run, ended: Ended) -> None:
+        severity, template, description = _policy(run.task, ended)
+        if not logger.isEnabledFor(severity):
+            return
+        request, einfo = run.request, ended.einfo
+        context = {
+            "hostname": request.hostname,
+            "id": request.id,
+            "name": request.shadow or run.task.name,
+            "exc": _reason(ended),
+            "traceback": einfo.traceback if einfo is not None else None,
+            "args": request.args,
+            "kwargs": request.kwargs,
+            "description": description,
+            "internal": False,
+            "runtime": ended.runtime,
+        }
+        with_traceback = severity >= logging.WARNING and einfo is not None
+        exc_info = _exc_info(ended, with_traceback)
+        logger.log(severity, template.strip(), context, exc_info=exc_info, extra={"data": context})
+
+
+class Signals:
+    """Sends the signals of a run. A signal that nobody listens to costs one attribute read."""
+
+    def started(self, run: Run) -> None:
+        if signals.task_prerun.receivers:
+            signals.task_prerun.send(
+                sender=run.task, task_id=run.request.id, task=run.task, args=run.args, kwargs=run.kwargs
+            )
+
+    def ended(self, run: Run, ended: Ended) -> None:
+        if ended.state == SUCCESS:
+            if signals.task_success.receivers:
+                signals.task_success.send(sender=run.task, result=ended.value, runtime=ended.runtime)
+        elif ended.state == RETRY:
+            if signals.task_retry.receivers:
+                signals.task_retry.send(sender=run.task, request=run.request, reason=ended.value, einfo=ended.einfo)
+        elif signals.task_failure.receivers and _is_final_failure(ended):
+            _send_failure(run, ended)
+
+    def finished(self, run: Run, ended: Ended) -> None:
+        if signals.task_postrun.receivers:
+            signals.task_postrun.send(
+                sender=run.task,
+                task_id=run.request.id,
+                task=run.task,
+                args=run.args,
+                kwargs=run.kwargs,
+                retval=ended.value,
+                state=ended.state,
+            )
+
+    def broke(self, message: Message, exc: BaseException) -> None:
+        if signals.task_internal_error.receivers:
+            signals.task_internal_error.send(
+                sender=message.task,
+                task_id=message.id,
+                args=(),
+                kwargs={},
+                request=message.headers,
+                exception=exc,
+                traceback=exc.__traceback__,
+                einfo=None,
+            )
+
+
+def _is_final_failure(ended: Ended) -> bool:
+    return ended.state == FAILURE or (ended.state == REJECTED and not ended.value.requeue)
+
+
+def _send_failure(run: Run, ended: Ended) -> None:
+    signals.task_failure.send(
+        sender=run.task,
+        task_id=run.request.id,
+        exception=ended.value,
+        args=run.args,
+        kwargs=run.kwargs,
+        traceback=ended.einfo.tb,
+        einfo=ended.einfo,
+    )
+
+
+def _policy(task: Any, ended: Ended) -> tuple[int, str, str]:
+    """Severity, format and description for a run that did not succeed."""
+    if ended.state == IGNORED:
+        return logging.INFO, LOG_IGNORED, "ignored"
+    if ended.state == REJECTED:
+        return logging.WARNING, LOG_REJECTED, "rejected"
+    if ended.state == RETRY:
+        return logging.INFO, LOG_RETRY, "retry"
+    if isinstance(ended.value, tuple(task.throws or ())):
+        return logging.INFO, LOG_FAILURE, "raised expected"
+    return logging.ERROR, LOG_FAILURE, "raised unexpected"
+
+
+def _reason(ended: Ended) -> str:
+    """Retry and Reject speak for themselves; any other exception is shown by its repr."""
+    text = str(ended.value) if ended.state in (RETRY, REJECTED) else repr(ended.value)
+    return text[:2048]
+
+
+def _exc_info(ended: Ended, wanted: bool) -> Any:
+    exc = ended.value
+    return (type(exc), exc, exc.__traceback__) if wanted else None

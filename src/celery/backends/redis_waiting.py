@@ -1,0 +1,288 @@
+"""Adapter. Waiting for results on Redis: one subscribed connection for all threads, read by one of those that wait.
+
+The first thread that waits reads the socket itself (no thread between it and the server); the others sleep until it
+hands them their document, or its place when it leaves. The connection speaks RESP3, so that a subscription and the look
+at what is stored already travel together: whatever is stored after the look is heard.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+import msgspec
+from kombu.exceptions import OperationalError
+
+from celery.drivers.redis import Command, Endpoint, Link, ServerReply, wait_readable
+from celery.states import READY_STATES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from celery.ports import Clock
+
+__all__ = ["Waiting", "is_ready"]
+
+#: Seconds of silence after which the server is asked whether it is still there.
+_SILENCE = 10.0
+#: Seconds between attempts to connect again, first and longest.
+_AGAIN, _AGAIN_MOST = 0.1, 1.0
+
+
+class _Head(msgspec.Struct):
+    status: str = ""
+
+
+_read_head = msgspec.json.Decoder(_Head).decode
+#: pickle, msgpack and yaml: the state stands a few bytes behind its name.
+_STATUS = re.compile(rb"status.{1,15}?(" + "|".join(sorted(READY_STATES)).encode() + rb")", re.DOTALL)
+
+
+def is_ready(document: bytes) -> bool:
+    """True if an encoded state document is final, whatever it is encoded with."""
+    if document[:1] == b"{":
+        try:
+            return _read_head(document).status in READY_STATES
+        except msgspec.MsgspecError:
+            pass
+    return _STATUS.search(document) is not None
+
+
+class _Waiter:
+    """One call of `wait`. Everything in it is guarded by the lock of `Waiting`, save sleeping at the gate."""
+
+    __slots__ = ("asleep", "found", "gate", "ids")
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self.ids = dict.fromkeys(ids)
+        self.found: dict[str, bytes] = {}
+        self.gate = threading.Lock()
+        self.gate.acquire()
+        self.asleep = False
+
+    def wake(self) -> None:
+        if self.asleep:
+            self.asleep = False
+            self.gate.release()
+
+
+class Waiting:
+    """All waits of one process on one server."""
+
+    def __init__(self, endpoint: Endpoint, prefix: str, clock: Clock) -> None:
+        self._endpoint = endpoint
+        self._prefix = prefix
+        self._clock = clock
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        #: Guards what follows, and every use of the link save polling it.
+        self._lock = threading.Lock()
+        self._link: Link | None = None
+        self._wanted: dict[str, list[_Waiter]] = {}
+        #: Ids of each look that is not answered yet (none for a ping), and when the oldest one was sent.
+        self._asked: deque[tuple[float, Sequence[str]]] = deque()
+        self._heard_at = 0.0
+        self._leader: _Waiter | None = None
+
+    def wait(self, ids: Sequence[str], timeout: float | None) -> dict[str, bytes]:
+        """See `ResultBackend.wait`."""
+        if self._pid != os.getpid():
+            self._abandon()
+        if not ids:
+            return {}
+        deadline = float("inf") if timeout is None else self._clock.monotonic() + timeout
+        waiter = _Waiter(ids)
+        try:
+            with self._lock:
+                self._enter(waiter)
+            while not waiter.found:
+                if self._may_lead(waiter):
+                    self._lead(waiter, deadline)
+                else:
+                    self._sleep(waiter, deadline)
+                if self._clock.monotonic() >= deadline:
+                    break
+        finally:
+            with self._lock:
+                self._leave(waiter)
+        return waiter.found
+
+    def close(self) -> None:
+        """Close the connection; whoever waits connects again."""
+        with self._lock:
+            if self._link is not None:
+                self._link.abort()
+                if self._leader is None:
+                    self._forget_link()
+
+    # ----------------------------------------------------------------------------------------- with the lock held
+
+    def _enter(self, waiter: _Waiter) -> None:
+        fresh = []
+        for id_ in waiter.ids:
+            others = self._wanted.setdefault(id_, [])
+            if not others:
+                fresh.append(id_)
+            others.append(waiter)
+        if self._leader is None and self._link is not None and not self._drain():
+            self._forget_link()
+        if self._link is None:
+            self._connect()
+        else:
+            self._ask(fresh, list(waiter.ids))
+
+    def _drain(self) -> bool:
+        """Read what came while nobody waited; False if the connection has ended."""
+        link = self._link
+        try:
+            while link is not None and link.readable():
+                self._hear(link.receive())
+        except OperationalError:
+            return False
+        return True
+
+    def _connect(self) -> None:
+        """Connect, subscribe to everything wanted and look at all of it."""
+        self._asked.clear()
+        self._link = self._endpoint.connect(protocol=3)
+        self._heard_at = self._clock.monotonic()
+        wanted = list(self._wanted)
+        self._ask(wanted, wanted)
+
+    def _ask(self, fresh: Sequence[str], ids: Sequence[str]) -> None:
+        prefix = self._prefix
+        commands: list[Command] = []
+        if fresh:
+            commands.append(("SUBSCRIBE", *[prefix + id_ for id_ in fresh]))
+        commands.append(("MGET", *[prefix + id_ for id_ in ids]) if ids else ("PING",))
+        assert self._link is not None
+        self._asked.append((self._clock.monotonic(), ids))
+        self._link.send(commands)
+
+    def _hear(self, items: Iterable[Any]) -> None:
+        self._heard_at = self._clock.monotonic()
+        cut = len(self._prefix.encode())
+        for item in items:
+            if type(item) is hiredis.PushNotification:
+                if item[0] == b"message":
+                    self._deliver(item[1][cut:].decode(), item[2])
+            elif isinstance(item, hiredis.ReplyError):
+                raise ServerReply(f"Redis at {self._endpoint.shown} refused a wait for results: {item}")
+            else:
+                _, ids = self._asked.popleft()
+                for id_, document in zip(ids, item if ids else (), strict=True):
+                    if document is not None:
+                        self._deliver(id_, document)
+
+    def _deliver(self, id_: str, document: bytes) -> None:
+        waiters = self._wanted.get(id_)
+        if waiters and is_ready(document):
+            for waiter in waiters:
+                waiter.found[id_] = document
+                waiter.wake()
+
+    def _leave(self, waiter: _Waiter) -> None:
+        unwanted = []
+        for id_ in waiter.ids:
+            others = self._wanted[id_]
+            others.remove(waiter)
+            if not others:
+                del self._wanted[id_]
+                unwanted.append(self._prefix + id_)
+        if self._leader is waiter:
+            self._leader = None
+            for others in self._wanted.values():
+                others[0].wake()
+                break
+        if unwanted and self._link is not None:
+            with suppress(OperationalError):  # with the connection the subscription ends too
+                self._link.send([("UNSUBSCRIBE", *unwanted)])
+
+    def _forget_link(self) -> None:
+        if self._link is not None:
+            self._link.close()
+        self._link = None
+
+    # --------------------------------------------------------------------------------------------- without the lock
+
+    def _may_lead(self, waiter: _Waiter) -> bool:
+        with self._lock:
+            if self._leader is None:
+                self._leader = waiter
+            if self._leader is waiter:
+                return True
+            waiter.asleep = not waiter.found
+            return False
+
+    def _sleep(self, waiter: _Waiter, deadline: float) -> None:
+        if not waiter.asleep:
+            return
+        left = deadline - self._clock.monotonic()
+        woken = waiter.gate.acquire(timeout=min(max(left, 0.0), threading.TIMEOUT_MAX))
+        if woken:
+            return
+        with self._lock:
+            if waiter.asleep:
+                waiter.asleep = False
+            else:
+                waiter.gate.acquire(blocking=False)  # woken in this very moment
+
+    def _lead(self, waiter: _Waiter, deadline: float) -> None:
+        """Read for everybody until this waiter has what it wants or its time is over."""
+        while not waiter.found:
+            now = self._clock.monotonic()
+            if now >= deadline:
+                return
+            try:
+                self._read(min(deadline - now, _SILENCE))
+            except OperationalError:
+                self._connect_again(deadline)
+
+    def _read(self, timeout: float) -> None:
+        link = self._link
+        if link is None or link.closed:
+            raise OperationalError(f"lost the Redis server at {self._endpoint.shown}")
+        if link.pending() or wait_readable([link.fileno()], timeout):
+            with self._lock:
+                self._hear(link.receive())
+            return
+        with self._lock:
+            now = self._clock.monotonic()
+            if self._asked and now - self._asked[0][0] > self._endpoint.timeout:
+                raise OperationalError(
+                    f"the Redis server at {self._endpoint.shown} did not answer within {self._endpoint.timeout:g} s"
+                )
+            if now - self._heard_at >= _SILENCE and not self._asked:
+                self._ask((), ())
+
+    def _connect_again(self, deadline: float) -> None:
+        """Connect and subscribe anew, for at most the endpoint's timeout. Raises `OperationalError`."""
+        give_up = self._clock.monotonic() + self._endpoint.timeout
+        pause = _AGAIN
+        while True:
+            try:
+                with self._lock:
+                    self._forget_link()
+                    self._connect()
+                return
+            except OperationalError:
+                now = self._clock.monotonic()
+                if now >= give_up:
+                    raise
+                if now >= deadline:
+                    return
+            time.sleep(min(pause, max(deadline - now, 0.0)))
+            pause = min(pause * 2, _AGAIN_MOST)
+
+    def _abandon(self) -> None:
+        if self._link is not None:
+            self._link.close()  # the child's copy of the descriptor
+        self._begin()

@@ -1,0 +1,18 @@
+-- Renew a lease, re-score what its holder keeps so that nobody takes it for abandoned, and look for dead holders.
+-- ARGV: index, lease prefix, holders, holder, lease in ms, tags. Returns how many holders there are, then the dead.
+local lease = ARGV[2] .. ARGV[4]
+redis.call('SET', lease, '1', 'PX', ARGV[5])
+redis.call('SADD', ARGV[3], ARGV[4])
+if #ARGV > 5 then
+  local time = redis.call('TIME')
+  local now = time[1] .. '.' .. string.format('%06d', time[2])
+  for place = 6, #ARGV do
+    redis.call('ZADD', ARGV[1], 'XX', now, ARGV[place])
+  end
+end
+local holders = redis.call('SMEMBERS', ARGV[3])
+local answer = {#holders}
+for _, holder in ipairs(holders) do
+  if redis.call('EXISTS', ARGV[2] .. holder) == 0 then answer[#answer + 1] = holder end
+end
+return answer

@@ -1,0 +1,140 @@
+"""Adapter. Redis as a broker, in kombu's layout: real Celery may publish, consume and restore beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery.brokers.redis_consumer import RedisConsumer
+from celery.brokers.redis_layout import Layout
+from celery.drivers.redis import Command, Endpoint
+from celery.drivers.redis_pool import LinkPool, run
+from celery.ports import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celery.drivers.redis import Link
+    from celery.ports import BrokerConfig, Publication
+    from celery.routing import QueueSpec
+
+__all__ = ["RedisBroker"]
+
+#: Seconds for which the bindings of a named exchange are remembered.
+_BINDINGS_KEPT = 5.0
+
+
+class RedisBroker:
+    """Publishes, declares and counts over a small pool of connections; consumers get connections of their own."""
+
+    def __init__(self, config: BrokerConfig, *, clock: Clock = SystemClock()) -> None:  # noqa: B008 - stateless
+        self._config = config
+        self._clock = clock
+        self.endpoint = Endpoint(config.url, config.options, config.ssl, config.connect_timeout)
+        self.layout = Layout(config.options, self.endpoint.prefix)
+        self._pool = LinkPool(self.endpoint, config.pool_limit)
+        self._bindings: dict[str, tuple[float, list[bytes]]] = {}
+
+    def publish(self, publications: Sequence[Publication]) -> None:
+        """See `Broker.publish`: one round trip, and a second one for the bindings of a named exchange if unknown."""
+        pool = self._pool
+        link = pool.take()
+        try:
+            commands: list[Command] = []
+            for publication in publications:
+                self._add(link, commands, publication)
+            if commands:
+                run(link, commands)
+        finally:
+            pool.give_back(link)
+
+    def pushes(self, link: Link, publications: Sequence[Publication]) -> list[str | bytes]:
+        """List and envelope of each, flat, for a script that publishes; declares their queues first over `link`."""
+        flat: list[str | bytes] = []
+        declarations: list[Command] = []
+        for publication in publications:
+            commands: list[Command] = []
+            self._add(link, commands, publication)
+            for command in commands:
+                if command[0] == "LPUSH":
+                    flat += (command[1], command[2])  # type: ignore[arg-type]
+                else:
+                    declarations.append(command)
+        if declarations:
+            run(link, declarations)
+        return flat
+
+    def _add(self, link: Link, commands: list[Command], publication: Publication) -> None:
+        route, message = publication.route, publication.message
+        queue = route.queue
+        if queue is not None and queue.declare and queue.name not in link.declared:
+            self._declare(link, commands, queue)
+        envelope = message.to_envelope()
+        if not route.exchange:
+            commands.append(("LPUSH", self.layout.list_of(route.routing_key, message.priority), envelope))
+            return
+        names = self._route(link, route.exchange, route.routing_key, queue)
+        commands.extend(("LPUSH", self.layout.list_of(name, message.priority), envelope) for name in names)
+
+    def _route(self, link: Link, exchange: str, key: str, queue: QueueSpec | None) -> list[str]:
+        """Queues bound to an exchange for a key. Nothing bound: the message is dropped, as kombu does (`[redis.4]`)."""
+        kept = self._bindings.get(exchange)
+        now = self._clock.monotonic()
+        if kept is None or kept[0] < now:
+            members = list(run(link, [("SMEMBERS", self.layout.bindings + exchange)])[0])
+            kept = self._bindings[exchange] = (now + _BINDINGS_KEPT, members)
+        found = self.layout.route(kept[1], key)
+        mine = queue is not None and queue.exchange == exchange and queue.name not in found
+        if mine and queue is not None and self.layout.route([self.layout.binding(queue).encode()], key):
+            found.append(queue.name)  # declared in this very round trip
+        return found
+
+    def _declare(self, link: Link, commands: list[Command], queue: QueueSpec) -> None:
+        link.declared.add(queue.name)
+        if queue.exchange and queue.declare:
+            member = self.layout.binding(queue)
+            commands.append(("SADD", self.layout.bindings + queue.exchange, member))
+            commands.append(("SADD", self.layout.permanent + queue.exchange, member))
+
+    def declare(self, queues: Sequence[QueueSpec]) -> None:
+        """Bind queues where kombu looks for bindings; lists need no declaration."""
+        link = self._pool.take()
+        try:
+            commands: list[Command] = []
+            for queue in queues:
+                self._declare(link, commands, queue)
+            if commands:
+                run(link, commands)
+        finally:
+            self._pool.give_back(link)
+
+    def consume(self, queues: Sequence[QueueSpec]) -> RedisConsumer:
+        """See `Broker.consume`."""
+        return RedisConsumer(self, self._config.node, queues, clock=self._clock)
+
+    def purge(self, queue: str) -> int:
+        """See `Broker.purge`."""
+        lists = self.layout.lists(queue)
+        commands: list[Command] = [("MULTI",), *(("LLEN", key) for key in lists), ("DEL", *lists), ("EXEC",)]
+        counts: list[int] = self._pool.run(commands)[-1]
+        return sum(counts[:-1])
+
+    def depth(self, queue: str) -> int:
+        """See `Depth.depth`."""
+        counts: list[int] = self._pool.run([("LLEN", key) for key in self.layout.lists(queue)])
+        return sum(counts)
+
+    def dead_letters(self, queue: str, count: int = 100) -> list[dict[str, Any]]:
+        """The newest dead letters of a queue: `id`, `message` (the bytes that came), `queue`, `reason`."""
+        entries = self._pool.run([("XREVRANGE", self.layout.dead + queue, "+", "-", "COUNT", count)])[0]
+        found = []
+        for identifier, flat in entries:
+            entry: dict[str, Any] = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+            found.append({**entry, "id": identifier.decode(), "queue": queue, "reason": entry["reason"].decode()})
+        return found
+
+    def close(self) -> None:
+        """See `Broker.close`."""
+        self._pool.close()
+
+    def __repr__(self) -> str:
+        return f"<RedisBroker: {self.endpoint.shown}>"

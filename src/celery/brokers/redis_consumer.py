@@ -1,0 +1,316 @@
+"""Adapter. Taking messages from Redis: reserved in the step that pops them, held under a lease, settled once.
+
+Waiting costs nothing: the server tells us (client tracking) when one of the lists that we found empty is written to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import weakref
+from collections import deque
+from secrets import token_hex
+from typing import TYPE_CHECKING, Any
+
+from kombu.exceptions import OperationalError
+
+from celery.brokers.redis_keeper import Keeper, ack_commands, take_all
+from celery.brokers.redis_layout import DEAD_LETTERS, DEFER, DUE, FETCH, REJECT, RESTORE, SETTLE
+from celery.drivers.redis import Command, Link, ServerReply, wait_readable
+from celery.drivers.redis_pool import run
+from celery.message import MalformedMessage, Message
+from celery.ports import Clock, Delivery, SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celery.brokers.redis import RedisBroker
+    from celery.ports import ResultBackend, Settled
+    from celery.routing import QueueSpec
+
+__all__ = ["RedisConsumer"]
+
+#: Longest wait before lists are looked at again although nothing was heard: heals a lost invalidation, and finds out
+#: that a silent server is gone.
+_LOOK_AGAIN = 5.0
+#: Where tracking is refused: first and longest pause between looks.
+_POLL, _POLL_MOST = 0.005, 0.25
+#: Messages that one script call takes at most.
+_MOST = 2000
+#: With more holders than these, who wakes waits up to this long a holder, so that not all ask in the same instant.
+_CROWD, _JITTER = 4, 0.0002
+
+
+class RedisConsumer:
+    """Holds what it fetched in `unacked` under tags of its own until it is settled. Owned by one thread.
+
+    A second thread, the keeper, renews the lease, so that an owner that is away for long (a solo pool running a task)
+    keeps its messages.
+    """
+
+    def __init__(
+        self,
+        broker: RedisBroker,
+        node: str,
+        queues: Sequence[QueueSpec],
+        *,
+        clock: Clock = SystemClock(),  # noqa: B008
+    ) -> None:
+        self._broker = broker
+        self._layout = broker.layout
+        self._clock = clock
+        self.holder = _holder(node or str(os.getpid()))
+        self._tag = self.holder.encode() + b".%d"
+        self._pid = os.getpid()
+        self._number = 0
+        self._turn = 0
+        self._link: Link | None = None
+        self._tracking = False
+        #: Lists may hold something: nothing was heard of them since they were last found empty, if False.
+        self._dirty = True
+        self._look_at = 0.0
+        self._due_at = float("inf")
+        self._pause = _POLL
+        #: Tags in our custody.
+        self.held: dict[bytes, None] = {}
+        self._acks: deque[bytes] = deque()
+        self._ttl: str = ""
+        self._result_prefix = ""
+        self._queues: dict[str, str] = {}
+        broker.declare(queues)
+        for queue in queues:
+            self._queues[queue.name] = json.dumps(queue.name)
+        self._arrange()
+        self._keeper = Keeper(broker.endpoint, self._layout, self.holder, self.held, self._acks, clock)
+        self._connected()
+        self._keeper.start()
+        weakref.finalize(self, self._keeper.abandon)
+
+    # ------------------------------------------------------------------------------------------------------ taking
+
+    def fetch(self, limit: int, timeout: float, until_readable: Sequence[int] = ()) -> list[Delivery]:
+        """See `Consumer.fetch`. Raises `OperationalError`; the next call connects again; what is held stays held."""
+        monotonic = self._clock.monotonic
+        deadline = monotonic() + timeout
+        while True:
+            link = self._connected()
+            if limit > 0 and (self._dirty or monotonic() >= min(self._look_at, self._due_at)):
+                if deliveries := self._take(link, limit):
+                    return deliveries
+            elif self._acks:
+                self.flush()
+            now = monotonic()
+            until = deadline if limit <= 0 else min(deadline, self._look_at, self._due_at)
+            ready = self._wait(link, 0.0 if self._dirty and limit > 0 else until - now, until_readable)
+            if ready or monotonic() >= deadline:
+                return []
+
+    def _take(self, link: Link, limit: int) -> list[Delivery]:
+        """One round trip: gathered acks, then the fetch. Puts due messages back first where there are some."""
+        limit = min(limit, _MOST)
+        first, self._number = self._number, self._number + limit
+        self._turn += 1
+        fetch = FETCH.call(self._keys, (*self._head, limit, first, *self._tail(link)))
+        try:
+            due, found = self._exchange(fetch)[-1]
+        except BaseException:
+            # The script may have run, or may yet run, without our knowing what it took.
+            self._keeper.suspect(first, limit)
+            raise
+        self._number = first + len(found) // 2
+        now = self._clock.monotonic()
+        self._pause = _POLL if found else min(self._pause * 1.5, _POLL_MOST)
+        self._look_at = now + (_LOOK_AGAIN if self._tracking else self._pause)
+        self._dirty = len(found) // 2 == limit
+        if not self._dirty:
+            self._due_at = float("inf") if due is None else now + max(float(due), 0.0)
+            if due is not None and float(due) <= 0:
+                run(link, [DUE.call((), (*self._layout.arguments, limit))])
+                self._dirty = True
+        return self._deliver(first, found)
+
+    def _deliver(self, first: int, found: list[Any]) -> list[Delivery]:
+        names, held, tag = self._names, self.held, self._tag
+        read = Message.from_envelope
+        deliveries = []
+        raws = iter(found)
+        for number, (queue, raw) in enumerate(zip(raws, raws, strict=True), first):
+            mine = tag % number
+            held[mine] = None
+            try:
+                deliveries.append(Delivery(mine, names[queue - 1], read(raw), raw))
+            except MalformedMessage as exc:
+                deliveries.append(Delivery(mine, names[queue - 1], None, raw, str(exc)))
+        return deliveries
+
+    def _wait(self, link: Link, timeout: float, until_readable: Sequence[int]) -> bool:
+        """Wait until a list was written to (then `_dirty`) or time is over; True if one of the others is readable."""
+        mine = link.fileno()
+        if link.pushes or link.pending():
+            timeout = 0.0
+        ready = wait_readable([mine, *until_readable], timeout)
+        if mine in ready or link.pushes or link.pending():
+            self._hear(link)
+        return any(descriptor != mine for descriptor in ready)
+
+    def _hear(self, link: Link) -> None:
+        try:
+            heard = link.collect_pushes()
+        except OperationalError:
+            self._lose()
+            raise
+        if any(push[0] == b"invalidate" for push in heard):
+            self._dirty = True
+            if self._keeper.holders > _CROWD:
+                wait_readable([], random.random() * _JITTER * self._keeper.holders)
+
+    # ---------------------------------------------------------------------------------------------------- settling
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Consumer.ack`: sent with the next fetch, by the keeper within 50 ms otherwise."""
+        held, acks = self.held, self._acks
+        quiet = not acks
+        for delivery in deliveries:
+            held.pop(delivery.tag, None)
+            acks.append(delivery.tag)
+        if quiet:
+            self._keeper.notice()
+
+    def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
+        """See `Consumer.reject`. Dead letters are kept in a bounded stream a queue."""
+        arguments: list[Any] = [*self._layout.arguments]
+        if requeue:
+            arguments += ("1", "", *(delivery.tag for delivery in deliveries))
+        else:
+            arguments += (self._layout.dead, DEAD_LETTERS)
+            for delivery in deliveries:
+                arguments += (delivery.tag, delivery.queue, delivery.error or "rejected")
+        self._exchange((RESTORE if requeue else REJECT).call((), arguments))
+        for delivery in deliveries:
+            self.held.pop(delivery.tag, None)
+        self._dirty = True  # of what we write ourselves the server does not tell us
+
+    def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
+        """See `Deferring.defer`. Parked messages outlive us: any consumer of ours takes them when they are due."""
+        arguments: list[Any] = [*self._layout.arguments, self._layout.visibility_timeout]
+        for delivery, due in deliveries:
+            arguments += (delivery.tag, f"{due:.6f}")
+        self._exchange(DEFER.call((), arguments))
+        for delivery, _ in deliveries:
+            self.held.pop(delivery.tag, None)
+        self._look_at = 0.0  # the next look learns when the first is due
+
+    def join(self, backend: ResultBackend) -> bool:
+        """True if the backend is of this kind and keeps its records in the same database of the same server."""
+        endpoint = getattr(backend, "endpoint", None)
+        if endpoint is None or not self._broker.endpoint.same_server(endpoint):
+            return False
+        self._ttl, self._result_prefix = backend.ttl, backend.key_prefix  # type: ignore[attr-defined]
+        return True
+
+    def settle(self, settled: Sequence[Settled]) -> None:
+        """See `Joining.settle`: one script call."""
+        arguments: list[Any] = [*self._layout.arguments, self._ttl, self._layout.dead, DEAD_LETTERS]
+        link = self._connected()
+        for item in settled:
+            delivery, record = item.delivery, item.record
+            arguments += (delivery.tag, item.disposition, delivery.queue, delivery.error or "rejected")
+            arguments += ("", "") if record is None else (self._result_prefix + record.id, record.meta)
+            if item.publications:
+                pushes = self._broker.pushes(link, item.publications)
+                arguments.append(len(pushes) // 2)
+                arguments += pushes
+                self._dirty = True
+            else:
+                arguments.append(0)
+            if item.disposition == "requeue":
+                self._dirty = True
+        self._exchange(SETTLE.call((), arguments))
+        for item in settled:
+            self.held.pop(item.delivery.tag, None)
+
+    def flush(self) -> None:
+        """See `Consumer.flush`."""
+        if self._acks:
+            self._exchange()
+
+    # ------------------------------------------------------------------------------------------------------ queues
+
+    def add_queue(self, queue: QueueSpec) -> None:
+        """Declare a queue and take from it too."""
+        self._broker.declare([queue])
+        self._queues[queue.name] = json.dumps(queue.name)
+        self._arrange()
+
+    def cancel_queue(self, name: str) -> None:
+        """Take no more from a queue."""
+        self._queues.pop(name, None)
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Prepare the fetch script's keys and constant arguments."""
+        layout, names = self._layout, list(self._queues)
+        self._names = names
+        self._keys = [layout.list_of(name, step) for step in layout.steps for name in names] + [layout.due]
+        self._head = (
+            layout.unacked, layout.unacked_index, layout.leases + self.holder, layout.holders, self.holder,
+            int(layout.lease * 1000),
+        )  # fmt: skip
+        self._dirty = True
+
+    def _tail(self, link: Link) -> tuple[Any, ...]:
+        width = len(self._names)
+        return (max(width, 1), self._turn % max(width, 1), int(link.version >= (6, 2)), *self._queues.values())
+
+    # -------------------------------------------------------------------------------------------------- connection
+
+    def _connected(self) -> Link:
+        link = self._link
+        if link is None or link.closed:
+            link = self._link = self._broker.endpoint.connect(protocol=3)
+            self._dirty = True
+            try:
+                link.exchange([("CLIENT", "TRACKING", "ON", "NOLOOP")])
+                self._tracking = True
+            except ServerReply:
+                self._tracking = False
+        return link
+
+    def _exchange(self, *commands: Command) -> list[Any]:
+        """One round trip: gathered acks, then the commands. Acks that may not have arrived are kept."""
+        tags = take_all(self._acks)
+        try:
+            return run(self._connected(), [*ack_commands(self._layout, tags), *commands])
+        except BaseException:
+            self._acks.extendleft(tags)
+            raise
+
+    def _lose(self) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def close(self) -> None:
+        """See `Consumer.close`. Where the server is away, the lease runs out and others take over what we held."""
+        if self._pid != os.getpid():
+            self._lose()  # a forked child: nothing here is its own
+            return
+        self._keeper.stop()
+        try:
+            if self._link is not None:
+                self._exchange(
+                    RESTORE.call((), (*self._layout.arguments, "1", "", *self.held)),
+                    ("SREM", self._layout.holders, self.holder),
+                    ("DEL", self._layout.leases + self.holder),
+                )
+        except OperationalError:
+            pass  # nothing to tell the owner: custody is in the server
+        self.held.clear()
+        self._lose()
+
+
+def _holder(node: str) -> str:
+    """A name that nobody had before. Longer than 64 bytes, because a sorted set whose members are short is kept as a
+    list by Redis, and costs ten times as much to write to while it is small."""
+    return f"{node}-{token_hex(max((65 - len(node)) // 2, 6))}"

@@ -1,0 +1,99 @@
+"""Adapter. Which key holds what on Redis: kombu's layout (`[redis.1-8]`), and the few keys of our own beside it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from celery.drivers.redis_pool import Script
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from celery.routing import QueueSpec
+
+__all__ = ["Layout", "broker_script"]
+
+#: Between a queue's name and its priority step, and between the parts of a binding.
+SEPARATOR = "\x06\x16"
+#: First part of the keys that are ours; the number changes with their format.
+OURS = "celery.1."
+#: Dead letters kept of each queue.
+DEAD_LETTERS = 10_000
+_LUA = Path(__file__).parent / "lua"
+
+
+def broker_script(name: str, *shared: Path) -> Script:
+    """A script of `lua/` after the functions that it shares with others."""
+    return Script(_LUA / "entries.lua", *shared, _LUA / f"{name}.lua")
+
+
+FETCH = Script(_LUA / "fetch.lua")
+TICK = Script(_LUA / "tick.lua")
+DUE, DEFER, RESTORE, SWEEP, REJECT = map(broker_script, ("due", "defer", "restore", "sweep", "reject"))
+SETTLE = broker_script("settle", _LUA.parent.parent / "backends" / "lua" / "record.lua")
+
+
+class Layout:
+    """Names of keys under a `global_keyprefix` and kombu's transport options."""
+
+    def __init__(self, options: Mapping[str, Any], prefix: str) -> None:
+        self.prefix = prefix
+        self.separator: str = options.get("sep") or SEPARATOR
+        self.steps = sorted({0, *(int(step) for step in options.get("priority_steps") or (3, 6, 9))})
+        unacked = options.get("unacked_key") or "unacked"
+        self.unacked = prefix + unacked
+        self.unacked_index = prefix + (options.get("unacked_index_key") or "unacked_index")
+        self.mutex = prefix + (options.get("unacked_mutex_key") or "unacked_mutex")
+        self.bindings = prefix + (options.get("keyprefix_queue") or "_kombu.binding.%s").removesuffix("%s")
+        self.permanent = prefix + "_kombu.binding_permanent."
+        ours = prefix + OURS + ("" if unacked == "unacked" else unacked + ".")
+        self.due = ours + "due"
+        self.holders = ours + "holders"
+        self.leases = ours + "lease."
+        self.dead = ours + "dead."
+        #: Seconds after which kombu takes a message for abandoned (`[redis.8]`).
+        self.visibility_timeout = float(options.get("visibility_timeout") or 3600)
+        #: Seconds after which a holder that renews nothing is taken for dead (ours, not kombu's).
+        self.lease = float(options.get("lease_timeout") or 10)
+        #: First arguments of the scripts that begin with entries.lua.
+        self.arguments = (
+            self.unacked, self.unacked_index, self.due, prefix, self.separator,
+            ",".join(map(str, self.steps)), self.bindings,
+        )  # fmt: skip
+        self._suffixes = [self._suffix(priority) for priority in range(256)]
+
+    def list_of(self, queue: str, priority: int) -> str:
+        """The list that takes a queue's messages of this priority: the greatest step not above it (`[redis.2]`)."""
+        if not priority:
+            return self.prefix + queue
+        return self.prefix + queue + self._suffixes[min(max(priority, 0), 255)]
+
+    def lists(self, queue: str) -> list[str]:
+        """All lists of a queue, in the order of consumption."""
+        return [self.list_of(queue, step) for step in self.steps]
+
+    def binding(self, queue: QueueSpec) -> str:
+        """The member that stands for a queue in the binding set of its exchange (`[redis.4]`)."""
+        pattern = _topic_regex(queue.routing_key) if queue.exchange_type == "topic" else ""
+        return self.separator.join((queue.routing_key, pattern, queue.name))
+
+    def route(self, members: Iterable[bytes], routing_key: str) -> list[str]:
+        """The queues among an exchange's bindings that take a routing key."""
+        found = []
+        for member in members:
+            key, pattern, queue = member.decode().split(self.separator, 2)
+            if key == routing_key or (pattern and re.match(pattern, routing_key)):
+                found.append(queue)
+        return found
+
+    def _suffix(self, priority: int) -> str:
+        step = max(step for step in self.steps if step <= priority)
+        return f"{self.separator}{step}" if step else ""
+
+
+def _topic_regex(routing_key: str) -> str:
+    """kombu's expression of a topic pattern: a star is one word, a hash any rest."""
+    words = {"*": r"[^\.]+", "#": ".*?"}
+    return "^" + r"\.".join(words.get(word, word) for word in routing_key.split(".")) + "$"

@@ -1,0 +1,256 @@
+"""Adapter. A prefork child: runs jobs one at a time in its main thread, beside a thread that reads its socket.
+
+The main thread runs user code and does nothing else but queue and journal. The reader thread calls nothing of the
+user's: it takes jobs in, gives back what has not begun when it is recalled, and speaks for the main thread while
+that is inside a long run (sends outcomes that have waited, tells which job is running).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING, NoReturn
+
+from celery.concurrency.frames import (
+    BEGUN,
+    HELLO,
+    JOBS,
+    OUTCOMES,
+    RECALL,
+    RETURNED,
+    STOP,
+    FrameReader,
+    array,
+    decode_jobs,
+    encode,
+    frame,
+)
+from celery.message import MalformedMessage, Message
+from celery.outcome import Rejected
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from celery.concurrency.slots import Slot
+    from celery.ports import Runner
+
+__all__ = ["Child"]
+
+#: Outcomes are sent when they have waited for so many seconds, or fill so many bytes, or nothing is left to do.
+_LINGER = 0.010
+_FULL = 64 << 10
+#: Seconds after which the reader thread looks what the main thread is at.
+_WATCH = 0.005
+#: Bytes asked of the socket at once.
+_READ = 256 << 10
+
+
+class Child:
+    """One child, from its first instruction after the fork to its last."""
+
+    def __init__(self, index: int, runner: Runner, sock: socket, slot: Slot) -> None:
+        self._index = index
+        self._runner = runner
+        self._sock = sock
+        self._slot = slot
+        self._pid = os.getpid()
+        self._queue: SimpleQueue[tuple[int, bool, bytes] | None] = SimpleQueue()
+        #: Guards the journal (its fields in the slot) and the sending side of the socket.
+        self._sending = threading.Lock()
+        #: When the oldest unsent outcome came about; 0.0 if there is none.
+        self._oldest = 0.0
+        #: The main thread waits for work. Only a hint: it spares the reader thread its watch.
+        self._idle = True
+        #: The job that BEGUN was sent for last.
+        self._told: int | None = None
+
+    def live(self) -> NoReturn:
+        """Start, work until told to stop, end the process. Never returns and never raises: below this frame lies the
+        stack of the process that called `Pool.start`, which must not be unwound here."""
+        status = 1
+        try:
+            status = self._live()
+        except SystemExit as exc:
+            status = _exit_status(exc)
+        except BaseException:  # noqa: BLE001  the top of a process; nobody else could tell
+            traceback.print_exc()
+        finally:
+            self._end(status)
+
+    def abandon(self) -> None:
+        """Called in a process that user code has forked off this one: the socket is not its own."""
+        self._sock.close()
+
+    def _live(self) -> int:
+        self._runner.start(self._index)
+        self._sock.sendall(frame(HELLO))
+        threading.Thread(target=self._read, name="pool-reader", daemon=True).start()
+        try:
+            self._work()
+        finally:
+            if os.getpid() == self._pid:
+                self._send_outcomes()
+                self._runner.stop()
+        return 0
+
+    def _end(self, status: int) -> NoReturn:
+        if os.getpid() != self._pid:
+            os._exit(status)  # user code forked, and its child came up to here
+        try:
+            self._send_outcomes()
+            self._runner.flush()
+            # Those registered in this child; the zygote has dropped the ones of the main process.
+            atexit._run_exitfuncs()
+            for stream in (sys.stdout, sys.stderr):
+                if stream is not None:
+                    stream.flush()
+        except BaseException:  # noqa: BLE001
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+
+    # ------------------------------------------------------------------------------------------------ main thread
+
+    def _work(self) -> None:
+        queue, slot, run = self._queue, self._slot, self._runner.run
+        while True:
+            try:
+                job = queue.get_nowait()
+            except Empty:
+                job = self._wait()
+            if job is None:
+                return
+            key, redelivered, envelope = job
+            now = monotonic()
+            if self._oldest and now - self._oldest > _LINGER:
+                self._send_outcomes()
+                self._runner.flush()
+            slot.begin(key, now)
+            try:
+                message = Message.from_envelope(envelope)
+            except MalformedMessage as exc:
+                self._finish(key, encode((key, Rejected(reason=str(exc)))), now)
+                continue
+            if redelivered:
+                message.redelivered = True
+            self._finish(key, encode((key, run(message))), now)
+
+    def _wait(self) -> tuple[int, bool, bytes] | None:
+        self._send_outcomes()
+        self._runner.flush()
+        self._idle = True
+        job = self._queue.get()
+        self._idle = False
+        return job
+
+    def _finish(self, key: int, outcome: bytes, began: float) -> None:
+        with self._sending:
+            if self._slot.finish(key, outcome):
+                if not self._oldest:
+                    self._oldest = began
+                if self._slot.used < _FULL:
+                    return
+                self._send_journal()
+            else:
+                self._send_journal()
+                self._sock.sendall(frame(OUTCOMES, array(outcome, 1)))
+                self._slot.sent(key)
+        self._runner.flush()
+
+    # -------------------------------------------------------------------------------------------------- both threads
+
+    def _send_outcomes(self) -> None:
+        if self._oldest:
+            with self._sending:
+                self._send_journal()
+
+    def _send_journal(self) -> None:
+        """With `_sending` held. The journal is emptied only after it was sent: killed between the two, the main
+        process sees some outcomes twice and passes over the second."""
+        if self._slot.count:
+            self._sock.sendall(frame(OUTCOMES, self._slot.unsent()))
+            self._slot.sent()
+        self._oldest = 0.0
+
+    # ------------------------------------------------------------------------------------------------- reader thread
+
+    def _read(self) -> None:
+        # A signal that this thread took would not interrupt what the main thread waits in.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        frames = FrameReader()
+        try:
+            while True:
+                if poll.poll(None if self._quiet() else _WATCH * 1000):
+                    data = self._sock.recv(_READ)
+                    if not data:
+                        break
+                    for kind, body in frames.feed(memoryview(data)):
+                        self._obey(kind, body)
+                else:
+                    self._watch()
+        except OSError:
+            pass  # the main process is gone, or has closed its end
+        self._drain()
+        self._queue.put(None)
+
+    def _obey(self, kind: int, body: memoryview) -> None:
+        if kind == JOBS:
+            put = self._queue.put
+            self._idle = False
+            for job in decode_jobs(body):
+                put(job)
+        elif kind in (RECALL, STOP):
+            keys = self._drain()
+            with self._sending:
+                self._sock.sendall(frame(RETURNED, encode(keys)))
+            if kind == STOP:
+                self._queue.put(None)
+
+    def _drain(self) -> list[int]:
+        keys: list[int] = []
+        while True:
+            try:
+                job = self._queue.get_nowait()
+            except Empty:
+                return keys
+            if job is not None:
+                keys.append(job[0])
+
+    def _quiet(self) -> bool:
+        """Nothing will be worth telling before the next frame comes: whatever ends meanwhile, the main thread sends."""
+        if self._oldest or not self._queue.empty():
+            return False
+        if self._idle:
+            return True
+        run = self._slot.read()
+        return run is not None and run.running and run.key == self._told
+
+    def _watch(self) -> None:
+        now = monotonic()
+        oldest = self._oldest
+        if oldest and now - oldest > _WATCH:
+            self._send_outcomes()
+        run = self._slot.read()
+        if run is not None and run.running and run.key != self._told and now - run.since > _WATCH:
+            self._told = run.key
+            with self._sending:
+                self._sock.sendall(frame(BEGUN, encode(run.key)))
+
+
+def _exit_status(exc: SystemExit) -> int:
+    """What the interpreter would make of it."""
+    if exc.code is None:
+        return 0
+    if isinstance(exc.code, int):
+        return exc.code & 0xFF
+    print(exc.code, file=sys.stderr)  # noqa: T201  as the interpreter does
+    return 1

@@ -1,0 +1,421 @@
+"""Adapter. The prefork pool: runs tasks in forked processes, in batches where they are short."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import select
+import selectors
+import signal
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from celery.concurrency.frames import (
+    BEGUN,
+    HELLO,
+    OUTCOMES,
+    RECALL,
+    RETURNED,
+    STOP,
+    decode_key,
+    decode_keys,
+    decode_outcomes,
+    frame,
+)
+from celery.concurrency.handout import Handout
+from celery.concurrency.seat import Seat
+from celery.concurrency.slots import Slots
+from celery.concurrency.zygote import Born, Died, Zygote, abandon_in_forks
+from celery.ports import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celery.outcome import Outcome
+    from celery.ports import Job, Runner
+
+__all__ = ["PreforkPool"]
+
+logger = logging.getLogger(__name__)
+
+_READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+#: Seconds between TERM and KILL once the deadline of `stop` has passed.
+_GRACE = 0.5
+#: Seconds before a child is forked again whose predecessors died at start: doubled each time, up to the second.
+_BACKOFF, _MOST_BACKOFF = 0.1, 10.0
+#: Bytes read from a child at once.
+_SCRATCH = 256 << 10
+
+
+class PreforkPool:
+    """A pool of processes (`[pool.4]`): `concurrency` children, each dead one replaced at once, forked by a zygote.
+
+    What a death does to the jobs that a child held: those whose outcome it left in shared memory are finished; the
+    one that it was running is lost; all others never began and are returned. So keys must not be used twice.
+
+    A short job is never left waiting behind a long one while another child is free: the child tells that a run takes
+    long, and what waits behind it is recalled and handed to the other.
+    """
+
+    def __init__(self, runner: Runner, concurrency: int, *, most: int | None = None) -> None:
+        """`most`: how many children there may ever be (`grow`); by default four times as many, at least 64."""
+        if concurrency < 1:
+            raise ValueError(f"expected a concurrency of at least 1, got {concurrency}")
+        self._runner = runner
+        self._size = concurrency
+        self._most = max(concurrency, most or max(4 * concurrency, 64))
+        self._handout = Handout()
+        self._zygote: Zygote | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._seats: dict[int, Seat] = {}
+        #: Indexes of children that are being forked.
+        self._unborn: set[int] = set()
+        #: For each index, how many children in a row died before they were ready.
+        self._stillborn: dict[int, int] = {}
+        self._stopping = False
+        self._begun: list[int] = []
+        self._finished: list[tuple[int, Outcome]] = []
+        self._returned: list[int] = []
+        self._lost: list[tuple[int, str]] = []
+        #: `take_back` was called, and these children have not answered all recalls yet.
+        self._giving_back: set[int] = set()
+
+    # ------------------------------------------------------------------------------------------------------ lifetime
+
+    def start(self) -> None:
+        """Fork the zygote, and through it the children. Returns before they are ready; `free` follows.
+
+        Best called in the main thread, before the process has other threads, sockets or database handles. Raises
+        `OSError` if the machine refuses.
+        """
+        if self._zygote is not None:
+            return
+        self._reset()
+        self._slots = Slots(self._most)
+        if threading.current_thread() is threading.main_thread():
+            gc.freeze()  # collections would write to, and thereby copy, the pages that the children share
+        self._hatch()
+        self._scratch = bytearray(_SCRATCH)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._zygote_(), _READ)
+        abandon_in_forks(self)
+        for index in range(self._size):
+            self._spawn(index)
+
+    def stop(self, deadline: float) -> None:
+        if self._zygote is None:
+            return
+        self._stopping = True
+        self.take_back()
+        for seat in self._seats.values():
+            self._dismiss(seat)
+        self._turn_until_empty(deadline)
+        for signum, patience in ((signal.SIGTERM, _GRACE), (signal.SIGKILL, 5.0)):
+            for seat in self._seats.values():
+                self._signal(seat, signum)
+            self._turn_until_empty(monotonic() + patience)
+        zygote = self._zygote_()
+        self._selector.unregister(zygote)
+        zygote.close()
+        for seat in list(self._seats.values()):
+            self._bury(seat, signal.SIGKILL)
+        self._selector.close()
+        self._slots.close()
+        self._zygote = None
+        gc.unfreeze()
+
+    def abandon(self) -> None:
+        """Called in a process forked off this one: the sockets are not its own."""
+        if self._zygote is not None:
+            self._zygote.abandon()
+            for seat in self._seats.values():
+                seat.close()
+            self._selector.close()
+            self._zygote = None
+
+    def _hatch(self) -> None:
+        self._zygote = Zygote(self._runner, self._slots)
+
+    def _zygote_(self) -> Zygote:
+        assert self._zygote is not None, "the pool is not started"
+        return self._zygote
+
+    # ------------------------------------------------------------------------------------------------------- the port
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Hand the jobs to children, as far as they suit; the rest waits here.
+
+        It is also how the pool learns what the queues hold: give it what was fetched for `free`, even if it is
+        nothing, and it asks for more or for less next time.
+        """
+        self._handout.take(jobs, self._seats.values())
+        self._feed()
+
+    def report(self) -> Report:
+        """What happened since the last call. `begun` names every job once: when it has run for some milliseconds, or
+        together with its end."""
+        if self._zygote is not None:
+            self._turn(0)
+        news = Report(self._begun, self._finished, self._returned, self._lost)
+        self._begun, self._finished, self._returned, self._lost = [], [], [], []
+        return news
+
+    def descriptors(self) -> Sequence[int]:
+        """One: it stays the same from `start` to `stop`, whatever children come and go."""
+        return () if self._zygote is None else (self._selector.fileno(),)
+
+    @property
+    def free(self) -> int:
+        return self._handout.free(self._seats.values())
+
+    def take_back(self) -> None:
+        """Recall everything that has not begun. What waits here is told by the next `report`, whatever the descriptors
+        say; what is in the children follows within some 10 ms."""
+        waiting = self._handout.waiting
+        self._returned.extend(job.key for job in waiting)
+        waiting.clear()
+        for seat in self._seats.values():
+            if seat.window:
+                self._giving_back.add(seat.index)
+                self._recall(seat)
+
+    def terminate(self, key: int, signal: int) -> None:
+        """Send the signal to the child that runs this job, if one does at the moment it is looked for; the job is
+        reported as lost once the child is dead (`[pool.12]`). A job that is not running is left alone."""
+        for seat in self._seats.values():
+            if key in seat.window:
+                with contextlib.suppress(OSError):
+                    self._zygote_().terminate(seat.index, key, signal)
+                return
+
+    def grow(self, n: int) -> None:
+        """Add `n` children (`[pool.13]`). Raises `ValueError` beyond what the pool was made for (`most`)."""
+        if self._size + n > self._most:
+            raise ValueError(
+                f"expected at most {self._most} children, got {self._size} + {n}: make the pool with `most`"
+            )
+        for index in range(self._size, self._size + n):
+            # One that is still leaving this place is followed by its successor when it is gone.
+            if index not in self._seats and index not in self._unborn and self._zygote is not None:
+                self._spawn(index)
+        self._size += n
+
+    def shrink(self, n: int) -> None:
+        """Remove the `n` children of the highest index, each when it has finished what it runs."""
+        if n >= self._size:
+            raise ValueError(f"expected to keep at least 1 of {self._size} children, got {n} to remove")
+        self._size -= n
+        for seat in self._seats.values():
+            if seat.index >= self._size:
+                self._dismiss(seat)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the children, by index."""
+        return [self._seats[index].pid for index in sorted(self._seats)]
+
+    # ------------------------------------------------------------------------------------------------ what has happened
+
+    def _turn(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for something to happen, and deal with all that has."""
+        for key, mask in self._selector.select(timeout):
+            seat: Seat | None = key.data
+            if seat is None:
+                self._hear_zygote()
+            elif self._seats.get(seat.index) is seat:  # else buried in this very turn
+                if mask & _WRITE:
+                    seat.send_rest()
+                    self._watch(seat)
+                if mask & _READ and not self._hear(seat) and seat.closed:
+                    self._cut_off(seat)
+        if not self._stopping:
+            for seat in self._handout.overtaken(self._seats.values()):
+                self._recall(seat)
+            self._feed()
+
+    def _turn_until_empty(self, deadline: float) -> None:
+        while self._seats and (left := deadline - monotonic()) > 0:
+            self._turn(left)
+
+    def _hear(self, seat: Seat) -> bool:
+        """Read once from a child. False: there was nothing (and if it `closed` its end, there will be nothing)."""
+        frames = seat.receive(self._scratch)
+        if frames is None:
+            return False
+        for kind, body in frames:
+            if kind == OUTCOMES:
+                self._settle(seat, decode_outcomes(body))
+            elif kind == RETURNED:
+                self._take_in(seat, decode_keys(body))
+            elif kind == BEGUN:
+                self._note_slow(seat, decode_key(body))
+            elif kind == HELLO:
+                seat.ready = True
+                self._stillborn.pop(seat.index, None)
+        return True
+
+    def _settle(self, seat: Seat, pairs: list[tuple[int, Outcome]]) -> None:
+        keys = [key for key, _ in pairs]
+        jobs = seat.take(keys)
+        if len(jobs) < len(pairs):  # told twice: by a child before its death, and by what it left in shared memory
+            known = {job.key for job in jobs}
+            pairs = [pair for pair in pairs if pair[0] in known]
+            keys = [key for key, _ in pairs]
+        observe = self._handout.pacing.observe
+        for job, (_, outcome) in zip(jobs, pairs, strict=True):
+            observe(job.message.task, outcome.runtime)
+        self._begun.extend(keys if seat.told is None else [key for key in keys if key != seat.told])
+        self._finished.extend(pairs)
+
+    def _take_in(self, seat: Seat, keys: list[int]) -> None:
+        """Jobs that a child gives back: for another child, or for the caller if he wants them."""
+        jobs = seat.take(keys)
+        seat.recalls -= 1
+        if seat.index in self._giving_back or self._stopping:
+            self._returned.extend(job.key for job in jobs)
+            if not seat.recalls:
+                self._giving_back.discard(seat.index)
+        else:
+            self._handout.waiting.extendleft(reversed(jobs))
+
+    def _note_slow(self, seat: Seat, key: int) -> None:
+        if key in seat.window:
+            seat.told = seat.slow = key
+            self._begun.append(key)
+
+    def _hear_zygote(self) -> None:
+        for event in self._zygote_().events():
+            if isinstance(event, Born):
+                self._welcome(event)
+            elif isinstance(event, Died):
+                self._unborn.discard(event.index)
+                seat = self._seats.get(event.index)
+                if seat is not None and seat.pid == event.pid:
+                    self._bury(seat, event.status)
+                else:
+                    self._replace(event.index, ready=False)
+            else:
+                self._lose_zygote()
+                return
+
+    def _welcome(self, born: Born) -> None:
+        self._unborn.discard(born.index)
+        seat = self._seats[born.index] = Seat(born.index, born.pid, born.sock)
+        self._selector.register(seat, _READ, seat)
+        if self._stopping or born.index >= self._size:
+            self._dismiss(seat)
+
+    # ---------------------------------------------------------------------------------------------------------- deaths
+
+    def _bury(self, seat: Seat, status: int) -> None:
+        """A child is dead: hear what it still said, and tell what became of every job that it had."""
+        while self._hear(seat):
+            pass
+        slot = self._slots.slot(seat.index)
+        self._settle(seat, decode_outcomes(slot.recover()))
+        run = slot.read()
+        how = _describe(status)
+        begun = list(seat.window)
+        begun = begun[: begun.index(run.key) + 1] if run is not None and run.key in seat.window else []
+        self._begun.extend(key for key in begun if key != seat.told)
+        self._lost.extend((key, how) for key in begun)
+        seat.take(begun)
+        self._returned.extend(seat.window)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(seat)
+        seat.close()
+        slot.clear()
+        del self._seats[seat.index]
+        self._giving_back.discard(seat.index)
+        if not seat.leaving:
+            logger.error("Pool child %d (pid %d) died: %s", seat.index, seat.pid, how)
+        self._replace(seat.index, ready=seat.ready)
+
+    def _replace(self, index: int, *, ready: bool) -> None:
+        if self._stopping or index >= self._size or index in self._unborn or index in self._seats:
+            return
+        deaths = self._stillborn[index] = 0 if ready else self._stillborn.get(index, 0) + 1
+        self._spawn(index, min(_BACKOFF * 2.0 ** (deaths - 1), _MOST_BACKOFF) if deaths > 1 else 0.0)
+
+    def _lose_zygote(self) -> None:
+        """The zygote was killed, and the kernel kills its children: tell what became of their jobs, and hatch another.
+
+        By now this process may hold sockets and locks; the next children are forked with them.
+        """
+        logger.error("The pool's zygote (pid %d) died; its children are replaced", self._zygote_().pid)
+        self._selector.unregister(self._zygote_())
+        seats = list(self._seats.values())
+        for seat in seats:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(seat.pid, signal.SIGKILL)
+        self._zygote_().close()
+        unborn, self._unborn = self._unborn, set()
+        if not self._stopping:
+            self._hatch()
+            self._selector.register(self._zygote_(), _READ)
+            for index in unborn:
+                self._replace(index, ready=True)
+        for seat in seats:
+            _wait_for_death(seat)
+            self._bury(seat, signal.SIGKILL)
+
+    def _cut_off(self, seat: Seat) -> None:
+        """A child has closed its socket: it is ending, and its death will be told; if it is not, it must not stay."""
+        self._selector.unregister(seat)
+        self._signal(seat, signal.SIGKILL)
+
+    # ----------------------------------------------------------------------------------------------- to the children
+
+    def _feed(self) -> None:
+        for seat in self._handout.feed(self._seats.values()):
+            self._watch(seat)
+
+    def _watch(self, seat: Seat) -> None:
+        """Ask to be told when the child's socket is writable, if and only if something is left to send."""
+        events = _READ | _WRITE if seat.unsent else _READ
+        if not seat.closed and self._selector.get_key(seat).events != events:
+            self._selector.modify(seat, events, seat)
+
+    def _recall(self, seat: Seat) -> None:
+        seat.recalls += 1
+        seat.send(frame(RECALL))
+        self._watch(seat)
+
+    def _dismiss(self, seat: Seat) -> None:
+        """Tell a child to end after what it runs."""
+        if not seat.leaving:
+            seat.leaving = True
+            seat.recalls += 1
+            seat.send(frame(STOP))
+            self._watch(seat)
+
+    def _spawn(self, index: int, delay: float = 0.0) -> None:
+        self._unborn.add(index)
+        with contextlib.suppress(OSError):  # the zygote is gone: its end is told by the socket, and handled there
+            self._zygote_().spawn(index, delay)
+
+    def _signal(self, seat: Seat, signum: int) -> None:
+        with contextlib.suppress(OSError):
+            self._zygote_().signal(seat.pid, signum)
+
+
+def _describe(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return f"signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _wait_for_death(seat: Seat) -> None:
+    """The child has been killed: wait (a second at most) until it can write nothing any more."""
+    poll = select.poll()
+    poll.register(seat, select.POLLHUP)
+    poll.poll(1000)

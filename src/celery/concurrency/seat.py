@@ -1,0 +1,141 @@
+"""Adapter. What the main process knows of one child: its socket, and the jobs that it was given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from celery.concurrency.frames import JOBS, FrameReader, encode, frame
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterable, Sequence
+
+    from celery.ports import Job
+
+__all__ = ["Seat"]
+
+
+class Seat:
+    """A child as seen from the main process."""
+
+    __slots__ = (
+        "_frames", "_out", "_sock", "alone", "backlog", "closed", "index", "leaving", "pid", "ready", "recalls", "size",
+        "slow", "told", "window",
+    )  # fmt: skip
+
+    def __init__(self, index: int, pid: int, sock: socket.socket) -> None:
+        self.index = index
+        self.pid = pid
+        #: Jobs that it has, in the order in which it will run them.
+        self.window: dict[int, Job] = {}
+        #: Expected seconds of work in the window, and bytes.
+        self.backlog = 0.0
+        self.size = 0.0
+        #: It has started, and may be given jobs.
+        self.ready = False
+        #: It has a job that is to have the child for itself.
+        self.alone = False
+        #: The job known to be running for a while now; None if it runs short ones.
+        self.slow: int | None = None
+        #: The last job that was reported as begun before its end.
+        self.told: int | None = None
+        #: Recalls that it has not answered yet.
+        self.recalls = 0
+        #: It has closed its end of the socket.
+        self.closed = False
+        #: It has been told to end.
+        self.leaving = False
+        self._sock = sock
+        self._frames = FrameReader()
+        self._out = bytearray()
+        sock.setblocking(False)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and not self.window and not self.leaving
+
+    @property
+    def batches(self) -> bool:
+        """It may be given (more) short jobs."""
+        return self.ready and not self.alone and self.slow is None and not self.leaving and not self.recalls
+
+    @property
+    def unsent(self) -> bool:
+        """Something waits for the socket to become writable."""
+        return bool(self._out)
+
+    def hand(self, jobs: Sequence[Job], backlog: float) -> None:
+        """Give it these jobs, `backlog` seconds of work."""
+        window = self.window
+        parcel = []
+        size = 0
+        for job in jobs:
+            message = job.message
+            envelope = message.to_envelope()
+            size += len(envelope)
+            window[job.key] = job
+            parcel.append((job.key, message.redelivered, envelope))
+        self.backlog += backlog
+        self.size += size
+        self.send(frame(JOBS, encode(parcel)))
+
+    def send(self, data: bytes) -> None:
+        """Send what fits and keep the rest; a child that is gone is told of by its zygote, not here."""
+        if self._out:
+            self._out += data
+            return
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return
+        if sent < len(data):
+            self._out += memoryview(data)[sent:]
+
+    def send_rest(self) -> None:
+        """The socket is writable."""
+        try:
+            sent = self._sock.send(self._out)
+        except BlockingIOError:
+            return
+        except OSError:
+            sent = len(self._out)
+        del self._out[:sent]
+
+    def receive(self, scratch: bytearray) -> Sequence[tuple[int, Any]] | None:
+        """The frames that have come, valid until the next call with this buffer; None: nothing there, and if it has
+        `closed` its end, nothing will come."""
+        try:
+            count = self._sock.recv_into(scratch)
+        except BlockingIOError:
+            return None
+        except OSError:
+            count = 0
+        if not count:
+            self.closed = True
+            return None
+        return self._frames.feed(memoryview(scratch)[:count])
+
+    def take(self, keys: Iterable[int]) -> list[Job]:
+        """Remove these jobs from the window; unknown ones are passed over."""
+        window = self.window
+        held = len(window)
+        jobs = [job for key in keys if (job := window.pop(key, None)) is not None]
+        if window:
+            # Jobs of one window are much alike: in proportion is near enough, and exact in the end.
+            left = len(window) / held
+            self.backlog *= left
+            self.size *= left
+        else:
+            self.backlog = self.size = 0.0
+            self.alone = False
+        if self.slow not in window:
+            self.slow = None
+        return jobs
+
+    def close(self) -> None:
+        self._sock.close()

@@ -1,0 +1,191 @@
+"""Adapter. State documents: what a result backend keeps of a task, as bytes and back (`[state.1]` to `[state.8]`).
+
+A document is `{"status", "result", "traceback", "children", "date_done", "task_id", …}` in the result serializer's
+format. Exceptions are kept as data, and come back as the exception they were where its class is already imported.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from typing import TYPE_CHECKING, Any
+
+from celery import codecs
+from celery.codecs import json
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = ["Documents", "decode", "encode", "exception_from_data", "exception_to_data"]
+
+_PICKLES = frozenset({"pickle", "yaml"})
+_DEFAULT_FIELDS = ("SUCCESS", "FAILURE", "REVOKED")
+
+
+class Documents:
+    """Writes state documents for one app's settings."""
+
+    def __init__(self, serializer: str = "json", *, extended: bool = False) -> None:
+        """`extended`: keep name, arguments, worker, retries and queue too (`result_extended`)."""
+        self._serializer = serializer
+        self._extended = extended
+        self._splice = serializer == "json" and not extended
+
+    def success(self, value: Any, request: Any) -> bytes:
+        """A return value. Raises kombu's `EncodeError` if the serializer refuses it (`[task.54]`)."""
+        children = _children(request)
+        if self._splice and not children and request.group is None and json.is_plain(value):
+            return self._spliced(value, request)
+        return self.write("SUCCESS", _plain_result(value), request)
+
+    def failure(self, exc: BaseException, request: Any, traceback: str | None, state: str = "FAILURE") -> bytes:
+        """An exception, as FAILURE, RETRY or REVOKED."""
+        return self.write(state, exception_to_data(exc, self._serializer), request, traceback)
+
+    def write(
+        self, state: str, result: Any, request: Any, traceback: str | None = None, task_id: str | None = None
+    ) -> bytes:
+        """Any state: `result` is its metadata (`[task.47]`). `task_id`: of another task than the request's."""
+        document: dict[str, Any] = {
+            "status": state,
+            "result": result,
+            "traceback": traceback,
+            "children": _children(request),
+            "date_done": _now() if state in _DEFAULT_FIELDS else None,
+        }
+        if request is not None:
+            if request.group is not None:
+                document["group_id"] = request.group
+            if request.parent_id is not None:
+                document["parent_id"] = request.parent_id
+            if self._extended:
+                document.update(_extended(request))
+        document["task_id"] = task_id or (None if request is None else request.id)
+        return encode(document, self._serializer)
+
+    def _spliced(self, value: Any, request: Any) -> bytes:
+        """The usual case at a tenth of the cost: only the value is encoded, the rest of the text is known."""
+        parent = b"" if request.parent_id is None else b'"parent_id": %b, ' % json.dumps(request.parent_id)
+        return (
+            b'{"status": "SUCCESS", "result": %b, "traceback": null, "children": [], "date_done": "%b", %b'
+            b'"task_id": %b}' % (json.dumps(value), _now().encode(), parent, json.dumps(request.id))
+        )
+
+
+def encode(document: dict[str, Any], serializer: str = "json") -> bytes:
+    """A document as bytes. Raises kombu's `EncodeError`."""
+    return codecs.encode(document, serializer)[2]
+
+
+def decode(meta: bytes, serializer: str = "json", accept: Collection[str] | None = None) -> dict[str, Any]:
+    """A document from bytes; `result` is an exception instance where the state says so (`[state.6]`).
+
+    Raises kombu's `DecodeError` or `ContentDisallowed`.
+    """
+    document: dict[str, Any]
+    if serializer == "json":
+        document = codecs.decode(meta, codecs.JSON, "utf-8", accept)
+    else:
+        (content_type,) = codecs.accept_types([serializer])
+        document = codecs.decode(meta, content_type, "utf-8" if serializer == "yaml" else "binary", accept)
+    if document.get("status") in ("FAILURE", "RETRY", "REVOKED"):
+        document["result"] = exception_from_data(document.get("result"))
+    return document
+
+
+def exception_to_data(exc: BaseException, serializer: str = "json") -> Any:
+    """An exception as the serializer can hold it: data, or a picklable exception for pickle and yaml."""
+    if serializer in _PICKLES:
+        from celery.utils.serialization import get_pickleable_exception
+
+        return get_pickleable_exception(exc)
+    kind = type(exc)
+    return {
+        "exc_type": kind.__qualname__,
+        "exc_message": [_serialisable(argument, serializer) for argument in exc.args],
+        "exc_module": kind.__module__,
+    }
+
+
+def exception_from_data(data: Any) -> BaseException | None:
+    """The exception that `exception_to_data` wrote. Never imports anything: only modules already loaded are searched.
+
+    A class that is not there becomes a generated one of that name in `celery.exceptions`; a constructor that refuses
+    its arguments gives an `Exception` with the text. Raises `SecurityError` if the name is no exception's.
+    """
+    if not data or isinstance(data, BaseException):
+        return data or None
+    if not isinstance(data, dict) or "exc_type" not in data:
+        raise ValueError(f"expected an exception as {{'exc_type', 'exc_message', 'exc_module'}}, got {data!r:.200}")
+    name, module, message = data["exc_type"], data.get("exc_module"), data.get("exc_message")
+    kind = _find_exception(name, module, message)
+    arguments = message if isinstance(message, list | tuple) else () if message is None else (message,)
+    try:
+        made = kind(*arguments)
+    except Exception:  # noqa: BLE001 - any constructor may refuse what was only its message
+        return Exception(f"{kind}({message!r})")
+    return made if isinstance(made, BaseException) else Exception(f"{kind}({message!r})")
+
+
+def _find_exception(name: str, module: str | None, message: Any) -> type[BaseException]:
+    found: Any = sys.modules.get(module or "celery.exceptions")
+    for part in name.split("."):
+        found = getattr(found, part, None)
+        if found is None:
+            return _generated(name)
+    if not (isinstance(found, type) and issubclass(found, BaseException)):
+        from celery.exceptions import SecurityError
+
+        raise SecurityError(f"Expected an exception class, got {module}.{name} with payload {message!r}")
+    return found
+
+
+def _generated(name: str) -> type[BaseException]:
+    return type(name.rpartition(".")[2], (Exception,), {"__module__": "celery.exceptions"})
+
+
+def _serialisable(argument: Any, serializer: str) -> Any:
+    try:
+        codecs.encode(argument, serializer)
+    except Exception:  # noqa: BLE001 - whatever an encoder raises, the text is what we can keep
+        return _safe_repr(argument)
+    return argument
+
+
+def _safe_repr(argument: Any) -> str:
+    try:
+        return repr(argument)
+    except Exception as exc:  # noqa: BLE001 - a hostile __repr__ must not lose the failure
+        return f"<unrepresentable {type(argument).__name__}: {type(exc).__name__}>"
+
+
+def _plain_result(value: Any) -> Any:
+    as_tuple = getattr(type(value), "as_tuple", None)
+    return value.as_tuple() if as_tuple is not None and hasattr(value, "maybe_throw") else value
+
+
+def _children(request: Any) -> list[Any] | None:
+    if request is None:
+        return None
+    children = request.children
+    return [child.as_tuple() for child in children] if children else []
+
+
+def _extended(request: Any) -> dict[str, Any]:
+    info = request.delivery_info or {}
+    fields = {
+        "name": request.task,
+        "args": request.args,
+        "kwargs": request.kwargs,
+        "worker": request.hostname,
+        "retries": request.retries,
+        "queue": info.get("routing_key"),
+    }
+    if request.stamped_headers:
+        fields["stamped_headers"] = request.stamped_headers
+        fields.update(request.stamps or {})
+    return fields
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat()

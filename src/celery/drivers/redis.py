@@ -1,0 +1,325 @@
+"""Adapter. Redis as a wire: where the server is, and one connection to it that sends packed commands and reads replies.
+
+Written on `hiredis` and a plain socket: a command costs one system call each way and a few microseconds of Python, and
+nothing heavier has to be imported before the first message is sent. Works for Redis 6.0 and later.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import hiredis
+from kombu.exceptions import OperationalError
+from kombu.utils.imports import symbol_by_name
+from kombu.utils.url import maybe_sanitize_url, url_to_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["Command", "Endpoint", "Link", "ServerReply", "is_stale", "wait_readable"]
+
+#: A command's name and arguments, not packed yet.
+Command: TypeAlias = "tuple[str | bytes | int | float, ...]"
+
+#: Seconds within which a server that accepted a command must begin to answer, unless `socket_timeout` says otherwise.
+READ_DEADLINE = 10.0
+_BUFFER = 1 << 15
+_NOTHING = object()
+#: As bytes from a tuple; the package declares its types more narrowly than it works.
+_pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
+_VERIFY = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+
+
+class ServerReply(OperationalError):
+    """The server answered with an error (out of memory, read-only replica, loading, no permission …)."""
+
+
+class Endpoint:
+    """Where a Redis server is and how to be let in: a URL and transport options, understood once (`[redis.18-20]`).
+
+    `redis://[user[:password]@]host[:port][/db]`, `rediss://…` for TLS, `redis+socket:///path[?virtual_host=db]`.
+    Options may also stand in the URL's query. Raises `ValueError` for a URL that cannot be right.
+    """
+
+    def __init__(
+        self, url: str, options: Mapping[str, Any] | None = None, tls: Any = False, connect_timeout: float = 4.0
+    ) -> None:
+        scheme, host, port, user, password, path, query = url_to_parts(url)
+        given: dict[str, Any] = {**(options or {}), **query}
+        self.shown: str = maybe_sanitize_url(url)
+        self.path: str | None = None
+        if scheme in {"redis+socket", "socket", "unix"}:
+            self.path = "/" + (path or "").lstrip("/")
+            path = str(given.get("virtual_host", given.get("db", 0)))
+        self.host: str = host or "localhost"
+        self.port = int(port or 6379)
+        self.db = _database(path or given.get("db") or given.get("virtual_host") or 0, self.shown)
+        self.user: str = user or given.get("username") or ""
+        self.password: str = password or given.get("password") or ""
+        self.provider: Any = _provider(given.get("credential_provider"))
+        self.prefix: str = given.get("global_keyprefix") or ""
+        self.connect_timeout = float(given.get("socket_connect_timeout") or connect_timeout or 4.0)
+        self.timeout = float(given.get("socket_timeout") or READ_DEADLINE)
+        self.client_name: str = given.get("client_name") or ""
+        self.keepalive = bool(given.get("socket_keepalive", True))
+        self.keepalive_options: Mapping[int, int] = given.get("socket_keepalive_options") or {}
+        asked = tls or {name: value for name, value in given.items() if name.startswith("ssl_")}
+        self.tls = _tls_context(asked) if scheme == "rediss" or tls else None
+
+    def same_server(self, other: Endpoint) -> bool:
+        """True if both are one database of one server, so that one script may touch the keys of both."""
+        mine, theirs = ((e.path, e.host, e.port, e.db, e.user, e.password, e.provider) for e in (self, other))
+        return mine == theirs
+
+    def connect(self, protocol: int = 2) -> Link:
+        """Open a connection that speaks RESP `protocol`. Raises `OperationalError`, without the password."""
+        plain: socket.socket | None = None
+        try:
+            plain = self._open()
+            link = Link(plain, self)
+            link.greet(protocol)
+        except (OSError, OperationalError) as exc:
+            if plain is not None:
+                plain.close()
+            raise OperationalError(f"cannot use the Redis server at {self.shown}: {exc}") from exc
+        return link
+
+    def _open(self) -> socket.socket:
+        if self.path is not None:
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            made.settimeout(self.connect_timeout)
+            try:
+                made.connect(self.path)
+            except BaseException:
+                made.close()
+                raise
+        else:
+            made = socket.create_connection((self.host, self.port), self.connect_timeout)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.keepalive:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option, value in self.keepalive_options.items():
+                    made.setsockopt(socket.IPPROTO_TCP, option, value)
+            if self.tls is not None:
+                try:
+                    made = self.tls.wrap_socket(made, server_hostname=self.host)
+                except BaseException:
+                    made.close()
+                    raise
+        return made
+
+    def credentials(self) -> tuple[str, ...]:
+        """Arguments of AUTH: (), (password,) or (user, password)."""
+        if self.provider is not None:
+            return tuple(self.provider.get_credentials())
+        if self.user and self.password:
+            return (self.user, self.password)
+        return (self.password,) if self.password else ()
+
+    def __repr__(self) -> str:
+        return f"<Endpoint: {self.shown}>"
+
+
+class Link:
+    """One connection to a server. One thread at a time; a link that failed in any way is closed and stays so."""
+
+    __slots__ = ("_buffer", "_endpoint", "_reader", "_socket", "declared", "pid", "pushes", "usable_until", "version")
+
+    def __init__(self, connected: socket.socket, endpoint: Endpoint) -> None:
+        connected.settimeout(endpoint.timeout)
+        self._socket = connected
+        self._endpoint = endpoint
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+        self._buffer = memoryview(bytearray(_BUFFER))
+        self.pid = os.getpid()
+        #: Push messages (RESP3) that came while replies were read, oldest first.
+        self.pushes: list[list[Any]] = []
+        #: Queues that were declared over this link.
+        self.declared: set[str] = set()
+        #: When (monotonic) the link must be looked at before it is trusted again.
+        self.usable_until = 0.0
+        self.version = (6, 0)
+
+    def greet(self, protocol: int) -> None:
+        """Authenticate, choose protocol and database, name the connection: one round trip."""
+        endpoint = self._endpoint
+        commands: list[Command] = []
+        if credentials := endpoint.credentials():
+            commands.append(("AUTH", *credentials))
+        if protocol != 2:
+            commands.append(("HELLO", protocol))
+        if endpoint.db:
+            commands.append(("SELECT", endpoint.db))
+        if endpoint.client_name:
+            commands.append(("CLIENT", "SETNAME", endpoint.client_name))
+        if not commands:
+            return
+        for reply in self.exchange(commands):
+            if isinstance(reply, dict):
+                self.version = _version(reply)
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send all, read as many replies. Raises `ServerReply` for the first that is an error, after reading all."""
+        replies = self.attempt(commands)
+        for reply in replies:
+            if isinstance(reply, hiredis.ReplyError):
+                raise ServerReply(f"Redis at {self._endpoint.shown} answered: {reply}")
+        return replies
+
+    def attempt(self, commands: Sequence[Command]) -> list[Any]:
+        """Like `exchange`, but error replies are returned in their places. Raises `OperationalError` if the line fails.
+
+        Whatever interrupts it, a signal's exception included, closes the link: its replies would no longer match.
+        """
+        try:
+            if len(commands) == 1:
+                self._socket.sendall(_pack(commands[0]))
+            else:
+                self._socket.sendall(b"".join(map(_pack, commands)))
+            return [self._reply() for _ in commands]
+        except (OSError, hiredis.ProtocolError, ssl.SSLError) as exc:
+            self.close()
+            raise self._lost(exc) from exc
+        except BaseException:
+            self.close()
+            raise
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Send without reading; the replies come out of `receive`.
+
+        A failure ends the line but leaves the descriptor, so that another thread that polls it wakes, and closes it.
+        """
+        try:
+            self._socket.sendall(b"".join(map(_pack, commands)))
+        except (OSError, ssl.SSLError) as exc:
+            self.abort()
+            raise self._lost(exc) from exc
+        except BaseException:
+            self.abort()
+            raise
+
+    def receive(self) -> list[Any]:
+        """Replies and push messages that are here or come with one read. Call it when the socket is readable."""
+        reader, got = self._reader, []
+        try:
+            self._fill()
+            while (item := reader.gets()) is not _NOTHING:
+                got.append(item)
+        except (OSError, hiredis.ProtocolError, ssl.SSLError) as exc:
+            self.close()
+            raise self._lost(exc) from exc
+        return got
+
+    def collect_pushes(self) -> list[list[Any]]:
+        """Push messages that are here by now; never blocks. Only between exchanges."""
+        while self.readable():
+            self.pushes.extend(self.receive())
+        taken, self.pushes = self.pushes, []
+        return taken
+
+    def readable(self) -> bool:
+        """True if a read would not block."""
+        return self.pending() or wait_readable([self._socket.fileno()], 0.0) != []
+
+    def pending(self) -> bool:
+        """True if decrypted bytes wait above the socket, which no poll can see."""
+        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    @property
+    def closed(self) -> bool:
+        return self._socket.fileno() < 0
+
+    def abort(self) -> None:
+        """End the line; who polls the descriptor wakes."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close; in a forked child only the child's copy."""
+        self._socket.close()
+
+    def _reply(self) -> Any:
+        gets = self._reader.gets
+        while True:
+            reply = gets()
+            if reply is _NOTHING:
+                self._fill()
+            elif type(reply) is hiredis.PushNotification:
+                self.pushes.append(reply)
+            else:
+                return reply
+
+    def _fill(self) -> None:
+        count = self._socket.recv_into(self._buffer)
+        if not count:
+            raise ConnectionResetError("the server closed the connection")
+        self._reader.feed(self._buffer, 0, count)  # type: ignore[arg-type]  # any buffer will do
+
+    def _lost(self, exc: BaseException) -> OperationalError:
+        what = f"no answer within {self._endpoint.timeout:g} s" if isinstance(exc, TimeoutError) else str(exc)
+        return OperationalError(f"lost the Redis server at {self._endpoint.shown}: {what}")
+
+
+def wait_readable(descriptors: Sequence[int], timeout: float) -> list[int]:
+    """Wait up to `timeout` seconds; returns the descriptors that are readable (or at their end). Works under gevent."""
+    if hasattr(select, "poll"):
+        poller = select.poll()
+        for descriptor in descriptors:
+            poller.register(descriptor, select.POLLIN)
+        return [ready for ready, _ in poller.poll(max(timeout, 0.0) * 1000)]
+    return list(select.select(descriptors, [], [], max(timeout, 0.0))[0])
+
+
+def is_stale(link: Link) -> bool:
+    """True if an idle link must not be used: another process's, closed, or something (an end) is to be read on it."""
+    if link.pid != os.getpid() or link.closed:
+        return True
+    return time.monotonic() > link.usable_until and link.readable()
+
+
+def _version(hello: dict[Any, Any]) -> tuple[int, int]:
+    major, minor = hello.get(b"version", b"6.0").split(b".")[:2]
+    return (int(major), int(minor))
+
+
+def _database(given: Any, shown: str) -> int:
+    text = str(given).strip("/") or "0"
+    if not text.isdigit():
+        raise ValueError(f"expected a database number after the host in {shown}, got {text!r}: write /0, /1 …")
+    return int(text)
+
+
+def _provider(given: Any) -> Any:
+    """A credential provider: an object, its class, or the dotted name of the class (`[redis.19]`)."""
+    if isinstance(given, str):
+        given = symbol_by_name(given)  # type: ignore[no-untyped-call]
+    return given() if isinstance(given, type) else given
+
+
+def _tls_context(asked: Any) -> ssl.SSLContext:
+    """A context from `ssl_cert_reqs, ssl_ca_certs, ssl_ca_path, ssl_certfile, ssl_keyfile …`; verifies by default."""
+    given = {name.removeprefix("ssl_"): value for name, value in (asked if isinstance(asked, dict) else {}).items()}
+    required = given.get("cert_reqs", ssl.CERT_REQUIRED)
+    if isinstance(required, str):
+        name = required.lower().removeprefix("cert_")
+        if name not in _VERIFY:
+            raise ValueError(f"expected ssl_cert_reqs as none, optional or required, got {required!r}")
+        required = _VERIFY[name]
+    context = ssl.create_default_context(cafile=given.get("ca_certs"), capath=given.get("ca_path"))
+    named = str(given.get("check_hostname", required == ssl.CERT_REQUIRED)).lower() in {"true", "1", "yes"}
+    context.check_hostname = named and required != ssl.CERT_NONE
+    context.verify_mode = ssl.VerifyMode(required or ssl.CERT_NONE)
+    if certificate := given.get("certfile"):
+        context.load_cert_chain(certificate, given.get("keyfile"), given.get("password"))
+    if ciphers := given.get("ciphers"):
+        context.set_ciphers(ciphers)
+    return context

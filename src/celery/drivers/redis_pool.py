@@ -1,0 +1,135 @@
+"""Adapter. A small stack of Redis connections for many threads, and server-side scripts called by their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+from kombu.exceptions import OperationalError
+
+from celery.drivers.redis import Command, Endpoint, Link, ServerReply, is_stale
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["LinkPool", "Script", "run"]
+
+#: Seconds for which a link just used is trusted without looking whether the server has closed it.
+_TRUSTED = 1.0
+_scripts: dict[str, Script] = {}
+
+
+class Script:
+    """A Lua script from files, joined in order: shared functions first. Called by digest, sent whole where unknown."""
+
+    def __init__(self, *files: Path) -> None:
+        self.name = files[-1].stem
+        self.body = "\n".join(file.read_text("utf-8") for file in files)
+        self.digest = hashlib.sha1(self.body.encode(), usedforsecurity=False).hexdigest()
+        _scripts[self.digest] = self
+
+    def call(self, keys: Sequence[Any], arguments: Sequence[Any]) -> Command:
+        """The command that runs it."""
+        return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
+
+
+def run(link: Link, commands: Sequence[Command]) -> list[Any]:
+    """Exchange commands over a link; scripts that the server does not know (restarted, flushed) are loaded and run.
+
+    Raises `ServerReply` for an error reply, `OperationalError` if the line fails.
+    """
+    replies = link.attempt(commands)
+    for place, reply in enumerate(replies):
+        if isinstance(reply, hiredis.ReplyError):
+            replies[place] = _again(link, commands[place], reply)
+    return replies
+
+
+def _again(link: Link, command: Command, error: hiredis.ReplyError) -> Any:
+    script = _scripts.get(str(command[1])) if command[0] == "EVALSHA" else None
+    if script is None or not str(error).startswith("NOSCRIPT"):
+        raise ServerReply(f"Redis answered {command[0]!s} with: {error}")
+    return link.exchange([("SCRIPT", "LOAD", script.body), command])[1]
+
+
+class LinkPool:
+    """Connections of one process to one server, the last used on top. Thread-safe; a forked child begins with none.
+
+    `limit`: connections open at once, more callers wait for at most the endpoint's timeout; None or 0: each call opens
+    one of its own and closes it.
+    """
+
+    def __init__(self, endpoint: Endpoint, limit: int | None = 10) -> None:
+        self.endpoint = endpoint
+        self._limit = limit or 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._idle: list[Link] = []
+        self._places = threading.Semaphore(self._limit) if self._limit else None
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        """Exchange commands over any link; see `run`."""
+        link = self.take()
+        try:
+            return run(link, commands)
+        finally:
+            self.give_back(link)
+
+    def take(self) -> Link:
+        """A link for this thread alone until `give_back`. Raises `OperationalError`."""
+        if self._pid != os.getpid():
+            self._abandon()
+        places = self._places
+        if places is not None and not places.acquire(timeout=self.endpoint.timeout):
+            raise OperationalError(
+                f"all {self._limit} connections to {self.endpoint.shown} were busy for {self.endpoint.timeout:g} s: "
+                "raise broker_pool_limit or publish from fewer threads"
+            )
+        try:
+            return self._take_idle() or self.endpoint.connect()
+        except BaseException:
+            if places is not None:
+                places.release()
+            raise
+
+    def _take_idle(self) -> Link | None:
+        while True:
+            try:
+                link = self._idle.pop()
+            except IndexError:
+                return None
+            if not is_stale(link):
+                return link
+            link.close()
+
+    def give_back(self, link: Link) -> None:
+        """Done with it, whatever happened to it."""
+        if link.pid != os.getpid():
+            return
+        places = self._places
+        if places is None:
+            link.close()
+            return
+        if not link.closed:
+            link.usable_until = time.monotonic() + _TRUSTED
+            self._idle.append(link)
+        places.release()
+
+    def close(self) -> None:
+        """Close idle links; the pool may be used again."""
+        while self._idle:
+            with suppress(IndexError):  # another thread took the last one
+                self._idle.pop().close()
+
+    def _abandon(self) -> None:
+        for link in self._idle:
+            link.close()
+        self._begin()

@@ -1,0 +1,5 @@
+"""Compatibility. Where `Signal` may also be imported from."""
+
+from celery.utils.dispatch.signal import Signal
+
+__all__ = ("Signal",)

@@ -1,0 +1,160 @@
+"""Domain. The task protocols: how a call is laid out in headers and body (`[wire.1]` to `[wire.14]`).
+
+Protocol 2 is written (1 on request) and both are read; what is read is always turned into protocol 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from celery.message import MalformedMessage, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["body_v1", "from_protocol_1", "headers_v2", "read_body"]
+
+_NO_LIMITS = (None, None)
+
+
+def headers_v2(
+    name: str,
+    task_id: str,
+    *,
+    options: Mapping[str, Any],
+    root_id: str,
+    parent_id: str | None,
+    argsrepr: str,
+    kwargsrepr: str,
+    origin: str,
+    eta: str | None = None,
+    expires: str | None = None,
+) -> dict[str, Any]:
+    """All headers of protocol 2, in Celery's order (`[wire.2]`), custom ones merged in last (`[call.16]`)."""
+    get = options.get
+    headers: dict[str, Any] = {
+        "lang": "py",
+        "task": name,
+        "id": task_id,
+        "shadow": get("shadow"),
+        "eta": eta,
+        "expires": expires,
+        "group": get("group_id"),
+        "group_index": get("group_index"),
+        "retries": get("retries") or 0,
+        "timelimit": [get("time_limit"), get("soft_time_limit")],
+        "root_id": root_id,
+        "parent_id": parent_id,
+        "argsrepr": argsrepr,
+        "kwargsrepr": kwargsrepr,
+        "origin": origin,
+        "ignore_result": get("ignore_result") or False,
+        "replaced_task_nesting": get("replaced_task_nesting") or 0,
+        "stamped_headers": get("stamped_headers"),
+        "stamps": {},
+    }
+    if options:
+        stamped = get("stamped_headers")
+        if stamped:
+            headers["stamps"] = {stamp: options[stamp] for stamp in stamped if stamp in options}
+        custom = get("headers")
+        if custom:
+            headers.update(custom)
+    return headers
+
+
+def body_v1(headers: Mapping[str, Any], args: Any, kwargs: Any, embed: Mapping[str, Any], utc: bool) -> dict[str, Any]:
+    """The mapping that a protocol 1 body holds (`[wire.13]`), from what protocol 2 would have said."""
+    return {
+        "task": headers["task"],
+        "id": headers["id"],
+        "args": args,
+        "kwargs": kwargs,
+        "group": headers["group"],
+        "group_index": headers["group_index"],
+        "retries": headers["retries"],
+        "eta": headers["eta"],
+        "expires": headers["expires"],
+        "utc": utc,
+        "callbacks": embed["callbacks"],
+        "errbacks": embed["errbacks"],
+        "timelimit": headers["timelimit"],
+        "taskset": headers["group"],
+        "chord": embed["chord"],
+    }
+
+
+def read_body(payload: Any) -> tuple[Any, dict[str, Any], Mapping[str, Any]]:
+    """Split a decoded protocol 2 body into args, kwargs and embed. Raises `MalformedMessage` for any other shape."""
+    if isinstance(payload, list | tuple) and len(payload) == 3:
+        args, kwargs, embed = payload
+        if isinstance(kwargs, Mapping) and isinstance(embed, Mapping) and isinstance(args, list | tuple):
+            return args, dict(kwargs), embed
+    raise MalformedMessage(f"expected a body of [args, kwargs, embed], got {type(payload).__name__}: {payload!r:.200}")
+
+
+def from_protocol_1(envelope: bytes, decode: Callable[[bytes, str, str], Any]) -> Message:
+    """Read a protocol 1 message, whose whole call is in the body (`[wire.13]`, `[wire.14]`), as protocol 2.
+
+    `decode` turns body, content type and content encoding into a value. Raises `MalformedMessage` if it is none.
+    """
+    try:
+        whole = msgspec.json.decode(envelope)
+        headers, properties = dict(whole.get("headers") or {}), dict(whole.get("properties") or {})
+        info = properties.pop("delivery_info", None) or {}
+        content_type = whole.get("content-type") or "application/data"
+        content_encoding = whole.get("content-encoding") or "binary"
+        # A protocol 2 message in all but its names, to read the body with the same rules.
+        carrier = Message({**headers, "task": "?", "id": "?"}, whole["body"], properties=properties)
+        carrier._body_encoding = properties.pop("body_encoding", None)
+        payload = decode(carrier.body, content_type, content_encoding)
+    except (msgspec.DecodeError, KeyError, AttributeError, TypeError, UnicodeDecodeError) as exc:
+        raise MalformedMessage(f"expected a task message, got {len(envelope)} bytes: {exc}") from exc
+    if not isinstance(payload, Mapping) or not payload.get("task") or not payload.get("id"):
+        raise MalformedMessage(
+            "expected a task message: either a 'task' header or a body with 'task' and 'id'; got a body of "
+            f"{type(payload).__name__}: {payload!r:.200}"
+        )
+    properties.pop("delivery_tag", None)
+    args, kwargs = payload.get("args") or [], payload.get("kwargs") or {}
+    embed = {key: payload.get(key) for key in ("callbacks", "errbacks", "chord")} | {"chain": None}
+    return Message(
+        {**headers, **_headers_of_v1(payload)},
+        msgspec.json.encode([args, kwargs, embed]),
+        properties=properties,
+        exchange=info.get("exchange") or "",
+        routing_key=info.get("routing_key") or "",
+        redelivered=bool(info.get("redelivered")),
+    )
+
+
+def _headers_of_v1(payload: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "lang": "py",
+        "task": payload["task"],
+        "id": payload["id"],
+        "root_id": payload["id"],
+        "parent_id": None,
+        "shadow": None,
+        "eta": _with_zone(payload.get("eta"), payload),
+        "expires": _with_zone(payload.get("expires"), payload),
+        "group": payload.get("group") or payload.get("taskset"),
+        "group_index": payload.get("group_index"),
+        "retries": payload.get("retries") or 0,
+        "timelimit": list(payload.get("timelimit") or _NO_LIMITS),
+        "argsrepr": repr(tuple(payload.get("args") or ()))[:1024],
+        "kwargsrepr": repr(dict(payload.get("kwargs") or {}))[:1024],
+        "ignore_result": False,
+        "stamped_headers": None,
+        "stamps": {},
+    }
+
+
+def _with_zone(date: Any, payload: Mapping[str, Any]) -> Any:
+    """`utc` says that dates without a zone are UTC."""
+    if isinstance(date, str) and payload.get("utc", True) and len(date) <= 26 and not date.endswith("Z"):
+        return date + "+00:00" if "+" not in date[10:] and "-" not in date[10:] else date
+    return date

@@ -1,0 +1,264 @@
+"""A call becomes a message: on the memory broker, no app needed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+import uuid
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu.exceptions import EncodeError, OperationalError
+
+from celery import codecs
+from celery.brokers.memory import MemoryBroker
+from celery.ports import BrokerConfig
+from celery.producer import Call, Producer, PublishDefaults, new_id
+from celery.retry import PublishPolicy
+from celery.routing import QueueSpec, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from celery.message import Message
+    from celery.ports import Publication
+
+NOW = dt.datetime(2030, 1, 1, 12, 0, tzinfo=dt.UTC)
+
+
+class StoppedClock:
+    def time(self) -> float:
+        return NOW.timestamp()
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+class Bench:
+    """A producer on a memory broker of its own, and the message that it sent last."""
+
+    def __init__(self, *, parent: Any = None, observer: Any = None, broker: Any = None, **defaults: Any) -> None:
+        self.broker = broker or MemoryBroker(BrokerConfig(f"memory://{uuid.uuid4()}"))
+        self.producer = Producer(
+            lambda: self.broker,
+            route=lambda call: (Route("", "q", QueueSpec("q")), call.options),
+            encode=codecs.encode,
+            compress=codecs.compress,
+            represent=repr,
+            parent=lambda: parent,
+            reply_to=lambda: "me",
+            defaults=PublishDefaults(origin="gen1@here", **defaults),
+            clock=StoppedClock(),
+            observer=observer,
+        )
+
+    def send(self, *args: Any, kwargs: Any = None, **options: Any) -> Message:
+        self.producer.send(Call("proj.add", args, kwargs or {}, options))
+        consumer = self.broker.consume([QueueSpec("q")])
+        (delivery,) = consumer.fetch(1, 0)
+        consumer.ack([delivery])
+        consumer.close()
+        return delivery.message
+
+
+def test_plain_call() -> None:
+    message = Bench().send(1, 2, kwargs={"z": 3})
+    assert json.loads(message.body) == [
+        [1, 2], {"z": 3}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None},
+    ]  # fmt: skip
+    assert message.headers["argsrepr"] == "(1, 2)"
+    assert message.headers["kwargsrepr"] == "{'z': 3}"
+    assert message.headers["root_id"] == message.id
+    assert message.headers["parent_id"] is None
+    assert message.properties["correlation_id"] == message.id
+    assert message.properties["reply_to"] == "me"
+    assert message.properties["delivery_mode"] == 2
+    assert message.priority == 0
+
+
+def test_ids_come_from_the_running_task() -> None:
+    parent = SimpleNamespace(id="P", root_id="R", delivery_info={"priority": 7})
+    message = Bench(parent=parent).send()
+    assert (message.headers["root_id"], message.headers["parent_id"], message.priority) == ("R", "P", 0)
+    assert Bench(parent=parent, inherit_parent_priority=True).send().priority == 7
+    assert Bench(parent=parent, inherit_parent_priority=True).send(priority=2).priority == 2
+    own = Bench(parent=parent).send(root_id="r", parent_id="p")
+    assert (own.headers["root_id"], own.headers["parent_id"]) == ("r", "p")
+
+
+def test_countdown_beats_eta() -> None:
+    assert Bench().send(countdown=10, eta="2040-01-01T00:00:00+00:00").eta == "2030-01-01T12:00:10+00:00"
+    assert Bench().send(eta=NOW).eta == NOW.isoformat()
+    assert Bench().send(eta="2040-01-01T00:00:00+00:00").eta == "2040-01-01T00:00:00+00:00"
+    assert Bench().send(countdown=0).eta is None
+
+
+def test_dates_are_in_the_apps_time_zone() -> None:
+    zone = dt.timezone(dt.timedelta(hours=-5))
+    assert Bench(timezone=zone).send(countdown=10).eta == "2030-01-01T07:00:10-05:00"
+
+
+@pytest.mark.parametrize(
+    ("expires", "header", "milliseconds"),
+    [
+        (60, "2030-01-01T12:01:00+00:00", "60000"),
+        (1.5, "2030-01-01T12:00:01.500000+00:00", "1500"),
+        (NOW + dt.timedelta(seconds=5), "2030-01-01T12:00:05+00:00", "5000"),
+        ("2030-01-01T12:00:05", "2030-01-01T12:00:05", "5000"),
+        (-5, "2030-01-01T11:59:55+00:00", "0"),
+    ],
+)
+def test_expiry(expires: Any, header: str, milliseconds: str, caplog: pytest.LogCaptureFixture) -> None:
+    message = Bench().send(expires=expires)
+    assert (message.expires, message.properties["expiration"]) == (header, milliseconds)
+    assert ("expires in the past" in caplog.text) == (expires == -5)
+
+
+@pytest.mark.parametrize("name", ["countdown", "expires"])
+def test_numbers_out_of_range(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is out of range"):
+        Bench().send(**{name: -(2**40)})
+
+
+def test_links_and_flow_travel_in_the_body() -> None:
+    message = Bench().send(link={"task": "a"}, link_error=[{"task": "b"}], chain=[{"task": "c"}], chord={"task": "d"})
+    assert json.loads(message.body)[2] == {
+        "callbacks": [{"task": "a"}], "errbacks": [{"task": "b"}], "chain": [{"task": "c"}], "chord": {"task": "d"},
+    }  # fmt: skip
+
+
+def test_unknown_options_become_properties() -> None:
+    message = Bench().send(app_id="x", timestamp=5, queue="q", shadow="s")
+    assert (message.properties["app_id"], message.properties["timestamp"]) == ("x", 5)
+    assert "queue" not in message.properties
+    assert message.shadow == "s"
+
+
+def test_delivery_mode_and_representation() -> None:
+    message = Bench().send(1, delivery_mode="transient", argsrepr="<hidden>", kwargsrepr="<none>")
+    assert message.properties["delivery_mode"] == 1
+    assert (message.headers["argsrepr"], message.headers["kwargsrepr"]) == ("<hidden>", "<none>")
+    assert json.loads(message.body)[0] == [1]
+
+
+def test_compression_is_named_in_the_headers() -> None:
+    message = Bench().send("x" * 1000, compression="zlib")
+    assert message.headers["compression"] == "application/x-gzip"
+    assert json.loads(codecs.decompress(message.body, "application/x-gzip"))[0] == ["x" * 1000]
+    assert len(message.body) < 500
+
+
+def test_protocol_1_has_everything_in_the_body() -> None:
+    bench = Bench(protocol=1)
+    bench.producer.send(Call("proj.add", (1,), {}, {"headers": {"a": 1}, "time_limit": 4}))
+    consumer = bench.broker.consume([QueueSpec("q")])
+    (delivery,) = consumer.fetch(1, 0)
+    consumer.close()
+    assert delivery.message is None
+    envelope = json.loads(delivery.raw)
+    assert envelope["headers"] == {"a": 1}
+
+
+def test_arguments_that_do_not_fit_are_refused_here() -> None:
+    with pytest.raises(EncodeError, match="set is not JSON serializable"):
+        Bench().send({1})
+
+
+class Flaky:
+    """A broker whose first publishes fail; what it accepted at last."""
+
+    def __init__(self, failures: int, error: type[Exception] = OperationalError) -> None:
+        self.failures, self.error = failures, error
+        self.tries: list[str] = []
+
+    def publish(self, publications: Sequence[Publication]) -> None:
+        self.tries.append(publications[0].message.id)
+        if len(self.tries) <= self.failures:
+            raise self.error("away")
+
+
+NO_WAIT = {"interval_step": 0, "interval_start": 0}
+
+
+def test_publishing_is_tried_again_under_the_same_id() -> None:
+    broker = Flaky(3)
+    Bench(broker=broker, retry_policy=NO_WAIT).producer.send(Call("t", (), {}, {}))
+    assert len(broker.tries) == 4
+    assert len(set(broker.tries)) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "tries"),
+    [
+        ({}, 4),
+        ({"retry": False}, 1),
+        ({"retry_policy": {"max_retries": 1}}, 2),
+        ({"retry_policy": {"retry_errors": (KeyError,)}}, 1),
+        ({"retry_policy": {"retry_errors": (OperationalError,), "max_retries": 2}}, 3),
+    ],
+)
+def test_the_policy_ends_in_operational_error(options: dict[str, Any], tries: int) -> None:
+    broker = Flaky(100)
+    with pytest.raises(OperationalError):
+        Bench(broker=broker, retry_policy=NO_WAIT).producer.send(Call("t", (), {}, options))
+    assert len(broker.tries) == tries
+
+
+def test_other_errors_are_not_retried() -> None:
+    broker = Flaky(1, ValueError)
+    with pytest.raises(ValueError, match="away"):
+        Bench(broker=broker).producer.send(Call("t", (), {}, {}))
+    assert len(broker.tries) == 1
+
+
+def test_an_unknown_policy_key_is_named() -> None:
+    with pytest.raises(TypeError, match="max_retrys"):
+        PublishPolicy.of({"max_retrys": 3})
+
+
+@given(st.integers(0, 20), st.floats(0, 5), st.floats(0, 5), st.floats(0, 5))
+def test_waits_grow_to_the_maximum(tries: int, start: float, step: float, maximum: float) -> None:
+    waits = list(PublishPolicy(tries, start, step, maximum).waits())
+    assert len(waits) == tries
+    assert waits == sorted(waits)
+    assert all(wait <= maximum for wait in waits)
+
+
+def test_default_waits_are_celerys() -> None:
+    assert list(PublishPolicy().waits()) == [0.0, 0.2, 0.4]
+
+
+class Editor:
+    """An observer that changes the message in place, as receivers of `before_task_publish` do."""
+
+    seen: Any = None
+
+    def publishing(self, sketch: Any) -> None:
+        sketch.headers["trace"] = "on"
+        sketch.properties["app_id"] = "edited"
+        sketch.body[1]["added"] = True
+
+    def published(self, sketch: Any) -> None:
+        self.seen = sketch.headers["id"]
+
+
+def test_observers_edit_what_is_sent() -> None:
+    observer = Editor()
+    message = Bench(observer=observer).send()
+    assert message.headers["trace"] == "on"
+    assert message.properties["app_id"] == "edited"
+    assert json.loads(message.body)[1] == {"added": True}
+    assert observer.seen == message.id
+
+
+def test_ids_are_random_version_4_uuids() -> None:
+    ids = {new_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    for text in ids:
+        parsed = uuid.UUID(text)
+        assert (str(parsed), parsed.version, parsed.variant) == (text, 4, uuid.RFC_4122)
+        assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text)
