@@ -129,7 +129,7 @@ class Worker(WorkController):
     def emit_banner(self) -> None:
         """Print it, with the list of tasks from INFO on."""
         text = self.startup_info(artlines=True) + "\n" + (self.extra_info() or "")
-        print(text, file=sys.__stdout__, flush=True)  # noqa: T201
+        print(text, file=sys.__stdout__, flush=True)
 
     def startup_info(self, artlines: bool = True) -> str:
         """The banner."""
