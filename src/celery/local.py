@@ -139,6 +139,9 @@ for _name in _OPERATORS:
     setattr(Proxy, f"__{_name}__", _forward(_name))
 
 
+_UNKNOWN = object()
+
+
 class PromiseProxy(Proxy):
     """A proxy that asks once and keeps what it got ([app.7]).
 
@@ -147,29 +150,23 @@ class PromiseProxy(Proxy):
 
     __slots__ = ("_object", "_pending")
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        object.__setattr__(self, "_object", _UNKNOWN)
+        object.__setattr__(self, "_pending", [])
+
     def _get_current_object(self) -> Any:
-        try:
-            return self._object
-        except AttributeError:
-            return self.__evaluate__()
+        found = self._object
+        return self.__evaluate__() if found is _UNKNOWN else found
 
     def __then__(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         if self.__evaluated__():
             fun(*args, **kwargs)
-            return
-        try:
-            pending = object.__getattribute__(self, "_pending")
-        except AttributeError:
-            pending = []
-            object.__setattr__(self, "_pending", pending)
-        pending.append((fun, args, kwargs))
+        else:
+            self._pending.append((fun, args, kwargs))
 
     def __evaluated__(self) -> bool:
-        try:
-            object.__getattribute__(self, "_object")
-        except AttributeError:
-            return False
-        return True
+        return self._object is not _UNKNOWN
 
     def __maybe_evaluate__(self) -> Any:
         return self._get_current_object()
@@ -178,12 +175,9 @@ class PromiseProxy(Proxy):
         local, args, kwargs = self._local
         found = local(*args, **kwargs)
         object.__setattr__(self, "_object", found)
-        try:
-            pending = object.__getattribute__(self, "_pending")
-        except AttributeError:
-            return found
-        object.__delattr__(self, "_pending")
-        for fun, fun_args, fun_kwargs in pending:
+        pending = self._pending
+        while pending:
+            fun, fun_args, fun_kwargs = pending.pop(0)
             fun(*fun_args, **fun_kwargs)
         return found
 

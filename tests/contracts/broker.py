@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from celery.message import Message
-from celery.outcome import Record
 from celery.ports import Deferring, Depth, Joining, Publication, Settled
 from celery.routing import QueueSpec, Route
+from tests.contracts.backend import record, results, results_by_id
 from tests.contracts.processes import Child, in_child
 
 if TYPE_CHECKING:
@@ -598,15 +598,15 @@ class BrokerContract:
         consumer.ack(held[3:4])
         consumer.settle(
             [
-                Settled(held[0], "ack", Record("0", "SUCCESS", b"{0}"), to("next", message("n"))),
+                Settled(held[0], "ack", record("0", "SUCCESS", b"{0}"), to("next", message("n"))),
                 Settled(held[1], "requeue"),
-                Settled(held[2], "reject", Record("2", "FAILURE", b"{2}")),
-                Settled(held[3], "done", Record("3", "SUCCESS", b"{3}")),
+                Settled(held[2], "reject", record("2", "FAILURE", b"{2}")),
+                Settled(held[3], "done", record("3", "SUCCESS", b"{3}")),
                 Settled(held[4], "ack"),
             ]
         )
         consumer.flush()
-        assert backend.load(numbers(5)) == [b"{0}", None, b"{2}", b"{3}", None]
+        assert results(backend.load(numbers(5))) == [b"{0}", None, b"{2}", b"{3}", None]
         assert ids(take(other.consume([spec("next")]), 1)) == ["n"]
         assert ids(take(consumer, 1)) == ["1"]
         consumer.close()
@@ -617,10 +617,10 @@ class BrokerContract:
         broker.publish(to("q", message(1)))
         held = take(consumer, 1)
         seen: list[dict[str, bytes]] = []
-        thread = threading.Thread(target=lambda: seen.append(backend.wait(["1"], DEADLINE)))
+        thread = threading.Thread(target=lambda: seen.append(results_by_id(backend.wait(["1"], DEADLINE))))
         thread.start()
         assert isinstance(consumer, Joining)
-        consumer.settle([Settled(held[0], "ack", Record("1", "SUCCESS", b"{}"))])
+        consumer.settle([Settled(held[0], "ack", record("1", "SUCCESS", b"{}"))])
         consumer.flush()
         thread.join(DEADLINE)
         assert seen == [{"1": b"{}"}]
@@ -635,20 +635,20 @@ class BrokerContract:
         consumer.flush()
         take(other.consume([spec("q")]), 1)
         assert isinstance(consumer, Joining)
-        consumer.settle([Settled(lost[0], "ack", Record("1", "SUCCESS", b"{}"), to("next", message("n")))])
+        consumer.settle([Settled(lost[0], "ack", record("1", "SUCCESS", b"{}"), to("next", message("n")))])
         consumer.flush()
-        assert backend.load(["1"]) == [None]
+        assert results(backend.load(["1"])) == [None]
         nothing(broker.consume([spec("next")]))
 
     def test_success_is_final_for_settle_too(self, broker: Broker, make_backend: MakeBackend) -> None:
         consumer, backend = self._joined(broker, make_backend)
-        backend.save([Record("1", "SUCCESS", b"first")])
+        backend.save([record("1", "SUCCESS", b"first")])
         broker.publish(to("q", message(1)))
         held = take(consumer, 1)
         assert isinstance(consumer, Joining)
-        consumer.settle([Settled(held[0], "ack", Record("1", "FAILURE", b"second"))])
+        consumer.settle([Settled(held[0], "ack", record("1", "FAILURE", b"second"))])
         consumer.flush()
-        assert backend.load(["1"]) == [b"first"]
+        assert results(backend.load(["1"])) == [b"first"]
 
     # ------------------------------------------------------------------------------------------------------ helpers
 

@@ -70,6 +70,9 @@ class Scripted:
     def do_big(self, message: Message, size: int) -> Outcome:
         return Success(record=Record(message.id, "SUCCESS", b"r" * size))
 
+    def do_echo(self, message: Message, text: str) -> Outcome:
+        return Success(record=Record(message.id, "SUCCESS", text.encode()))
+
     def do_length(self, message: Message, padding: str) -> Outcome:
         return Failure(reason=str(len(padding)))
 

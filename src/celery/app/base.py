@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, Ty
 
 from celery import _state
 from celery.app import configuring, connecting, declaring, periodic, pickling
-from celery.app import annotations as task_annotations
+from celery.app.annotations import prepare as prepare_annotations
 from celery.app.checking import argument_checker
 from celery.app.identity import Identity
 from celery.app.pickling import AppPickler
@@ -47,6 +47,7 @@ BUILTIN_FIXUPS: frozenset[str] = frozenset()
 _PARTS = {
     "Assembly": "celery.app.assembly:Assembly",
     "AsyncResult": "celery.result:AsyncResult",
+    "Context": "celery.app.context:Context",
     "WorkController": "celery.worker:WorkController",
     "Worker": "celery.apps.worker:Worker",
     "by_url": "celery.app.backends:by_url",
@@ -126,6 +127,7 @@ class Celery:
         self.loader_cls = loader or os.environ.get("CELERY_LOADER") or self.loader_cls or "app"
         self.log_cls = log or self.log_cls
         self.control_cls = control or self.control_cls
+        self._using_v1_reduce = type(self).__reduce_args__ is not Celery.__reduce_args__
         self._custom_task_cls_used = bool(task_cls) or type(self).task_cls != Celery.task_cls
         self.task_cls = task_cls or self.task_cls
         self.registry_cls = symbol_by_name(self.registry_cls)
@@ -372,8 +374,8 @@ class Celery:
         **options: Any,
     ) -> AsyncResult[Any]:
         """Send a task by its name, which needs not be known here ([app.19])."""
-        given = locals()
-        options.update((key, given[key]) for key in _SEND_OPTIONS if given[key] not in _ABSENT)
+        given = dict(locals(), **options)
+        options = {key: given[key] for key in given.keys() - _NO_OPTIONS if given[key] is not _DEFAULTS.get(key)}
         task = task_type if task_type is not None else self._tasks.get(name)
         if task is not None and task_type is None:
             options = {**task._get_given_options(), **options}
@@ -452,6 +454,11 @@ class Celery:
     # ------------------------------------------------------------------------------------------------------ parts
 
     @cached_property
+    def Context(self) -> type[Context]:  # noqa: N802 - as the other classes here
+        """The class of requests."""
+        return cast("type[Context]", _part("Context"))
+
+    @cached_property
     def assembly(self) -> Assembly:
         """What publishes, runs and keeps: the parts of the flow, put together by the settings."""
         return cast("Assembly", _part("Assembly")(self))
@@ -488,7 +495,7 @@ class Celery:
     @cached_property
     def annotations(self) -> tuple[Any, ...]:
         """The prepared `task_annotations` setting."""
-        return task_annotations.prepare(self.conf.task_annotations)
+        return prepare_annotations(self.conf.task_annotations)
 
     @property
     def current_task(self) -> Task[..., Any] | None:
@@ -570,5 +577,8 @@ class Celery:
 
 App = Celery
 _SEND_TASK = Celery.send_task
-_ABSENT: tuple[Any, ...] = ()
-_SEND_OPTIONS: tuple[str, ...] = ()
+
+#: What `send_task` takes that is no option of the call.
+_NO_OPTIONS = frozenset({"self", "name", "args", "kwargs", "options", "task_type"})
+#: An argument that is its default was not given; None clears a limit that the task has.
+_DEFAULTS = {"expires": _OMITTED, "time_limit": _OMITTED, "soft_time_limit": _OMITTED, "add_to_parent": True, "retries": 0}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import _state
 from celery.exceptions import DuplicateTaskNameWarning
-from celery.local import PromiseProxy, Proxy
+from celery.local import PromiseProxy, Proxy, maybe_evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.app.task import Task
 
-__all__ = ["declare", "make_task", "register", "share"]
+__all__ = ["declare", "finalize", "make_task", "register", "share"]
 
 
 def declare(
@@ -76,6 +76,17 @@ def make_task(
     app._tasks[name] = task
     task.bind(app)
     return task
+
+
+def finalize(app: Celery) -> None:
+    """Make every task that waits for it, bind all to the app, and say so ([app.8])."""
+    app.finalized = True
+    _state._announce_app_finalized(app)
+    while app._pending:
+        maybe_evaluate(app._pending.popleft())
+    for task in list(app._tasks.values()):
+        task.bind(app)
+    app.on_after_finalize.send(sender=app)
 
 
 def register(app: Celery, task: Any, **options: Any) -> Task[..., Any]:

@@ -7,7 +7,7 @@ from types import GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from celery import _state
-from celery.app import annotations
+from celery.app.annotations import apply_to
 from celery.app.context import Context
 from celery.app.registry import _unpickle_task_v2
 from celery.current import LocalStack, task_stack
@@ -153,7 +153,7 @@ class Task(Generic[P, R]):
     @classmethod
     def annotate(cls) -> None:
         """Apply the `task_annotations` setting to the class ([task.58])."""
-        annotations.apply_to(cls, cls.app.annotations)
+        apply_to(cls, cls.app.annotations)
 
     @classmethod
     def add_around(cls, attr: str, around: Callable[[Any], Any]) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import weakref
 from collections import deque
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
-from celery.brokers.redis_keeper import LEASE, Keeper, ack_commands, take_all
+from celery.brokers.redis_keeper import Keeper, ack_commands, take_all
 from celery.brokers.redis_layout import DEAD_LETTERS, DEFER, DUE, FETCH, REJECT, RESTORE, SETTLE
 from celery.drivers.redis import Command, Link, ServerReply, wait_readable
 from celery.drivers.redis_pool import run
@@ -61,6 +62,7 @@ class RedisConsumer:
         self._clock = clock
         self.holder = _holder(node or str(os.getpid()))
         self._tag = self.holder.encode() + b".%d"
+        self._pid = os.getpid()
         self._number = 0
         self._turn = 0
         self._link: Link | None = None
@@ -83,6 +85,7 @@ class RedisConsumer:
         self._keeper = Keeper(broker.endpoint, self._layout, self.holder, self.held, self._acks, clock)
         self._connected()
         self._keeper.start()
+        weakref.finalize(self, self._keeper.abandon)
 
     # ------------------------------------------------------------------------------------------------------ taking
 
@@ -252,7 +255,7 @@ class RedisConsumer:
         self._keys = [layout.list_of(name, step) for step in layout.steps for name in names] + [layout.due]
         self._head = (
             layout.unacked, layout.unacked_index, layout.leases + self.holder, layout.holders, self.holder,
-            int(LEASE * 1000),
+            int(layout.lease * 1000),
         )  # fmt: skip
         self._dirty = True
 
@@ -290,6 +293,9 @@ class RedisConsumer:
 
     def close(self) -> None:
         """See `Consumer.close`. Where the server is away, the lease runs out and others take over what we held."""
+        if self._pid != os.getpid():
+            self._lose()  # a forked child: nothing here is its own
+            return
         self._keeper.stop()
         try:
             if self._link is not None:

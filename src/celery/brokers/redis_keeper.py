@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
@@ -22,12 +23,10 @@ if TYPE_CHECKING:
     from celery.drivers.redis import Command, Endpoint, Link
     from celery.ports import Clock
 
-__all__ = ["LEASE", "Keeper", "ack_commands", "take_all"]
+__all__ = ["Keeper", "ack_commands", "take_all"]
 
-#: Seconds after which a holder that renews nothing is taken for dead.
-LEASE = 10.0
-#: Seconds between renewals, shortened by chance so that holders do not look for the dead in step.
-_TICK = 3.0
+#: Part of a lease after which it is renewed, shortened by chance so that holders do not look for the dead in step.
+_RENEW = 0.3
 #: Seconds within which an ack goes out.
 _ACK_WITHIN = 0.04
 #: Seconds between looks for messages past their visibility timeout, and how many one look restores (`[redis.8]`).
@@ -83,10 +82,14 @@ class Keeper:
         self._suspects.append((self._clock.monotonic() + _SUSPECT, first, count))
         self._wake.set()
 
-    def stop(self) -> None:
-        """End the thread; renews nothing from now on. Waits for what it is doing, at most a read deadline."""
+    def abandon(self) -> None:
+        """End the thread without waiting for it."""
         self._stopping = True
         self._wake.set()
+
+    def stop(self) -> None:
+        """End the thread; renews nothing from now on. Waits for what it is doing, at most a read deadline."""
+        self.abandon()
         if self._thread is not None:
             self._thread.join(self._endpoint.timeout + self._endpoint.connect_timeout)
 
@@ -98,19 +101,15 @@ class Keeper:
                 if self._acks:
                     self._send_acks()
                 if clock.monotonic() >= tick_at or self._suspects:
-                    tick_at = clock.monotonic() + _TICK * random.uniform(0.7, 1.0)
+                    tick_at = clock.monotonic() + self._layout.lease * _RENEW * random.uniform(0.7, 1.0)
                     self._tick()
             except OperationalError:
                 self._drop()  # the owner meets the same error, and tells
             if self._wake.wait(max(tick_at - clock.monotonic(), 0.0)):
                 self._wake.clear()
-                self._pause(_ACK_WITHIN)
+                if not self._stopping:
+                    time.sleep(_ACK_WITHIN)  # the owner's time to send acks with its next fetch
         self._drop()
-
-    def _pause(self, seconds: float) -> None:
-        """Give the owner its time to send acks with its next fetch; cut short by nothing but `stop`."""
-        if not self._stopping:
-            threading.Event().wait(seconds)
 
     def _send_acks(self) -> None:
         tags = take_all(self._acks)
@@ -126,7 +125,7 @@ class Keeper:
         if now >= self._rescore_at:
             self._rescore_at = now + layout.visibility_timeout / 6
             rescored = list(self._held)
-        lease = (layout.unacked_index, layout.leases, layout.holders, self._holder, int(LEASE * 1000))
+        lease = (layout.unacked_index, layout.leases, layout.holders, self._holder, int(layout.lease * 1000))
         self.holders, *dead = self._run(TICK.call((), (*lease, *rescored)))[0]
         for holder in dead:
             self._take_over(holder)

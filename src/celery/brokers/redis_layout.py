@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery.drivers.redis_pool import Script
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from celery.routing import QueueSpec
-
-from pathlib import Path
 
 __all__ = ["Layout", "broker_script"]
 
@@ -56,6 +55,8 @@ class Layout:
         self.dead = ours + "dead."
         #: Seconds after which kombu takes a message for abandoned (`[redis.8]`).
         self.visibility_timeout = float(options.get("visibility_timeout") or 3600)
+        #: Seconds after which a holder that renews nothing is taken for dead (ours, not kombu's).
+        self.lease = float(options.get("lease_timeout") or 10)
         #: First arguments of the scripts that begin with entries.lua.
         self.arguments = (
             self.unacked, self.unacked_index, self.due, prefix, self.separator,
