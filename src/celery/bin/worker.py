@@ -80,7 +80,7 @@ def detach(
     executable: str | None = None,
     hostname: str | None = None,
 ) -> int:
-    """Run the program at `path` in the background (`[worker.20]`). Returns in the foreground process, with its exit code."""
+    """Run the program at `path` in the background (`[worker.20]`). Returns only in the foreground."""
     from celery.platforms import EX_OK, detached
     from celery.utils.log import mlevel
     from celery.utils.nodenames import default_nodename, node_format
