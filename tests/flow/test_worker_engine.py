@@ -10,10 +10,10 @@ from itertools import islice
 import pytest
 from kombu.exceptions import OperationalError
 
+from celery.brokers.memory import MemoryBroker
 from celery.exceptions import WorkerShutdown
 from celery.outcome import Ignored, Rejected, Success
-from celery.ports import BrokerConfig, Publication
-from celery.brokers.memory import MemoryBroker
+from celery.ports import BrokerConfig
 from celery.worker.consumer.engine import trouble_delays
 from tests.flow.engine import DEADLINE, House, spec, until
 

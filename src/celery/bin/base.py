@@ -13,11 +13,15 @@ from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
 import click
-from click import Choice, ParamType
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    _ParamType = click.ParamType[Any]
+    _Choice = click.Choice[str]
+else:
+    _ParamType, _Choice = click.ParamType, click.Choice
 
 __all__ = [
     "COMMA_SEPARATED_LIST", "EX_UNAVAILABLE", "ISO8601", "ISO8601_OR_FLOAT", "JSON_ARRAY", "JSON_OBJECT", "LOG_LEVEL",
@@ -135,7 +139,7 @@ class CeleryCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, a section for each heading, in the order in which the headings come."""
         sections: dict[str, list[tuple[str, str]]] = {}
-        plain = []
+        plain: list[tuple[str, str]] = []
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is None:
@@ -196,7 +200,7 @@ def handle_preload_options(command: Callable[..., Any]) -> Callable[..., Any]:
 # ------------------------------------------------------------------------------------------------- types of values
 
 
-class CommaSeparatedList(ParamType):
+class CommaSeparatedList(_ParamType):
     """`a,b,c`."""
 
     name = "comma separated list"
@@ -207,7 +211,7 @@ class CommaSeparatedList(ParamType):
         return [item.strip() for item in value if item.strip()]
 
 
-class _Json(ParamType):
+class _Json(_ParamType):
     kind: type = object
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
@@ -236,7 +240,7 @@ class JsonObject(_Json):
     kind = dict
 
 
-class ISO8601DateTime(ParamType):
+class ISO8601DateTime(_ParamType):
     """A date and time."""
 
     name = "iso-86091"
@@ -250,7 +254,7 @@ class ISO8601DateTime(ParamType):
             self.fail(str(exc), param, ctx)
 
 
-class ISO8601DateTimeOrFloat(ParamType):
+class ISO8601DateTimeOrFloat(_ParamType):
     """A date and time, or a number of seconds."""
 
     name = "iso-86091 or float"
@@ -262,13 +266,13 @@ class ISO8601DateTimeOrFloat(ParamType):
             return ISO8601.convert(value, param, ctx)
 
 
-class LogLevel(Choice):
-    """The name of a log level in any case, or its number; gives the number."""
+class LogLevel(_Choice):
+    """The name of a log level in any case, or its number; gives the number (`[cli.7]`)."""
 
     def __init__(self) -> None:
         super().__init__(("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL", "FATAL"))
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         if isinstance(value, numbers.Integral):
             return int(value)
         if str(value).isdigit():

@@ -16,8 +16,8 @@ from celery.bin.base import (
     handle_preload_options,
 )
 
-_CALLING = {"cls": CeleryOption, "help_group": "Calling Options"}
-_ROUTING = {"cls": CeleryOption, "help_group": "Routing Options"}
+_CALLING: dict[str, Any] = {"cls": CeleryOption, "help_group": "Calling Options"}
+_ROUTING: dict[str, Any] = {"cls": CeleryOption, "help_group": "Routing Options"}
 
 
 @click.command(cls=CeleryCommand)

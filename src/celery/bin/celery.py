@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import click
-from click_didyoumean import DYMGroup
+from click_didyoumean import DYMGroup  # type: ignore[import-untyped]
 
 from celery import VERSION_BANNER
 from celery.bin.base import CeleryOption, CLIContext
@@ -59,7 +59,8 @@ class _Commands(DYMGroup):  # type: ignore[misc]
                 self.commands[cmd_name] = getattr(import_module(module), name)
             elif cmd_name in self._entry_points():
                 self.commands[cmd_name] = _load_plugin(self._entry_points()[cmd_name])
-        return self.commands.get(cmd_name)
+        command: click.Command | None = self.commands.get(cmd_name)
+        return command
 
     def _entry_points(self) -> dict[str, Any]:
         if self._plugins is None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from celery.bin.base import COMMA_SEPARATED_LIST, CeleryCommand, CeleryOption, handle_preload_options
 
-_PURGE = {"cls": CeleryOption, "help_group": "Purging Options"}
+_PURGE: dict[str, Any] = {"cls": CeleryOption, "help_group": "Purging Options"}
 
 
 @click.command(cls=CeleryCommand)

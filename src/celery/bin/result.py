@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from celery.bin.base import CeleryCommand, CeleryOption, handle_preload_options
 
-_RESULT = {"cls": CeleryOption, "help_group": "Result Options"}
+_RESULT: dict[str, Any] = {"cls": CeleryOption, "help_group": "Result Options"}
 
 
 @click.command(cls=CeleryCommand)

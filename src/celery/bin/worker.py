@@ -7,23 +7,31 @@ import sys
 from typing import Any
 
 import click
-from click import Choice, ParamType
+from click import Choice
 from click.types import IntParamType
 
-from celery.bin.base import COMMA_SEPARATED_LIST, LOG_LEVEL, CeleryDaemonCommand, CeleryOption, handle_preload_options
+from celery.bin.base import (
+    COMMA_SEPARATED_LIST,
+    LOG_LEVEL,
+    CeleryDaemonCommand,
+    CeleryOption,
+    _Choice,
+    _ParamType,
+    handle_preload_options,
+)
 
 __all__ = ["HOSTNAME", "WORKERS_POOL", "Hostname", "WorkersPool", "detach", "worker"]
 
 EX_OK, EX_FAILURE = 0, 1
 C_FAKEFORK = os.environ.get("C_FAKEFORK")
 
-_WORKER = {"cls": CeleryOption, "help_group": "Worker Options"}
-_POOL = {"cls": CeleryOption, "help_group": "Pool Options"}
-_QUEUES = {"cls": CeleryOption, "help_group": "Queue Options"}
-_FEATURES = {"cls": CeleryOption, "help_group": "Features"}
+_WORKER: dict[str, Any] = {"cls": CeleryOption, "help_group": "Worker Options"}
+_POOL: dict[str, Any] = {"cls": CeleryOption, "help_group": "Pool Options"}
+_QUEUES: dict[str, Any] = {"cls": CeleryOption, "help_group": "Queue Options"}
+_FEATURES: dict[str, Any] = {"cls": CeleryOption, "help_group": "Features"}
 
 
-class Hostname(ParamType):
+class Hostname(_ParamType):
     """A node name; `%h`, `%n` and `%d` become host, name and domain (`[worker.2]`)."""
 
     name = "hostname"
@@ -34,7 +42,7 @@ class Hostname(ParamType):
         return host_format(default_nodename(value))
 
 
-class WorkersPool(Choice):
+class WorkersPool(_Choice):
     """The name of a pool."""
 
     name = "pool"
@@ -85,8 +93,8 @@ def detach(
     from celery.utils.log import mlevel
     from celery.utils.nodenames import default_nodename, node_format
 
-    name = default_nodename(hostname)
-    logfile, pidfile = node_format(logfile, name), node_format(pidfile, name)
+    name = default_nodename(hostname or "")
+    logfile, pidfile = logfile and node_format(logfile, name), pidfile and node_format(pidfile, name)
     try:
         with detached(logfile, pidfile, uid, gid, umask, workdir, fake, after_forkers=False):
             program = executable or path
@@ -209,14 +217,15 @@ def worker(
         }
         ctx.exit(_in_background(app, daemon, hostname))
     from celery.platforms import maybe_drop_privileges
-    from celery.utils.nodenames import node_format
+    from celery.utils.nodenames import default_nodename, node_format
 
     maybe_drop_privileges(uid=uid, gid=gid)
+    name = default_nodename(hostname or "")
     worker = app.Worker(
-        hostname=hostname,
+        hostname=name,
         loglevel=loglevel,
-        logfile=node_format(logfile, hostname),
-        pidfile=node_format(pidfile, hostname),
+        logfile=logfile and node_format(logfile, name),
+        pidfile=pidfile and node_format(pidfile, name),
         no_color=ctx.obj.no_color or None,
         quiet=ctx.obj.quiet,
         **options,
