@@ -13,6 +13,10 @@ LATE_PACKAGES: dict[str, str] = {
 
 #: Other imports inside functions: (module, imported) → reason.
 LATE_IMPORTS: dict[tuple[str, str], str] = {
+    ("celery.app.search", "celery.app.base"): "most apps are called `app`, and found without it",
+    ("celery.patching", "eventlet"): "optional driver",
+    ("celery.patching", "eventlet.debug"): "optional driver",
+    ("celery.patching", "gevent"): "optional driver",
     ("celery._state", "celery.app.base"): "the default app is made only where nobody has made one",
     ("celery.app.checking", "inspect"): "slow to import, and counting the arguments mostly suffices",
 }
@@ -34,6 +38,7 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.app.base:Celery.__init__": PUBLIC,
     "celery.app.base:Celery.connection": PUBLIC,
     "celery.app.base:Celery.send_task": PUBLIC,
+    "celery.app.pickling:AppPickler.build_standard_kwargs": PUBLIC,
 }
 
 #: What only some rooms may import: the third-party package → the modules (prefixes) that may.
