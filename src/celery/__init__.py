@@ -1,4 +1,4 @@
-"""Entrance. The front door: names of the package, each loaded when it is first used, so that `import celery` is cheap."""
+"""Entrance. The front door: each name is loaded when it is first used, so that `import celery` is cheap."""
 
 from __future__ import annotations
 

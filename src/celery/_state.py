@@ -92,7 +92,9 @@ def _get_current_app() -> Celery:
 
 
 def _get_current_app_or_raise() -> Celery:
-    raise RuntimeError("expected an app to be passed explicitly, but the current app was asked for (C_STRICT_APP is set)")
+    raise RuntimeError(
+        "expected an app to be passed explicitly, but the current app was asked for (C_STRICT_APP is set)"
+    )
 
 
 def _get_current_app_and_tell() -> Celery:
@@ -146,7 +148,9 @@ def _app_or_default_trace(app: Celery | None = None) -> Celery:
         print("-- returning the current app to:", file=sys.stderr)  # noqa: T201
         traceback.print_stack(file=sys.stderr)
         return cast("Celery", _tls.current_app)
-    raise RuntimeError("expected an app to be passed explicitly: CELERY_TRACE_APP is set, so the default app is refused")
+    raise RuntimeError(
+        "expected an app to be passed explicitly: CELERY_TRACE_APP is set, so the default app is refused"
+    )
 
 
 app_or_default = _app_or_default

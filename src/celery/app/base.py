@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, cast, overload
 
 from celery import _state
+from celery.app import builtins as _builtins  # noqa: F401 - its tasks are announced to every app
 from celery.app import configuring, connecting, declaring, periodic, pickling
 from celery.app.annotations import prepare as prepare_annotations
 from celery.app.checking import argument_checker
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
     from datetime import datetime, tzinfo
 
     from celery.app.assembly import Assembly
-    from celery.app.task import Context, Task
+    from celery.app.context import Context as ContextType
+    from celery.app.task import Task as TaskType
     from celery.app.utils import Settings
     from celery.canvas import Signature
     from celery.loaders.base import BaseLoader
-    from celery.result import AsyncResult
+    from celery.result import AsyncResult as ResultType
 
 __all__ = ["App", "AppPickler", "Celery", "PendingConfiguration"]
 
@@ -93,6 +95,17 @@ class Celery:
     main: str | None = None
     steps: defaultdict[str, set[Any]]
     user_options: defaultdict[str, set[Any]]
+
+    #: Whether the config source has been read.
+    configured: bool
+    _conf: Any  # Settings, or PendingConfiguration until they are read
+    _preconf: dict[str, Any]
+    _preconf_set_by_auto: set[str]
+    _config_source: Any
+    _config_source_silent: bool
+    _pending_defaults: deque[Any]
+    _pending_periodic_tasks: deque[tuple[str, dict[str, Any], bool]]
+    _backend: Any
 
     def __init__(
         self,
@@ -269,13 +282,11 @@ class Celery:
     # ---------------------------------------------------------------------------------------------------- tasks
 
     @overload
-    def task(self, fun: Callable[P, R], /) -> Task[P, R]: ...
+    def task(self, fun: Callable[P, R], /) -> TaskType[P, R]: ...
     @overload
-    def task(
-        self, *, bind: Literal[True], **opts: Any
-    ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+    def task(self, *, bind: Literal[True], **opts: Any) -> Callable[[Callable[Concatenate[Any, P], R]], TaskType[P, R]]: ...
     @overload
-    def task(self, *, bind: Literal[False] = ..., **opts: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(self, *, bind: Literal[False] = ..., **opts: Any) -> Callable[[Callable[P, R]], TaskType[P, R]]: ...
     def task(self, *args: Any, **opts: Any) -> Any:
         """Make a task of a function: `@app.task`, or `@app.task(bind=True, …)` with options ([app.10])."""
         if not args:
@@ -286,10 +297,12 @@ class Celery:
             raise TypeError(f"argument 1 to @task() must be a callable, got {type(args[0]).__name__}: {args[0]!r}")
         return declaring.declare(self, args[0], **opts)
 
-    def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, bind: bool = False, **opts: Any) -> Any:
+    def _task_from_fun(
+        self, fun: Any, name: str | None = None, base: Any = None, bind: bool = False, **opts: Any
+    ) -> Any:
         return declaring.make_task(self, fun, name, base, bind, **opts)
 
-    def register_task(self, task: Any, **options: Any) -> Task[..., Any]:
+    def register_task(self, task: Any, **options: Any) -> TaskType[..., Any]:
         """Register a task class or instance ([app.14])."""
         return declaring.register(self, task, **options)
 
@@ -298,7 +311,7 @@ class Celery:
         return gen_task_name(self, name, module)
 
     def type_checker(self, fun: Callable[..., Any], bound: bool = False) -> Callable[..., Any]:
-        """What checks the arguments of calls of `fun`: a callable that raises TypeError if they do not fit ([app.18])."""
+        """What checks arguments for `fun`: a callable that raises TypeError if they do not fit ([app.18])."""
         return argument_checker(fun, bound)
 
     @property
@@ -370,9 +383,9 @@ class Celery:
         route_name: str | None = None,
         shadow: str | None = None,
         chain: Any = None,
-        task_type: Task[..., Any] | None = None,
+        task_type: TaskType[..., Any] | None = None,
         **options: Any,
-    ) -> AsyncResult[Any]:
+    ) -> ResultType[Any]:
         """Send a task by its name, which needs not be known here ([app.19])."""
         given = dict(locals(), **options)
         options = {key: given[key] for key in given.keys() - _NO_OPTIONS if given[key] is not _DEFAULTS.get(key)}
@@ -381,7 +394,7 @@ class Celery:
             options = {**task._get_given_options(), **options}
         return self.assembly.send(name, args, kwargs, options, task=task)
 
-    def _dispatch(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Task[..., Any]) -> Any:
+    def _dispatch(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: TaskType[..., Any]) -> Any:
         """Where `Task.apply_async` ends. A `send_task` that somebody put in place of ours is called, as ever."""
         if type(self).send_task is not _SEND_TASK or "send_task" in self.__dict__:
             return self.send_task(name, args, kwargs, task_type=task, **options)
@@ -454,9 +467,9 @@ class Celery:
     # ------------------------------------------------------------------------------------------------------ parts
 
     @cached_property
-    def Context(self) -> type[Context]:  # noqa: N802 - as the other classes here
+    def Context(self) -> type[ContextType]:  # noqa: N802 - as the other classes here
         """The class of requests."""
-        return cast("type[Context]", _part("Context"))
+        return cast("type[ContextType]", _part("Context"))
 
     @cached_property
     def assembly(self) -> Assembly:
@@ -498,12 +511,12 @@ class Celery:
         return prepare_annotations(self.conf.task_annotations)
 
     @property
-    def current_task(self) -> Task[..., Any] | None:
+    def current_task(self) -> TaskType[..., Any] | None:
         """The task that is being run here."""
         return get_current_task()
 
     @property
-    def current_worker_task(self) -> Task[..., Any] | None:
+    def current_worker_task(self) -> TaskType[..., Any] | None:
         """The task that is being run here by a worker."""
         return get_current_worker_task()
 
@@ -535,19 +548,19 @@ class Celery:
     # ---------------------------------------------------------------------------------- classes bound to the app
 
     @cached_property
-    def Task(self) -> type[Task[..., Any]]:  # noqa: N802 - its public name
+    def Task(self) -> type[TaskType[..., Any]]:  # noqa: N802 - its public name
         """The base class of this app's tasks ([app.46])."""
         return self.create_task_cls()
 
-    def create_task_cls(self) -> type[Task[..., Any]]:
+    def create_task_cls(self) -> type[TaskType[..., Any]]:
         """Make the base class of this app's tasks."""
         made = self.subclass_with_self(self.task_cls, name="Task", attribute="_app", keep_reduce=True, abstract=True)
-        return cast("type[Task[..., Any]]", made)
+        return cast("type[TaskType[..., Any]]", made)
 
     @cached_property
-    def AsyncResult(self) -> type[AsyncResult[Any]]:  # noqa: N802 - its public name
+    def AsyncResult(self) -> type[ResultType[Any]]:  # noqa: N802 - its public name
         """The class of results, bound to this app ([app.39])."""
-        return cast("type[AsyncResult[Any]]", self.subclass_with_self(_part("AsyncResult")))
+        return cast("type[ResultType[Any]]", self.subclass_with_self(_part("AsyncResult")))
 
     def subclass_with_self(
         self,
@@ -558,7 +571,7 @@ class Celery:
         keep_reduce: bool = False,
         **kw: Any,
     ) -> Any:
-        """A subclass that carries this app as `attribute`; pickled objects find the current app's class by `reverse`."""
+        """A subclass that has this app as `attribute`; pickled objects find the current app's class by `reverse`."""
         return pickling.subclass_with_app(self, Class, name, attribute, reverse, keep_reduce, kw)
 
     # ---------------------------------------------------------------------------------------------------- pickling
@@ -571,7 +584,7 @@ class Celery:
         return pickling.reduce_keys(self)
 
     def __reduce_args__(self) -> tuple[Any, ...]:
-        """Positional form of `__reduce_keys__`, for `Pickler`; a subclass that overrides it gets this older protocol."""
+        """`__reduce_keys__` by position, for `Pickler`; a subclass that overrides it gets this older protocol."""
         return pickling.reduce_args(self)
 
 
@@ -581,4 +594,10 @@ _SEND_TASK = Celery.send_task
 #: What `send_task` takes that is no option of the call.
 _NO_OPTIONS = frozenset({"self", "name", "args", "kwargs", "options", "task_type"})
 #: An argument that is its default was not given; None clears a limit that the task has.
-_DEFAULTS = {"expires": _OMITTED, "time_limit": _OMITTED, "soft_time_limit": _OMITTED, "add_to_parent": True, "retries": 0}
+_DEFAULTS = {
+    "expires": _OMITTED,
+    "time_limit": _OMITTED,
+    "soft_time_limit": _OMITTED,
+    "add_to_parent": True,
+    "retries": 0,
+}

@@ -9,11 +9,11 @@ import warnings
 from contextlib import contextmanager
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import ModuleType
 
 __all__ = [
     "NotAPackage", "cwd_in_path", "find_module", "gen_task_name", "import_from_cwd", "instantiate",
