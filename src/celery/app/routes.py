@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from celery.utils.imports import symbol_by_name
-
 from celery.exceptions import QueueNotFound
 from celery.routing import (
     DESTINATION,
@@ -20,6 +18,7 @@ from celery.routing import (
     merge_options,
     queue_spec,
 )
+from celery.utils.imports import symbol_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, MutableMapping
