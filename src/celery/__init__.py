@@ -1,4 +1,4 @@
-"""Entrance. The front door: each name is loaded when it is first used, so that `import celery` is cheap."""
+"""Domain. The front door: each name is loaded when it is first used, so that `import celery` is cheap."""
 
 from __future__ import annotations
 

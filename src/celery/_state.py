@@ -32,7 +32,7 @@ __all__ = [
 default_app: Celery | None = None
 
 _apps: weakref.WeakSet[Celery] = weakref.WeakSet()
-_on_app_finalizers: set[Callable[[Celery], Any]] = set()
+_on_app_finalizers: dict[Callable[[Celery], Any], None] = {}  # in the order in which they were connected
 _task_stack = task_stack
 _task_join_will_block = False
 
@@ -57,12 +57,12 @@ def task_join_will_block() -> bool:
 
 def connect_on_app_finalize(callback: Callable[[Celery], Any]) -> Callable[[Celery], Any]:
     """Have `callback(app)` called when any app is finalized."""
-    _on_app_finalizers.add(callback)
+    _on_app_finalizers[callback] = None
     return callback
 
 
 def _announce_app_finalized(app: Celery) -> None:
-    for callback in set(_on_app_finalizers):
+    for callback in list(_on_app_finalizers):
         callback(app)
 
 

@@ -16,6 +16,10 @@ LATE_PACKAGES: dict[str, str] = {
 
 #: Other imports inside functions: (module, imported) → reason.
 LATE_IMPORTS: dict[tuple[str, str], str] = {
+    ("celery.app.search", "celery.app.base"): "most apps are called `app`, and found without it",
+    ("celery.patching", "eventlet"): "optional driver",
+    ("celery.patching", "eventlet.debug"): "optional driver",
+    ("celery.patching", "gevent"): "optional driver",
     ("celery._state", "celery.app.base"): "the default app is made only where nobody has made one",
     ("celery.app.checking", "inspect"): "slow to import, and counting the arguments mostly suffices",
 }

@@ -98,7 +98,7 @@ class Signature(dict[str, Any], Generic[R]):
         route_name: str | None = None,
         **options: Any,
     ) -> AsyncResult[R]:
-        """Send it; takes what `Task.apply_async` takes. A task that is unknown here is sent by its name ([canvas.4])."""
+        """Send it, with what `Task.apply_async` takes; by its name if the task is unknown here ([canvas.4])."""
         merged_args, merged_kwargs, merged = self._merge(args, kwargs, options)
         if route_name is not None:
             merged["route_name"] = route_name

@@ -1,4 +1,4 @@
-"""Domain. Finding modules and the things in them by name ([util.7])."""
+"""Adapter. Finding modules and the things in them by name ([util.7])."""
 
 from __future__ import annotations
 
