@@ -17,6 +17,7 @@ LATE_PACKAGES: dict[str, str] = {
 #: Other imports inside functions: (module, imported) → reason.
 LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.search", "celery.app.base"): "most apps are called `app`, and found without it",
+    ("celery.utils.imports", "importlib.metadata"): "20 ms to import, and no program that only sends needs it",
     ("celery.patching", "eventlet"): "optional driver",
     ("celery.patching", "eventlet.debug"): "optional driver",
     ("celery.patching", "gevent"): "optional driver",
