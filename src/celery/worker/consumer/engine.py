@@ -81,6 +81,8 @@ class EngineParts:
     clock: Clock = field(default_factory=SystemClock)
     #: Messages taken on, by task name.
     totals: MutableMapping[str, int] = field(default_factory=dict)
+    #: Seconds between tries while broker or store are away.
+    delays: Callable[[], Iterator[float]] = trouble_delays
     #: How often the first connection is tried; None: for ever, 0: once.
     connect_retries: int | None = 100
 
@@ -208,9 +210,9 @@ class Engine:
             self._rest()
             return
         try:
-            settler.settle()
             if waiting:
                 self._ready += self._receiver.due(waiting.due(self._clock.time()), settler, waiting)
+            settler.settle()
             self._submit()
             deliveries = consumer.fetch(max(0, self._pool.free), self._patience(waiting), self._descriptors())
             self._wake.clear()
@@ -243,8 +245,11 @@ class Engine:
         self._pool.submit(jobs)
 
     def _patience(self, waiting: WaitingRoom) -> float:
-        """Seconds to wait for something to happen; none where the pool runs jobs only when asked for its report."""
-        if self.held and not self._pool.descriptors():
+        """Seconds to wait for something to happen.
+
+        None after trouble, to learn whether it is over, and where the pool runs jobs only when asked for its report.
+        """
+        if self._delays is not None or (self.held and not self._pool.descriptors()):
             return 0.0
         due = waiting.next_due()
         if due is None:
@@ -302,7 +307,7 @@ class Engine:
     def _trouble(self, exc: Exception) -> None:
         """Broker or store are away: nothing is taken for a while, outcomes wait in memory, what runs keeps running."""
         if self._delays is None:
-            self._delays = trouble_delays()
+            self._delays = self._parts.delays()
         seconds = next(self._delays)
         self._retry_at = self._clock.monotonic() + seconds
         if not isinstance(exc, OperationalError):
