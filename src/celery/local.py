@@ -77,12 +77,12 @@ class Proxy:
     def __name__(self) -> str:
         return cast("str", self._name or self._get_current_object().__name__)
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return self._get_current_object().__class__
 
     @property
-    def __dict__(self) -> Any:
+    def __dict__(self) -> Any:  # type: ignore[override]
         return self._get_current_object().__dict__
 
     def __getattr__(self, name: str) -> Any:
@@ -162,6 +162,10 @@ class PromiseProxy(Proxy):
     def _get_current_object(self) -> Any:
         found = self._object
         return self.__evaluate__() if found is _UNKNOWN else found
+
+    def __getattr__(self, name: str) -> Any:
+        found = self._object
+        return getattr(self.__evaluate__() if found is _UNKNOWN else found, name)
 
     def __then__(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         if self.__evaluated__():

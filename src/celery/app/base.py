@@ -368,7 +368,9 @@ class Celery:
             given = {**task._get_given_options(), **given}
         return self.assembly.send(name, args, kwargs, given, task=task)
 
-    def _dispatch(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: TaskType[..., Any]) -> Any:
+    def _dispatch(
+        self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: TaskType[..., Any]
+    ) -> ResultType[Any]:
         """Where `Task.apply_async` ends. A `send_task` that somebody put in place of ours is called, as ever."""
         if type(self).send_task is not _SEND_TASK or "send_task" in self.__dict__:
             return self.send_task(name, args, kwargs, task_type=task, **options)

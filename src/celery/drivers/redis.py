@@ -36,7 +36,7 @@ _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
 _VERIFY = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
 
-class ServerReply(OperationalError):
+class ServerReply(OperationalError):  # type: ignore[misc]  # kombu ships no types
     """The server answered with an error (out of memory, read-only replica, loading, no permission …)."""
 
 
@@ -311,7 +311,7 @@ def _database(given: Any, shown: str) -> int:
 def _provider(given: Any) -> Any:
     """A credential provider: an object, its class, or the dotted name of the class (`[redis.19]`)."""
     if isinstance(given, str):
-        given = symbol_by_name(given)  # type: ignore[no-untyped-call]
+        given = symbol_by_name(given)
     return given() if isinstance(given, type) else given
 
 

@@ -7,7 +7,6 @@ import os
 import sys
 import warnings
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
@@ -137,6 +136,8 @@ def gen_task_name(app: Any, name: str, module_name: str | None) -> str:
 
 def load_extension_class_names(namespace: str) -> Iterator[tuple[str, str]]:
     """(name, "module:attribute") of each entry point in the group."""
+    from importlib.metadata import entry_points
+
     for point in entry_points(group=namespace):
         yield point.name, point.value
 
