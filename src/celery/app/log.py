@@ -17,9 +17,9 @@ from celery.utils.log import (
     FileLineHandler,
     LoggingProxy,
     StreamLineHandler,
-    line_handlers,
     flush_lines,
     get_logger,
+    line_handlers,
     mlevel,
     set_process_index,
 )
@@ -211,7 +211,7 @@ class Logging:
 
     def _detect_handler(self, logfile: Any = None) -> logging.Handler:
         """A handler for a stream (None: standard error) or for the file of that name."""
-        stream = sys.__stderr__ if logfile is None else logfile
+        stream: Any = sys.__stderr__ if logfile is None else logfile
         if hasattr(stream, "write"):
             return StreamLineHandler(stream)
         return FileLineHandler(stream)

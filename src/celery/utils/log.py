@@ -12,11 +12,13 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
 from logging.handlers import WatchedFileHandler
-from typing import Any, ClassVar, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO, cast
 
 from celery.utils.term import colored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = (
     "LOG_LEVELS", "ColorFormatter", "FileLineHandler", "LoggingProxy", "StreamLineHandler", "base_logger",
@@ -263,7 +265,8 @@ class FileLineHandler(WatchedFileHandler):
         """Go on in another file. What is held goes to the old one."""
         with _lock:
             self.flush()
-            self.stream.close()
+            if self.stream is not None:
+                self.stream.close()
             self.baseFilename = os.path.abspath(filename)
             self.stream = self._open()
             self._statstream()
@@ -290,8 +293,8 @@ def flush_lines() -> None:
 
 
 def _share_lock(handler: logging.Handler) -> None:
-    handler.lock = _lock  # type: ignore[assignment]
-    logging._register_at_fork_reinit_lock(handler)  # type: ignore[attr-defined]
+    handler.lock = _lock
+    cast("Any", logging)._register_at_fork_reinit_lock(handler)
 
 
 def _forget(handler: LineHandler) -> None:
@@ -329,7 +332,7 @@ def _write(handler: LineHandler, text: str) -> None:
         handler.reopenIfNeeded()
         if handler.stream is None:
             handler.stream = handler._open()
-    stream = handler.stream
+    stream: Any = handler.stream
     try:
         descriptor = stream.fileno()
     except (AttributeError, OSError, ValueError):  # a stream in memory, a proxy, pytest's capture
@@ -443,9 +446,7 @@ def _split_format(fmt: str | None, logger: logging.Logger, level: int) -> tuple[
     if len(pieces) != 3 or (fmt or "").find("%(asctime)s") > (fmt or "").find("%(message)s"):
         return None
     record = logging.LogRecord(logger.name, level, "", 0, "", (), None)
-    constant = {
-        name: getattr(record, name) for name in ("levelname", "levelno", "name", "process", "processName")
-    }
+    constant = {name: getattr(record, name) for name in ("levelname", "levelno", "name", "process", "processName")}
     try:
         before, between, after = (piece % constant for piece in pieces)
     except (KeyError, ValueError, TypeError):
@@ -480,7 +481,7 @@ class LoggingProxy:
         if not message or self.closed:
             return 0
         if _in_sighandler or getattr(self._thread, "busy", False):
-            print(message, file=sys.__stderr__)  # noqa: T201 - a log record would be the end of this thread
+            print(message, file=sys.__stderr__)
             return len(text)
         self._thread.busy = True
         try:

@@ -136,6 +136,4 @@ def imgcat(path: str, inline: int = 1, preserve_aspect_ratio: int = 0, **kwargs:
     before, after = ("\033Ptmux;\033\033]", "\a\033\\") if in_screen else ("\033]", "\a")
     with open(path, "rb") as picture:
         content = base64.b64encode(picture.read()).decode("ascii")
-    return (
-        f"\n{before}1337;File=inline={inline};preserveAspectRatio={preserve_aspect_ratio}:{content}{after}"
-    )
+    return f"\n{before}1337;File=inline={inline};preserveAspectRatio={preserve_aspect_ratio}:{content}{after}"

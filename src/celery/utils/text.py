@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping
 from pprint import pformat
-from re import Match, Pattern
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from re import Match, Pattern
 
 __all__ = (
     "abbr", "abbrtask", "dedent", "dedent_initial", "ensure_newlines", "ensure_sep", "fill_paragraphs", "indent",
