@@ -9,6 +9,9 @@ LATE_PACKAGES: dict[str, str] = {
     "kombu": "0.1 s to import; a program that only sends and waits needs none of it",
     "billiard": "its exceptions are made when one is raised or asked for",
     "click": "its exceptions are made when one is asked for",
+    "eventlet": "optional driver",
+    "gevent": "optional driver",
+    "tblib": "optional driver",
 }
 
 #: Other imports inside functions: (module, imported) → reason.
@@ -40,6 +43,10 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.app.base:Celery.connection": PUBLIC,
     "celery.app.base:Celery.send_task": PUBLIC,
     "celery.app.pickling:AppPickler.build_standard_kwargs": PUBLIC,
+    "celery.message:Message.__init__": "keyword-only: the fields of a message",
+    "celery.producer:Producer.__init__": "keyword-only: what the assembly hands over, once",
+    "celery.result:AsyncResult.get": PUBLIC,
+    "celery.wire:headers_v2": "keyword-only: the headers of protocol 2",
 }
 
 #: What only some rooms may import: the third-party package → the modules (prefixes) that may.

@@ -17,6 +17,7 @@ import pytest
 
 from tests.guide.blocks import Block, blocks
 from tests.running import ROOT, Answer, Background, Prompt, environment, shell, wait_until
+from tests.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,10 +104,12 @@ def text(name: str) -> str:
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("redis", marks=pytest.mark.server)])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path_factory.mktemp('guide')}/guide.sqlite3"
-    return str(request.getfixturevalue("redis_server").url)
+        yield f"sqlite:///{tmp_path_factory.mktemp('guide')}/guide.sqlite3"
+        return
+    with RedisServer() as server:
+        yield server.url()
 
 
 @pytest.fixture(scope="module")

@@ -95,15 +95,16 @@ class RedisConsumer:
         deadline = monotonic() + timeout
         while True:
             link = self._connected()
-            if limit > 0 and (self._dirty or monotonic() >= min(self._look_at, self._due_at)):
-                if deliveries := self._take(link, limit):
+            if limit > 0 and (timeout <= 0 or self._dirty or monotonic() >= min(self._look_at, self._due_at)):
+                deliveries = self._take(link, limit)
+                if deliveries or timeout <= 0:
                     return deliveries
             elif self._acks:
                 self.flush()
             now = monotonic()
             until = deadline if limit <= 0 else min(deadline, self._look_at, self._due_at)
             ready = self._wait(link, 0.0 if self._dirty and limit > 0 else until - now, until_readable)
-            if ready or monotonic() >= deadline:
+            if ready or (monotonic() >= deadline and not (self._dirty and limit > 0)):
                 return []
 
     def _take(self, link: Link, limit: int) -> list[Delivery]:
@@ -126,8 +127,10 @@ class RedisConsumer:
         if not self._dirty:
             self._due_at = float("inf") if due is None else now + max(float(due), 0.0)
             if due is not None and float(due) <= 0:
-                run(link, [DUE.call((), (*self._layout.arguments, limit))])
+                self._exchange(DUE.call((), (*self._layout.arguments, limit)))
                 self._dirty = True
+                if not found:
+                    return self._take(link, limit)
         return self._deliver(first, found)
 
     def _deliver(self, first: int, found: list[Any]) -> list[Delivery]:

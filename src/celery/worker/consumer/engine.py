@@ -8,6 +8,7 @@ pool works while the engine fetches.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from celery.worker.consumer.wakeup import WakeUp, wait_readable
 from celery.worker.settlement import ACK, REQUEUE, lost_disposition, run_disposition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, MutableMapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from celery.message import Message
@@ -80,7 +81,9 @@ class EngineParts:
     check: Callable[[], None] = lambda: None
     clock: Clock = field(default_factory=SystemClock)
     #: Messages taken on, by task name.
-    totals: MutableMapping[str, int] = field(default_factory=dict)
+    totals: Counter[str] = field(default_factory=Counter)
+    #: Seconds between tries while broker or store are away.
+    delays: Callable[[], Iterator[float]] = trouble_delays
     #: How often the first connection is tried; None: for ever, 0: once.
     connect_retries: int | None = 100
 
@@ -208,9 +211,9 @@ class Engine:
             self._rest()
             return
         try:
-            settler.settle()
             if waiting:
                 self._ready += self._receiver.due(waiting.due(self._clock.time()), settler, waiting)
+            settler.settle()
             self._submit()
             deliveries = consumer.fetch(max(0, self._pool.free), self._patience(waiting), self._descriptors())
             self._wake.clear()
@@ -236,15 +239,17 @@ class Engine:
         if not batch:
             return
         self._ready = ready[len(batch) :]
-        held, jobs = self.held, []
+        held = self.held
         for one in batch:
-            held[one.job.key] = one
-            jobs.append(one.job)
-        self._pool.submit(jobs)
+            held[one.key] = one
+        self._pool.submit(batch)
 
     def _patience(self, waiting: WaitingRoom) -> float:
-        """Seconds to wait for something to happen; none where the pool runs jobs only when asked for its report."""
-        if self.held and not self._pool.descriptors():
+        """Seconds to wait for something to happen.
+
+        None after trouble, to learn whether it is over, and where the pool runs jobs only when asked for its report.
+        """
+        if self._delays is not None or (self.held and not self._pool.descriptors()):
             return 0.0
         due = waiting.next_due()
         if due is None:
@@ -293,8 +298,8 @@ class Engine:
                 settler.add(one.delivery, REQUEUE if disposition != "done" else disposition)
                 continue
             exc = WorkerLostError(f"Worker exited prematurely: {why} Job: {key}.")
-            self._observer.lost(one.job.message, exc)
-            record = None if disposition == REQUEUE else self._parts.verdict(one.job.message, FAILURE, exc)
+            self._observer.lost(one.message, exc)
+            record = None if disposition == REQUEUE else self._parts.verdict(one.message, FAILURE, exc)
             settler.add(one.delivery, disposition, record)
 
     # -- trouble -----------------------------------------------------------------------------------------------------
@@ -302,7 +307,7 @@ class Engine:
     def _trouble(self, exc: Exception) -> None:
         """Broker or store are away: nothing is taken for a while, outcomes wait in memory, what runs keeps running."""
         if self._delays is None:
-            self._delays = trouble_delays()
+            self._delays = self._parts.delays()
         seconds = next(self._delays)
         self._retry_at = self._clock.monotonic() + seconds
         if not isinstance(exc, OperationalError):
