@@ -1,25 +1,30 @@
-"""Apps for the tests of this folder, each with a broker and results of its own in memory."""
+"""Apps for one test: what they leave in the process is taken back."""
 
 from __future__ import annotations
 
-from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING
 
-from celery import Celery
+import pytest
 
-_numbers = count()
+from celery import Celery, _state
 
-
-def make_app(**settings: Any) -> Celery:
-    """An app with the task `tasks.add`."""
-    number = next(_numbers)
-    settings.setdefault("broker_url", f"memory://compat-{number}")
-    settings.setdefault("result_backend", f"memory://compat-{number}")
-    app = Celery("tasks", set_as_current=False)
-    app.conf.update(settings)
-    app.task(name="tasks.add")(add)
-    return app
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
-def add(x: int, y: int) -> int:
-    return x + y
+@pytest.fixture
+def state() -> Iterator[None]:
+    """The current app, the default app and the announcements of shared tasks are as before, afterwards."""
+    default, current, finalizers = _state.default_app, _state._tls.current_app, dict(_state._on_app_finalizers)
+    _state.set_default_app(None)
+    _state._set_current_app(None)
+    yield
+    _state.set_default_app(default)
+    _state._set_current_app(current)
+    _state._on_app_finalizers.clear()
+    _state._on_app_finalizers.update(finalizers)
+
+
+@pytest.fixture
+def app(state: None) -> Celery:
+    return Celery("proj", broker="memory://", backend="cache+memory://")

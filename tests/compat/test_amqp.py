@@ -12,7 +12,7 @@ from celery.utils.nodenames import worker_direct
 from kombu import Exchange, Queue
 from kombu.common import Broadcast
 
-from tests.compat.apps import make_app
+from tests.compat.memory_apps import make_app
 
 
 def shape(queue: Queue) -> tuple[str, str, str, str]:

@@ -17,7 +17,7 @@ from kombu.exceptions import ContentDisallowed
 
 from celery.backends.base import Backend, BaseBackend, DisabledBackend
 from celery.outcome import Record
-from tests.compat.apps import make_app
+from tests.compat.memory_apps import make_app
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from celery.result import (
 )
 
 from celery import _state, states
-from tests.compat.apps import make_app
+from tests.compat.memory_apps import make_app
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from celery.exceptions import QueueNotFound
 from kombu import Exchange, Queue
 
 from celery.routing import QueueSpec, Route
-from tests.compat.apps import make_app
+from tests.compat.memory_apps import make_app
 
 
 def by_argument(name: str, args: Any, kwargs: Any, options: Any, task: Any = None, **kw: Any) -> Any:

@@ -13,7 +13,7 @@ from celery.exceptions import NotRegistered
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.compat.apps import make_app
+from tests.compat.memory_apps import make_app
 
 app = make_app()
 add = app.tasks["tasks.add"]
