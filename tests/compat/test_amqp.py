@@ -7,11 +7,11 @@ import sys
 from typing import Any
 
 import pytest
-from celery.app.amqp import Queues
-from celery.utils.nodenames import worker_direct
 from kombu import Exchange, Queue
 from kombu.common import Broadcast
 
+from celery.app.amqp import Queues
+from celery.utils.nodenames import worker_direct
 from tests.compat.memory_apps import make_app
 
 
