@@ -44,7 +44,8 @@ def wait(seconds):
 
 def enqueue(name, argument, count):
     task = globals()[name]
-    args = {"noop": (), "add": (2, 3), "body": ("x" * 8192,)}.get(argument) or (float(argument),)
+    known = {"noop": (), "add": (2, 3), "body": ("x" * 8192,)}
+    args = known[argument] if argument in known else (float(argument),)
     task(*args)
     begin = time.perf_counter()
     for _ in range(int(count)):

@@ -8,6 +8,7 @@ pool works while the engine fetches.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from celery.worker.consumer.wakeup import WakeUp, wait_readable
 from celery.worker.settlement import ACK, REQUEUE, lost_disposition, run_disposition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, MutableMapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from celery.message import Message
@@ -80,7 +81,7 @@ class EngineParts:
     check: Callable[[], None] = lambda: None
     clock: Clock = field(default_factory=SystemClock)
     #: Messages taken on, by task name.
-    totals: MutableMapping[str, int] = field(default_factory=dict)
+    totals: Counter[str] = field(default_factory=Counter)
     #: Seconds between tries while broker or store are away.
     delays: Callable[[], Iterator[float]] = trouble_delays
     #: How often the first connection is tried; None: for ever, 0: once.
@@ -238,11 +239,10 @@ class Engine:
         if not batch:
             return
         self._ready = ready[len(batch) :]
-        held, jobs = self.held, []
+        held = self.held
         for one in batch:
-            held[one.job.key] = one
-            jobs.append(one.job)
-        self._pool.submit(jobs)
+            held[one.key] = one
+        self._pool.submit(batch)
 
     def _patience(self, waiting: WaitingRoom) -> float:
         """Seconds to wait for something to happen.
@@ -298,8 +298,8 @@ class Engine:
                 settler.add(one.delivery, REQUEUE if disposition != "done" else disposition)
                 continue
             exc = WorkerLostError(f"Worker exited prematurely: {why} Job: {key}.")
-            self._observer.lost(one.job.message, exc)
-            record = None if disposition == REQUEUE else self._parts.verdict(one.job.message, FAILURE, exc)
+            self._observer.lost(one.message, exc)
+            record = None if disposition == REQUEUE else self._parts.verdict(one.message, FAILURE, exc)
             settler.add(one.delivery, disposition, record)
 
     # -- trouble -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from celery.worker.admission import RUN, Drop, Refuse, Wait, admit
 from celery.worker.settlement import ACK, REJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, MutableMapping
+    from collections import Counter
+    from collections.abc import Callable, Iterable
     from collections.abc import Set as AbstractSet
 
     from celery.message import Message
@@ -35,17 +37,14 @@ _REFUSALS: dict[str, type[Exception]] = {
 }
 
 
-class Held:
-    """A job that the worker has taken on, until it is settled."""
+@dataclass(slots=True, eq=False)
+class Held(Job):
+    """A job that the worker has taken on, until it is settled. The pool sees only the job."""
 
-    __slots__ = ("acknowledged", "delivery", "job", "policy")
-
-    def __init__(self, delivery: Delivery, message: Message, policy: TaskPolicy, key: int) -> None:
-        self.delivery = delivery
-        self.policy = policy
-        self.job = Job(key, message)
-        #: True once the acknowledgement is on its way to the broker.
-        self.acknowledged = False
+    delivery: Delivery
+    policy: TaskPolicy
+    #: True once the acknowledgement is on its way to the broker.
+    acknowledged: bool = False
 
 
 class Receiver:
@@ -60,7 +59,7 @@ class Receiver:
         verdict: Callable[[Message, str, BaseException], Record | None],
         observer: Observer,
         clock: Clock,
-        totals: MutableMapping[str, int],
+        totals: Counter[str],
     ) -> None:
         """`policies`: task name → policy, None if there is no such task; asked once for each known name.
 
@@ -118,13 +117,11 @@ class Receiver:
             policy = self._policy(message.task)
         admission = admit(message, policy, self._accept, now)
         if admission is RUN and policy is not None:
-            run.append(Held(delivery, message, policy, next(self._keys)))
+            run.append(Held(next(self._keys), message, delivery, policy))
         return admission, message
 
     def _tell(self, messages: list[Message]) -> None:
-        totals = self._totals
-        for message in messages:
-            totals[message.task] = totals.get(message.task, 0) + 1
+        self._totals.update([message.task for message in messages])
         self._observer.received(messages)
 
     def due(self, deliveries: Iterable[Delivery], settler: Settler, waiting: WaitingRoom) -> list[Held]:
