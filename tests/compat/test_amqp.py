@@ -7,12 +7,12 @@ import sys
 from typing import Any
 
 import pytest
-from celery.app.amqp import Queues
-from celery.utils.nodenames import worker_direct
 from kombu import Exchange, Queue
 from kombu.common import Broadcast
 
-from tests.compat.apps import make_app
+from celery.app.amqp import Queues
+from celery.utils.nodenames import worker_direct
+from tests.compat.memory_apps import make_app
 
 
 def shape(queue: Queue) -> tuple[str, str, str, str]:
