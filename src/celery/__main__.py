@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from celery.bin.celery import main as run
+
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line."""
-    from celery.bin.celery import main as run
-
     sys.exit(run())
 
 

@@ -6,12 +6,12 @@ import re
 from typing import Any
 
 import pytest
-from celery.app.routes import MapRoute, Router, expand_router_string, prepare
-from celery.exceptions import QueueNotFound
 from kombu import Exchange, Queue
 
+from celery.app.routes import MapRoute, Router, expand_router_string, prepare
+from celery.exceptions import QueueNotFound
 from celery.routing import QueueSpec, Route
-from tests.compat.apps import make_app
+from tests.compat.memory_apps import make_app
 
 
 def by_argument(name: str, args: Any, kwargs: Any, options: Any, task: Any = None, **kw: Any) -> Any:

@@ -128,7 +128,13 @@ def test_destinations(said: dict[str, object], queue: QueueSpec | None, exchange
 def test_a_queue_as_a_value() -> None:
     exchange = SimpleNamespace(name="e", type="topic")
     queue = SimpleNamespace(
-        name="q", exchange=exchange, routing_key="k", durable=False, queue_arguments={"x-a": 1}, expires=1.5, max_length=7
+        name="q",
+        exchange=exchange,
+        routing_key="k",
+        durable=False,
+        queue_arguments={"x-a": 1},
+        expires=1.5,
+        max_length=7,
     )
     assert queue_spec(queue) == QueueSpec(
         "q", "e", "topic", "k", durable=False, arguments={"x-a": 1, "x-expires": 1500, "x-max-length": 7}

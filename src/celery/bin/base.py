@@ -13,7 +13,9 @@ from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
+
+from celery.signals import user_preload_options
+from celery.utils.log import mlevel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -187,8 +189,6 @@ def handle_preload_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Let `user_preload_options` receivers see the app's own `preload` options before the command runs."""
 
     def caller(ctx: click.Context, *args: Any, **kwargs: Any) -> Any:
-        from celery.signals import user_preload_options
-
         app = ctx.obj.app
         names = [option.name for option in app.user_options.get("preload", ())]
         user_preload_options.send(sender=command, app=app, options={name: kwargs.get(name) for name in names})
@@ -277,14 +277,7 @@ class LogLevel(_Choice):
             return int(value)
         if str(value).isdigit():
             return int(value)
-        from celery.utils.log import mlevel
-
         return int(mlevel(super().convert(str(value).upper(), param, ctx)))
-
-
-def given(ctx: click.Context, name: str) -> bool:
-    """Whether the user gave this option himself, on the command line or in the environment."""
-    return ctx.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 JSON_ARRAY = JsonArray()

@@ -13,6 +13,8 @@ import click
 from click_didyoumean import DYMGroup  # type: ignore[import-untyped]
 
 from celery import VERSION_BANNER
+from celery._state import get_current_app
+from celery.app.search import find_app
 from celery.bin.base import CeleryOption, CLIContext
 
 __all__ = ["celery", "main"]
@@ -139,7 +141,7 @@ def celery(
         CELERY_SKIP_CHECKS="true" if skip_checks else None,
     )
     found = _find_app(ctx, app) if app else None
-    ctx.obj = CLIContext(app=found or _current_app, no_color=no_color, workdir=workdir, quiet=quiet)
+    ctx.obj = CLIContext(app=found or get_current_app, no_color=no_color, workdir=workdir, quiet=quiet)
     if found is not None:
         _add_user_options(ctx, found)
 
@@ -149,16 +151,8 @@ def _export(**variables: str | None) -> None:
     os.environ.update({name: value for name, value in variables.items() if value})
 
 
-def _current_app() -> Any:
-    from celery._state import get_current_app
-
-    return get_current_app()
-
-
 def _find_app(ctx: click.Context, name: str) -> Any:
     """Import the app, or say which of the three things went wrong (`[cli.2]`)."""
-    from celery.app.search import find_app
-
     try:
         return find_app(name)
     except ModuleNotFoundError as exc:

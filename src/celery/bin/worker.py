@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import Any
@@ -19,10 +20,11 @@ from celery.bin.base import (
     _ParamType,
     handle_preload_options,
 )
+from celery.platforms import EX_FAILURE, EX_OK, detached, maybe_drop_privileges
+from celery.utils.nodenames import default_nodename, host_format, node_format
 
 __all__ = ["HOSTNAME", "WORKERS_POOL", "Hostname", "WorkersPool", "detach", "worker"]
 
-EX_OK, EX_FAILURE = 0, 1
 C_FAKEFORK = os.environ.get("C_FAKEFORK")
 
 _WORKER: dict[str, Any] = {"cls": CeleryOption, "help_group": "Worker Options"}
@@ -37,8 +39,6 @@ class Hostname(_ParamType):
     name = "hostname"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        from celery.utils.nodenames import default_nodename, host_format
-
         return host_format(default_nodename(value))
 
 
@@ -89,10 +89,6 @@ def detach(
     hostname: str | None = None,
 ) -> int:
     """Run the program at `path` in the background (`[worker.20]`). Returns only in the foreground."""
-    from celery.platforms import EX_OK, detached
-    from celery.utils.log import mlevel
-    from celery.utils.nodenames import default_nodename, node_format
-
     name = default_nodename(hostname or "")
     logfile, pidfile = logfile and node_format(logfile, name), pidfile and node_format(pidfile, name)
     try:
@@ -100,9 +96,7 @@ def detach(
             program = executable or path
             os.execv(program, [program, *argv])  # noqa: S606 - ourselves, as the user called us
     except OSError:
-        app.log.setup_logging_subsystem(mlevel("ERROR"), logfile)
-        import logging
-
+        app.log.setup_logging_subsystem(logging.ERROR, logfile)
         logging.getLogger("celery.bin.worker").critical("Can't exec %r", " ".join([path, *argv]), exc_info=True)
         return EX_FAILURE
     return EX_OK
@@ -216,9 +210,6 @@ def worker(
             "executable": executable,
         }
         ctx.exit(_in_background(app, daemon, hostname))
-    from celery.platforms import maybe_drop_privileges
-    from celery.utils.nodenames import default_nodename, node_format
-
     maybe_drop_privileges(uid=uid, gid=gid)
     name = default_nodename(hostname or "")
     worker = app.Worker(
