@@ -46,7 +46,8 @@ class Worker:
     def __init__(self, name: str, *options: str) -> None:
         self.name = name
         self.command = ["celery", "-A", "proj", "worker", "-l", "INFO", *options]
-        self._ready = threading.Event()
+        self._ready = False
+        self._settled = threading.Event()  # it is ready, or it ended
 
     def start(self) -> None:
         show(f"$ {' '.join(self.command)}")
@@ -57,15 +58,16 @@ class Worker:
         assert self._process.stdout is not None
         self._reader = threading.Thread(target=self._show, args=[self._process.stdout], daemon=True)
         self._reader.start()
-        if not self._ready.wait(READY_WITHIN) or self._process.poll() is not None:
+        if not self._settled.wait(READY_WITHIN) or not self._ready:
             raise SystemExit(f"the worker ended, or was not ready within {READY_WITHIN:.0f} s")
 
     def _show(self, output: IO[str]) -> None:
         for line in output:
             show(f"  {self.name} | {line.rstrip()}")
             if line.rstrip().endswith("ready."):
-                self._ready.set()
-        self._ready.set()  # it ended
+                self._ready = True
+                self._settled.set()
+        self._settled.set()
 
     def stop(self) -> int:
         """Ask it to finish (SIGTERM); returns its exit code."""

@@ -7,11 +7,11 @@ import sys
 from typing import Any
 
 import pytest
-from celery.app.amqp import Queues
-from celery.utils.nodenames import worker_direct
 from kombu import Exchange, Queue
 from kombu.common import Broadcast
 
+from celery.app.amqp import Queues
+from celery.utils.nodenames import worker_direct
 from tests.compat.memory_apps import make_app
 
 
@@ -229,3 +229,8 @@ print([m for m in sys.modules if m.startswith("kombu")])
 
 def test_a_workers_direct_queue() -> None:
     assert shape(worker_direct("w@host")) == ("w@host.dq2", "C.dq2", "direct", "w@host")
+
+
+def test_descriptions_may_hold_kombus_objects() -> None:
+    queues = make_app(task_queues={"a": {"exchange": Exchange("e", "topic"), "routing_key": "k"}}).amqp.queues
+    assert shape(queues["a"]) == ("a", "e", "topic", "k")

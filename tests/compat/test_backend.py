@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import pickle
@@ -9,13 +10,13 @@ import zlib
 from typing import Any
 
 import pytest
-from celery import Celery
-from celery.app.backends import BACKEND_ALIASES, by_name, by_url
-from celery.exceptions import ImproperlyConfigured, TaskRevokedError
-from celery.exceptions import TimeoutError as CeleryTimeoutError
 from kombu.exceptions import ContentDisallowed
 
+from celery import Celery
+from celery.app.backends import BACKEND_ALIASES, by_name, by_url
 from celery.backends.base import Backend, BaseBackend, DisabledBackend
+from celery.exceptions import ImproperlyConfigured, TaskRevokedError
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.outcome import Record
 from tests.compat.memory_apps import make_app
 
@@ -148,10 +149,12 @@ class TestWriting:
         assert not backend.task_result_exists("x")
 
     def test_fail_from_current_stack(self, backend: Any) -> None:
-        try:
-            raise KeyError("here")
-        except KeyError as exc:
-            assert backend.fail_from_current_stack("x") is exc
+        with contextlib.suppress(KeyError):
+            try:
+                raise KeyError("here")
+            finally:
+                kept = backend.fail_from_current_stack("x")
+        assert repr(kept) == "KeyError('here')"
         assert backend.get_state("x") == "FAILURE"
         assert "KeyError: 'here'" in backend.get_traceback("x")
         assert backend.fail_from_current_stack("y") is None

@@ -9,7 +9,8 @@ import threading
 from typing import Any
 
 import pytest
-from celery import current_app
+
+from celery import _state, current_app, states
 from celery.exceptions import ImproperlyConfigured, IncompleteStream, TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import (
@@ -22,8 +23,6 @@ from celery.result import (
     result_from_tuple,
     task_join_will_block,
 )
-
-from celery import _state, states
 from tests.compat.memory_apps import make_app
 
 
@@ -326,7 +325,7 @@ class TestIdentity:
             assert (restored, restored.parent, restored.app) == ("c", "p", app)
         assert result_from_tuple(result) is result
         for wrong in ("x", 3, [["g", None], [[["a", None], None]]]):
-            with pytest.raises(ValueError, match="expected (a|the) result"):
+            with pytest.raises(ValueError, match=r"expected (a|the) result"):
                 result_from_tuple(wrong, app)
 
     def test_copies(self, app: Any) -> None:

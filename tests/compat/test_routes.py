@@ -6,10 +6,10 @@ import re
 from typing import Any
 
 import pytest
-from celery.app.routes import MapRoute, Router, expand_router_string, prepare
-from celery.exceptions import QueueNotFound
 from kombu import Exchange, Queue
 
+from celery.app.routes import MapRoute, Router, expand_router_string, prepare
+from celery.exceptions import QueueNotFound
 from celery.routing import QueueSpec, Route
 from tests.compat.memory_apps import make_app
 

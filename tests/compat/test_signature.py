@@ -8,11 +8,11 @@ import pickle
 from typing import Any
 
 import pytest
-from celery.canvas import Signature, maybe_signature, maybe_subtask, signature, subtask
-from celery.exceptions import NotRegistered
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celery.canvas import Signature, maybe_signature, maybe_subtask, signature, subtask
+from celery.exceptions import NotRegistered
 from tests.compat.memory_apps import make_app
 
 app = make_app()

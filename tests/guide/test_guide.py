@@ -88,7 +88,7 @@ class Project:
     def start(self, command: str) -> Background:
         worker = Background(command, self.folder, self.variables)
         try:
-            worker.wait_for(r"^\[.* celery@\S+ ready\.$" if "INFO" in command else r"celery@")
+            worker.wait_for(r"^\[.* \S+@\S+ ready\.$" if "INFO" in command else r"celery@")
         except BaseException:
             worker.stop()
             raise
@@ -169,7 +169,8 @@ def test_help_without_an_app(project: Project) -> None:
 def test_stopping_the_worker(project: Project) -> None:
     [(command, _)] = block("starting-the-worker-1").commands()
     with project.start(f"{command} -n another@%h -Q elsewhere") as worker:
-        assert worker.stop() == 0  # Control-c
+        assert worker.stop() == 1  # Control-c: warm, with the failure code that Celery gives it ([shutdown.1])
+        assert "Warm shutdown (MainProcess)" in worker.output
 
 
 @pytest.mark.usefixtures("worker")
