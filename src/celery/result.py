@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from celery import _state, states
-from celery.current import get_current_worker_task
+from celery.current import get_current_worker_task, task_stack
 from celery.exceptions import ImproperlyConfigured, IncompleteStream, TaskRevokedError, TimeoutError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def task_join_will_block() -> bool:
     allowed = _join_allowed.get()
     if allowed is not None:
         return not allowed
-    return _state.task_join_will_block() or get_current_worker_task() is not None
+    return _state._task_join_will_block or (task_stack.top is not None and get_current_worker_task() is not None)
 
 
 def assert_will_not_block() -> None:

@@ -229,3 +229,8 @@ print([m for m in sys.modules if m.startswith("kombu")])
 
 def test_a_workers_direct_queue() -> None:
     assert shape(worker_direct("w@host")) == ("w@host.dq2", "C.dq2", "direct", "w@host")
+
+
+def test_descriptions_may_hold_kombus_objects() -> None:
+    queues = make_app(task_queues={"a": {"exchange": Exchange("e", "topic"), "routing_key": "k"}}).amqp.queues
+    assert shape(queues["a"]) == ("a", "e", "topic", "k")

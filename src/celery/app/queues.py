@@ -213,8 +213,11 @@ class Queues(MutableMapping[str, "Queue"]):
             return QueueSpec(name, exchange, kind, key, arguments=self._priority_arguments())
         from kombu import Queue
 
-        described = {**options, "exchange": exchange, "exchange_type": kind, "binding_key": key}
-        return self._complete(Queue.from_dict(name, **described))
+        text = exchange if isinstance(exchange, str) else exchange.name
+        queue = Queue.from_dict(name, **{**options, "exchange": text, "exchange_type": kind, "binding_key": key})
+        if not isinstance(exchange, str):
+            queue.exchange = exchange
+        return self._complete(queue)
 
     def _missing_spec(self, name: str) -> QueueSpec:
         arguments = self._priority_arguments()

@@ -161,7 +161,9 @@ class Task(Generic[P, R]):
         original = getattr(cls, attr)
         wrapped = around(original)
         wrapped.__wrapped__ = original
-        setattr(cls, attr, wrapped)
+        # The body of a task that is not bound takes no self, and so must not its wrapper.
+        plain = isinstance(_as_defined(cls, attr), staticmethod)
+        setattr(cls, attr, staticmethod(wrapped) if plain else wrapped)
 
     @property
     def backend(self) -> Any:
@@ -338,6 +340,10 @@ class Task(Generic[P, R]):
 
 
 BaseTask = Task
+
+
+def _as_defined(cls: type, attribute: str) -> Any:
+    return next((vars(base)[attribute] for base in cls.__mro__ if attribute in vars(base)), None)
 
 
 def _copy_settings(cls: type[Task[..., Any]], app: Celery) -> None:

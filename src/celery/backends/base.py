@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import OrderedDict
+from traceback import format_exception
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
-from celery import codecs, states
+from celery import _state, codecs, states
 from celery.current import get_current_task
 from celery.documents import Documents, decode, encode, exception_from_data, exception_to_data
 from celery.exceptions import BackendGetMetaError, BackendStoreError, ImproperlyConfigured, TaskRevokedError
@@ -299,11 +300,9 @@ class Backend:
 
     def fail_from_current_stack(self, task_id: str, exc: BaseException | None = None) -> BaseException | None:
         """Keep the exception that is being handled here as the task's failure."""
-        import traceback as formatting
-
         failure = exc or sys.exc_info()[1]
         if failure is not None:
-            text = "".join(formatting.format_exception(failure))
+            text = "".join(format_exception(failure))
             self.mark_as_failure(task_id, failure, text)
         return failure
 
@@ -388,8 +387,9 @@ class Backend:
     def _read(self, task_id: str, payload: bytes | None) -> Meta:
         if payload is None:
             return {"status": states.PENDING, "result": None}
-        meta = decode(_decompressed(payload), self.serializer, self.accept)
-        if meta.get("status") == states.SUCCESS:
+        plain = _decompressed(payload) if payload.startswith(_COMPRESSED) else payload
+        meta = decode(plain, self.serializer, self.accept)
+        if self._cache.limit >= 0 and meta.get("status") == states.SUCCESS:
             self._cache[task_id] = meta
         return meta
 
@@ -427,9 +427,7 @@ class DisabledBackend(Backend):
 
 def unpickle_backend(cls: type[Backend], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Backend:
     """A pickled backend comes back as one of the current app's."""
-    from celery._state import get_current_app
-
-    return cls(get_current_app(), *args, **kwargs)
+    return cls(_state.get_current_app(), *args, **kwargs)
 
 
 class _Cache(OrderedDict[str, Meta]):
@@ -437,13 +435,13 @@ class _Cache(OrderedDict[str, Meta]):
 
     def __init__(self, limit: int | None) -> None:
         super().__init__()
-        self._limit = limit or 0
+        self.limit = limit or 0
 
     def __setitem__(self, task_id: str, meta: Meta) -> None:
-        if self._limit < 0:
+        if self.limit < 0:
             return
         super().__setitem__(task_id, meta)
-        if self._limit and len(self) > self._limit:
+        if self.limit and len(self) > self.limit:
             self.popitem(last=False)
 
 

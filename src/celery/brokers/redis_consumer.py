@@ -41,6 +41,8 @@ _MOST = 2000
 #: With more holders than these, who wakes waits up to this long a holder, so that not all ask in the same instant.
 _CROWD, _JITTER = 4, 0.0002
 
+_chance = random.Random()  # our own, so that a sequence that user code has seeded is not disturbed
+
 
 class RedisConsumer:
     """Holds what it fetched in `unacked` under tags of its own until it is settled. Owned by one thread.
@@ -166,7 +168,7 @@ class RedisConsumer:
         if any(push[0] == b"invalidate" for push in heard):
             self._dirty = True
             if self._keeper.holders > _CROWD:
-                wait_readable([], random.random() * _JITTER * self._keeper.holders)
+                wait_readable([], _chance.random() * _JITTER * self._keeper.holders)
 
     # ---------------------------------------------------------------------------------------------------- settling
 

@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from celery import _state
-from celery.utils.ids import uuid
+from celery.producer import new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -186,7 +186,7 @@ class Signature(dict[str, Any], Generic[R]):
     ) -> AsyncResult[R]:
         """Choose the id of the call before it is sent; returns its result. A second call keeps the id ([canvas.11])."""
         options = self.options
-        task_id = options.setdefault("task_id", _id or uuid())
+        task_id = options.setdefault("task_id", _id or new_id())
         given = {
             "root_id": root_id,
             "parent_id": parent_id,

@@ -148,7 +148,8 @@ def delta_resolution(dt: datetime, delta: timedelta) -> datetime:
         (60, ("second", "microsecond")),
     ):
         if seconds >= unit:
-            XX
+            zeros: dict[str, Any] = dict.fromkeys(names, 0)
+            return dt.replace(**zeros)
     return dt
 
 
@@ -261,9 +262,9 @@ def maybe_make_aware(dt: datetime, tz: tzinfo | None = None, naive_as_utc: bool 
 
 
 class ffwd:  # noqa: N801 - Celery's name
-    """Some fields of a date replaced, then days and weeks added: `dt + ffwd(hour=0, minute=0, days=1)`.
+    """Some fields of a date replaced, then weeks and days added: `dt + ffwd(hour=0, minute=0, days=1)`.
 
-    A day past the end of the month is its last.
+    `weekday` (0 is Monday) goes on to the next one, or stays. A day past the end of the month is its last.
     """
 
     def __init__(
@@ -299,7 +300,7 @@ class ffwd:  # noqa: N801 - Celery's name
         given = {name: value for name, value in fields.items() if value is not None}
         moved = other.replace(**given, year=year, month=month, day=day)
         if self.weekday is not None:
-            moved += timedelta(days=(7 - moved.isoweekday() + self.weekday) % 7)
+            moved += timedelta(days=(self.weekday - moved.weekday()) % 7)
         return moved + timedelta(days=self.days)
 
 
