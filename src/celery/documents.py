@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Documents", "decode", "encode", "exception_from_data", "exception_to_data"]
 
-_PICKLES = frozenset({"pickle", "yaml"})
+#: Not yaml: kombu writes it with PyYAML's safe dumper, which refuses exceptions.
+_PICKLES = frozenset({"pickle"})
 _DEFAULT_FIELDS = ("SUCCESS", "FAILURE", "REVOKED")
 
 
@@ -94,7 +95,7 @@ def decode(meta: bytes, serializer: str = "json", accept: Collection[str] | None
 
 
 def exception_to_data(exc: BaseException, serializer: str = "json") -> Any:
-    """An exception as the serializer can hold it: data, or a picklable exception for pickle and yaml."""
+    """An exception as the serializer can hold it: data, or a picklable exception for pickle."""
     if serializer in _PICKLES:
         from celery.utils.serialization import get_pickleable_exception
 
