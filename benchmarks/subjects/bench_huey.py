@@ -54,4 +54,6 @@ def enqueue(name, argument, count):
 
 
 if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
+    import bench_huey  # Huey names a task by its module: the consumer imports this one under its own name
+
+    print(json.dumps(getattr(bench_huey, sys.argv[1])(*sys.argv[2:])))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections import defaultdict, deque
 from datetime import datetime
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, Ty
 
 from celery import _state
 from celery.app import builtins as _builtins  # noqa: F401 - its tasks are announced to every app
-from celery.app import configuring, connecting, declaring, periodic, pickling, sending
+from celery.app import commanding, configuring, connecting, declaring, periodic, pickling, sending
 from celery.app.annotations import prepare as prepare_annotations
 from celery.app.checking import argument_checker
 from celery.app.identity import Identity
@@ -44,6 +43,7 @@ R = TypeVar("R")
 
 #: Fixups that every app tries ([app.43]).
 BUILTIN_FIXUPS: frozenset[str] = frozenset()
+
 
 class Celery:
     """An application: its configuration, its tasks, and the parts that send, run and keep them.
@@ -180,14 +180,11 @@ class Celery:
 
     def start(self, argv: Sequence[str] | None = None) -> Any:
         """Run the `celery` command with this app; `argv` without the program's name, by default that of the process."""
-        return part("command")(argv, app=self)
+        return commanding.run(self, argv)
 
     def worker_main(self, argv: Sequence[str] | None = None) -> Any:
         """Run `celery worker`. Raises ValueError unless `worker` is among the arguments."""
-        arguments = sys.argv[1:] if argv is None else list(argv)
-        if "worker" not in arguments:
-            raise ValueError(f"expected the worker sub-command in argv, got {arguments!r}: use app.start() for others")
-        return self.start(arguments)
+        return commanding.run_worker(self, argv)
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - its public name

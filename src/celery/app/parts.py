@@ -18,7 +18,7 @@ PARTS = {
     "by_url": "celery.app.backends:by_url",
     "bugreport": "celery.app.utils:bugreport",
     "clock": "kombu.clocks:LamportClock",
-    "command": "celery.bin.celery:main",
+    "command": "celery.bin.celery:celery",
     "signature": "celery.canvas:signature",
     "timezone": "celery.utils.time:timezone",
 }

@@ -26,10 +26,10 @@ def warn(
     if deprecation is not None:
         gone = f" and removal in version {removal}" if removal else ""
         text = f"{description} is scheduled for deprecation in version {deprecation}{gone}.{instead}"
-        warnings.warn(CPendingDeprecationWarning(text), stacklevel=stacklevel + 1)
+        warnings.warn(CPendingDeprecationWarning(text), stacklevel=stacklevel)
     elif removal:
         text = f"{description} is deprecated and scheduled for removal in version {removal}.{instead}"
-        warnings.warn(CDeprecationWarning(text), stacklevel=stacklevel + 1)
+        warnings.warn(CDeprecationWarning(text), stacklevel=stacklevel)
 
 
 def Callable(  # noqa: N802 - Celery's name

@@ -22,7 +22,7 @@ PROC_SELF_CGROUP = "/proc/self/cgroup"
 class CpuBudget(NamedTuple):
     """What this process may use: `count` is the smaller of what is `available` and (rounded up) the `quota`."""
 
-    count: int
+    count: int  # type: ignore[assignment]
     available: int
     quota: float | None
 

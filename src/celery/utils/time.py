@@ -156,17 +156,18 @@ def delta_resolution(dt: datetime, delta: timedelta) -> datetime:
 def remaining(
     start: datetime, ends_in: timedelta | ffwd, now: datetime | None = None, relative: bool = False
 ) -> timedelta:
-    """Time left until `ends_in` after `start`; `relative`: the end falls on the next whole unit of `ends_in`.
+    """Time left until `ends_in` after `start`, as it elapses: a clock put forward or back in between is accounted for.
 
-    In one zone, daylight saving is taken into account: the result is elapsed time, not the clock's.
+    `relative`: the end falls on the last whole day, hour or minute before that, whichever unit `ends_in` is made of.
     """
     now = now or datetime.now(UTC)
-    if str(start.tzinfo) == str(now.tzinfo) and now.utcoffset() != start.utcoffset():
-        start = start.replace(tzinfo=now.tzinfo)  # the clock was put forward or back in between
-    end = start + ends_in
-    if relative and isinstance(ends_in, timedelta):
-        end = delta_resolution(end, ends_in).replace(microsecond=0)
-    return subtract_datetimes(end, now) if end.tzinfo and now.tzinfo else end - now
+    if isinstance(ends_in, ffwd) or relative:
+        end = start + ends_in
+        if isinstance(ends_in, timedelta):
+            end = delta_resolution(end, ends_in).replace(microsecond=0)
+    else:
+        end = add_seconds_to_datetime(start, ends_in.total_seconds())
+    return subtract_datetimes(end, now)
 
 
 def rate(r: str | float | None) -> float:
