@@ -17,6 +17,7 @@ import pytest
 
 from tests.guide.blocks import Block, blocks
 from tests.running import ROOT, Answer, Background, Prompt, environment, shell, wait_until
+from tests.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +88,7 @@ class Project:
     def start(self, command: str) -> Background:
         worker = Background(command, self.folder, self.variables)
         try:
-            worker.wait_for(r"^\[.* celery@\S+ ready\.$" if "INFO" in command else r"celery@")
+            worker.wait_for(r"^\[.* \S+@\S+ ready\.$" if "INFO" in command else r"celery@")
         except BaseException:
             worker.stop()
             raise
@@ -103,10 +104,12 @@ def text(name: str) -> str:
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("redis", marks=pytest.mark.server)])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path_factory.mktemp('guide')}/guide.sqlite3"
-    return str(request.getfixturevalue("redis_server").url)
+        yield f"sqlite:///{tmp_path_factory.mktemp('guide')}/guide.sqlite3"
+        return
+    with RedisServer() as server:
+        yield server.url()
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +169,8 @@ def test_help_without_an_app(project: Project) -> None:
 def test_stopping_the_worker(project: Project) -> None:
     [(command, _)] = block("starting-the-worker-1").commands()
     with project.start(f"{command} -n another@%h -Q elsewhere") as worker:
-        assert worker.stop() == 0  # Control-c
+        assert worker.stop() == 1  # Control-c: warm, with the failure code that Celery gives it ([shutdown.1])
+        assert "Warm shutdown (MainProcess)" in worker.output
 
 
 @pytest.mark.usefixtures("worker")

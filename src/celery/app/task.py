@@ -15,7 +15,7 @@ from celery.exceptions import MaxRetriesExceededError
 from celery.local import class_property
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from celery.app.base import Celery
     from celery.canvas import Signature
@@ -42,7 +42,7 @@ class Task(Generic[P, R]):
     copied from the settings of `from_config` when the app is finalized ([task.1], [task.2]).
     """
 
-    __class_getitem__ = classmethod(GenericAlias)  # any number of parameters at run time ([task.10])
+    __class_getitem__: Any = classmethod(GenericAlias)  # any number of parameters at run time ([task.10])
 
     __trace__: Callable[..., Any] | None = None
     __v2_compat__ = False
@@ -161,7 +161,9 @@ class Task(Generic[P, R]):
         original = getattr(cls, attr)
         wrapped = around(original)
         wrapped.__wrapped__ = original
-        setattr(cls, attr, wrapped)
+        # The body of a task that is not bound takes no self, and so must not its wrapper.
+        plain = isinstance(_as_defined(cls, attr), staticmethod)
+        setattr(cls, attr, staticmethod(wrapped) if plain else wrapped)
 
     @property
     def backend(self) -> Any:
@@ -174,7 +176,7 @@ class Task(Generic[P, R]):
 
     @property
     def __name__(self) -> str:
-        return type(self).__name__
+        return type.__dict__["__name__"].__get__(type(self))  # type: ignore[no-any-return]
 
     def __reduce__(self) -> Any:
         module: str | None = type(self).__module__
@@ -214,14 +216,14 @@ class Task(Generic[P, R]):
     @property
     def request(self) -> Context:
         """The request of the run that is going on here; outside of runs, an empty one ([task.13])."""
-        return self.request_stack.top or self._get_default_request()
+        stack = self.request_stack
+        current: Context | None = None if stack is None else stack.top
+        return self._get_default_request() if current is None else current
 
     def _get_default_request(self) -> Context:
         if self._default_request is None:
             self._default_request = Context()
         return self._default_request
-
-    _get_request = request.fget
 
     def push_request(self, *args: Any, **kwargs: Any) -> None:
         self.request_stack.push(Context(*args, **kwargs))
@@ -338,6 +340,10 @@ class Task(Generic[P, R]):
 
 
 BaseTask = Task
+
+
+def _as_defined(cls: type, attribute: str) -> Any:
+    return next((vars(base)[attribute] for base in cls.__mro__ if attribute in vars(base)), None)
 
 
 def _copy_settings(cls: type[Task[..., Any]], app: Celery) -> None:

@@ -329,7 +329,6 @@ class PreforkPool:
         with contextlib.suppress(KeyError):
             self._selector.unregister(seat)
         seat.close()
-        slot.clear()
         del self._seats[seat.index]
         self._giving_back.discard(seat.index)
         if not seat.leaving:
@@ -396,6 +395,7 @@ class PreforkPool:
 
     def _spawn(self, index: int, delay: float = 0.0) -> None:
         self._unborn.add(index)
+        self._slots.slot(index).clear()
         with contextlib.suppress(OSError):  # the zygote is gone: its end is told by the socket, and handled there
             self._zygote_().spawn(index, delay)
 

@@ -48,6 +48,7 @@ class Telling:
                     write(template % names)
                 else:
                     self._log_received(template, message, names)
+            flush_lines()  # before the pool gets them, whose processes write to the same file
         if signals.task_received.receivers:
             for message in messages:
                 signals.task_received.send(sender=self.consumer, request=self._request(message))

@@ -122,7 +122,7 @@ class Signal:
             call = _Persistent(receiver) if retry else receiver
             try:
                 response = call(signal=self, sender=sender, **named)
-            except Exception as exc:  # noqa: BLE001 - a receiver never disturbs who sends
+            except Exception as exc:
                 logger.exception("Signal handler %r raised: %r", receiver, exc)
                 response = exc
             responses.append((receiver, response))
