@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.contracts.broker import nothing, take
+from tests.contracts.processes import in_child
+from tests.servers import RedisServer
 
 from celery.backends.redis import RedisBackend
 from celery.brokers.redis import RedisBroker
@@ -21,9 +24,6 @@ from celery.message import Message
 from celery.outcome import Record
 from celery.ports import BackendConfig, BrokerConfig, Publication
 from celery.routing import QueueSpec, Route
-from tests.contracts.broker import nothing, take
-from tests.contracts.processes import in_child
-from tests.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,8 @@ class Reference:
         self._workers.append(started)
 
     def stop(self) -> None:
-        for worker in self._workers:
+        while self._workers:
+            worker = self._workers.pop()
             worker.kill()
             worker.wait()
 
@@ -129,6 +130,15 @@ def until(condition: Any, what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"waited in vain: {what}"
         time.sleep(0.05)
+
+
+def until_abandoned(server: RedisServer) -> None:
+    """Until the visibility timeout of all that is reserved is over. Their worker looks for it as it starts."""
+
+    def oldest() -> float:
+        return float(server.call("ZREVRANGE", "unacked_index", 0, 0, "WITHSCORES")[1])
+
+    until(lambda: oldest() < time.time() - 3.1, "the visibility timeout")
 
 
 def value(document: bytes) -> Any:
@@ -176,6 +186,7 @@ def test_theirs_inherits_what_a_dead_worker_of_ours_held(
     broker.close()
     in_child(lambda: take(broker.consume([QUEUE]), 1) and broker)
     assert server.call("HLEN", "unacked") == 1
+    until_abandoned(server)
     theirs.worker()
     assert value(backend.wait(["a"], DEADLINE)["a"]) == 3
     until(lambda: server.call("HLEN", "unacked") == 0, "acknowledged")
@@ -190,22 +201,27 @@ def test_theirs_inherits_what_ours_parked(
     consumer.defer([(take(consumer, 1)[0], due)])
     consumer.close()
     theirs.worker()
-    assert value(backend.wait(["a"], DEADLINE)["a"]) == 3
+    assert backend.wait(["a"], 0.5) == {}
+    theirs.stop()
+    until_abandoned(server)
     assert time.time() >= due
+    theirs.worker()
+    assert value(backend.wait(["a"], DEADLINE)["a"]) == 3
     until(lambda: server.call("HLEN", "unacked") == 0, "acknowledged")
 
 
 def test_theirs_leaves_alone_what_ours_holds(
     theirs: Reference, broker: RedisBroker, backend: RedisBackend, server: RedisServer
 ) -> None:
-    """For longer than the visibility timeout, while their worker sweeps every ten seconds."""
+    """For longer than the visibility timeout: what is held is scored anew."""
     broker.publish([call("a", 1, 2)])
     consumer = broker.consume([QUEUE])
     held = take(consumer, 1)
+    end = time.time() + 4
+    until(lambda: time.time() > end, "the visibility timeout")
     theirs.worker()
     broker.publish([call("b", 1, 2)])
     assert backend.wait(["b"], DEADLINE)
-    time.sleep(12)
     assert backend.load(["a"]) == [None]
     assert server.call("HKEYS", "unacked") == [held[0].tag]
     consumer.ack(held)
