@@ -1,0 +1,1 @@
+"""The tests: see ARCHITECTURE.md for what each folder holds."""

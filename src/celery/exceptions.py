@@ -308,7 +308,7 @@ def _make_command_exception() -> type[Exception]:
 
         def __init__(self, message: str, exit_code: int) -> None:
             super().__init__(message=message)
-            self.exit_code = exit_code
+            self.exit_code = exit_code  # type: ignore[misc]
 
         def __reduce__(self) -> tuple[Any, ...]:
             return self.__class__, (self.message, self.exit_code)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fnmatch
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
-__all__ = ["QueueSpec", "Route"]
+__all__ = [
+    "DESTINATION", "DefaultRoute", "MapRoute", "QueueSpec", "Route", "destination", "expand_route", "merge_options",
+    "queue_spec",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +42,136 @@ class Route:
     exchange: str
     routing_key: str
     queue: QueueSpec | None = None
+
+
+#: Options of a call that say where it goes; a call without any of them goes where its name goes.
+DESTINATION = frozenset({"queue", "exchange", "routing_key", "exchange_type"})
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultRoute:
+    """What a destination falls back to where neither the call nor its queue says more (`[route.4]`)."""
+
+    exchange: str = "celery"
+    routing_key: str = "celery"
+
+
+def queue_spec(queue: Any) -> QueueSpec:
+    """The value of a kombu `Queue` (or of anything with its attributes); a `QueueSpec` is given back as it is.
+
+    Raises `TypeError` for anything else.
+    """
+    if isinstance(queue, QueueSpec):
+        return queue
+    if not hasattr(queue, "name") or not hasattr(queue, "routing_key"):
+        raise TypeError(f"expected a queue's name or a kombu.Queue, got {queue!r} ({type(queue).__name__})")
+    exchange = getattr(queue, "exchange", None)
+    return QueueSpec(
+        name=queue.name,
+        exchange=getattr(exchange, "name", "") or "",
+        exchange_type=getattr(exchange, "type", None) or "direct",
+        routing_key=queue.routing_key or "",
+        durable=bool(getattr(queue, "durable", True)),
+        auto_delete=bool(getattr(queue, "auto_delete", False)),
+        exclusive=bool(getattr(queue, "exclusive", False)),
+        arguments=_queue_arguments(queue),
+        # A Broadcast queue is each worker's own: a publisher that declared it would be one more reader (`[wire.18]`).
+        declare=not any(kind.__name__ == "Broadcast" for kind in type(queue).__mro__),
+    )
+
+
+def _queue_arguments(queue: Any) -> dict[str, Any]:
+    """`x-…` arguments; kombu keeps the common ones as attributes, times in seconds (`[route.22]`)."""
+    arguments = dict(getattr(queue, "queue_arguments", None) or {})
+    for attribute, argument, factor in _SPELLED_OUT:
+        value = getattr(queue, attribute, None)
+        if value is not None:
+            arguments[argument] = int(value * factor)
+    return arguments
+
+
+_SPELLED_OUT = (
+    ("expires", "x-expires", 1000),
+    ("message_ttl", "x-message-ttl", 1000),
+    ("max_length", "x-max-length", 1),
+    ("max_length_bytes", "x-max-length-bytes", 1),
+    ("max_priority", "x-max-priority", 1),
+)
+
+
+def destination(options: Mapping[str, Any], queue: QueueSpec | None, default: DefaultRoute) -> Route:
+    """Exchange and routing key for a call with these options and this queue (`[wire.17]`).
+
+    A queue on a direct exchange is reached by its name, through the anonymous exchange; its own exchange is used only
+    where the call names both an exchange and a routing key. Other kinds of exchange are always used, under their name.
+    """
+    exchange, routing_key = _name(options.get("exchange")), options.get("routing_key")
+    kind = options.get("exchange_type") or (queue.exchange_type if queue else "direct")
+    if queue is None:
+        return Route(exchange or default.exchange, routing_key or default.routing_key)
+    if kind == "direct" and not (exchange and routing_key):
+        return Route("", queue.name, queue)
+    return Route(
+        exchange or queue.exchange or default.exchange, routing_key or queue.routing_key or default.routing_key, queue
+    )
+
+
+def _name(exchange: Any) -> str | None:
+    """The name of an exchange, given as text or as a kombu `Exchange`."""
+    return exchange if exchange is None or isinstance(exchange, str) else exchange.name
+
+
+def merge_options(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Both together; `over` wins wherever it says anything but None (`[route.11]`)."""
+    merged = dict(under)
+    merged.update((key, value) for key, value in over.items() if value is not None)
+    return merged
+
+
+def expand_route(route: Any) -> dict[str, Any] | None:
+    """A router's answer as options (`[route.10]`): a string, or a queue, is `{"queue": it}`; None is no answer.
+
+    Raises `TypeError` for what is none of these.
+    """
+    if route is None:
+        return None
+    if isinstance(route, str) or hasattr(route, "routing_key"):
+        return {"queue": route}
+    try:
+        return dict(route)
+    except (TypeError, ValueError) as exc:
+        raise TypeError(
+            f"expected a route as a queue's name or as options ({{'queue': 'video', …}}), got {route!r}"
+        ) from exc
+
+
+class MapRoute:
+    """Routes by task name: exact names first, then patterns in the order in which they were written (`[route.9]`).
+
+    A pattern is a compiled regular expression, or text with a `*` in it: a glob over the whole name. Both match from
+    the beginning of the name, and case matters.
+    """
+
+    def __init__(self, map: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> None:
+        self.map: dict[str, Any] = {}
+        self.patterns: dict[re.Pattern[str], Any] = {}
+        for pattern, route in map.items() if isinstance(map, Mapping) else map:
+            if isinstance(pattern, re.Pattern):
+                self.patterns.setdefault(pattern, route)
+            elif "*" in pattern:
+                # Two globs may be one expression ("*" and "**"): the first one written wins here too.
+                self.patterns.setdefault(re.compile(fnmatch.translate(pattern)), route)
+            else:
+                self.map[pattern] = route
+
+    def __call__(self, name: str, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
+        """The options for a task of this name; None if nothing here matches. What else is passed is not looked at."""
+        if name in self.map:
+            return expand_route(self.map[name])
+        for pattern, route in self.patterns.items():
+            if pattern.match(name):
+                return expand_route(route)
+        return None
+
+    def __repr__(self) -> str:
+        return f"<MapRoute: {len(self.map)} names, {len(self.patterns)} patterns>"

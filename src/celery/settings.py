@@ -1,4 +1,4 @@
-"""Domain. The one table of all settings: name, type, default, old name, deprecation and meaning (`[settings.1]` ff.)."""
+"""Domain. The one table of all settings: name, type, default, old name and meaning (`[settings.1]` ff.)."""
 
 from __future__ import annotations
 

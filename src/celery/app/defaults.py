@@ -1,21 +1,27 @@
-"""Compatibility. The table of settings as Celery's `NAMESPACES` of `Option`s (`[conf.12]`)."""
+"""Application. The table of settings as Celery's `NAMESPACES` of `Option`s (`[conf.12]`)."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery.settings import (
     BY_NAME,
-    DEFAULT_PROCESS_LOG_FMT,
-    DEFAULT_TASK_LOG_FMT,
     GROUPS,
     NEW_NAME,
     OLD_NAME,
     SETTINGS,
     Setting,
 )
+from celery.settings import (
+    DEFAULT_PROCESS_LOG_FMT as DEFAULT_PROCESS_LOG_FMT,
+)
+from celery.settings import (
+    DEFAULT_TASK_LOG_FMT as DEFAULT_TASK_LOG_FMT,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 __all__ = ("DEFAULTS", "NAMESPACES", "Option", "find", "flatten")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "PendingConfiguration", "Settings", "appstr", "bugreport", "detect_settings", "filter_hidden_settings",
-    "find_app", "sanitize_url",
+    "sanitize_url",
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ _versions = count(1)
 
 
 class Settings(MutableMapping[str, Any]):
-    """Layers of settings: runtime changes, then the configuration's source, then added defaults, then the built-in ones.
+    """Layers of settings: runtime changes, the configuration's source, added defaults, the built-in defaults.
 
     Each setting is read and written by its new name, its old name (`CELERY_…`, `BROKER_…`) or its name in the
     namespace (`prefix`), as an item or as an attribute; one layer may use one style and the next another. Layers are
@@ -243,7 +243,7 @@ class Settings(MutableMapping[str, Any]):
         for callback in self.__dict__["_observers"]:
             callback(*args, **kwargs)
 
-    def setdefault(self, key: str, default: Any = None) -> None:  # type: ignore[override]
+    def setdefault(self, key: str, default: Any = None) -> None:
         """Set, unless some layer has the setting. Returns nothing, so that asking loads nothing (`[conf.6]`)."""
         if key not in self:
             self[key] = default
@@ -549,9 +549,9 @@ def appstr(app: Celery) -> str:
 def bugreport(app: Celery) -> str:
     """Versions, platform and settings as text, for a bug report."""
     import billiard
-    import celery
     import kombu
 
+    import celery
     from celery.platforms import pyimplementation
 
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import select
+import signal
 import sys
 import threading
 import traceback
@@ -181,6 +182,8 @@ class Child:
     # ------------------------------------------------------------------------------------------------- reader thread
 
     def _read(self) -> None:
+        # A signal that this thread took would not interrupt what the main thread waits in.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         frames = FrameReader()

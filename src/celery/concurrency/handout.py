@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from celery.concurrency.pacing import HORIZON, Pacing
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from celery.concurrency.seat import Seat
     from celery.ports import Job
@@ -25,6 +25,11 @@ class Handout:
     def __init__(self) -> None:
         self.waiting: deque[Job] = deque()
         self.pacing = Pacing()
+
+    def take(self, jobs: Sequence[Job], seats: Collection[Seat]) -> None:
+        """Let these wait behind the others."""
+        self.pacing.demand(self.free(seats), len(jobs))
+        self.waiting.extend(jobs)
 
     def free(self, seats: Iterable[Seat]) -> int:
         """How many more jobs these children and the queue before them have a use for."""
@@ -79,8 +84,7 @@ class Handout:
                 seat.hand(jobs[start:at], work)
                 fed.append(seat)
         self.waiting.extendleft(reversed(jobs[at:]))
-        if (at == len(jobs) and self.waiting) or at >= sum(room for _, room, _ in rooms):
-            pacing.filled(total / len(jobs))
+        pacing.handed(total / len(jobs))
         return fed
 
     def _short(self, most: int) -> tuple[list[Job], list[float]]:

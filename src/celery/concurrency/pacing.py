@@ -61,7 +61,7 @@ class Pacing:
 
     def __init__(self) -> None:
         self._paces: dict[str, _Pace] = {}
-        #: Jobs that a child may hold while demand is unproven: doubled by `filled`, 1 again after `single`.
+        #: Jobs that a child may hold while demand is unproven: see `demand` and `single`.
         self._appetite = 1
         self._recent = _OVERHEAD
 
@@ -79,10 +79,17 @@ class Pacing:
         pace = self._paces.get(message.task)
         return None if pace is None else pace.cost
 
-    def filled(self, cost: float) -> None:
-        """Children were filled up with short jobs of this mean cost: next time they may hold more."""
+    def demand(self, wanted: int, came: int) -> None:
+        """`wanted` jobs were asked for and `came` were there: as long as demand holds, ask for twice as many; where
+        the queues are nearly empty, for little more than there was (what comes next may be of another kind)."""
+        if came >= wanted > 0:
+            self._appetite = min(2 * self._appetite, MOST_JOBS)
+        elif came < wanted // 4:
+            self._appetite = max(1, min(self._appetite, 2 * came))
+
+    def handed(self, cost: float) -> None:
+        """Short jobs of this mean cost were handed over."""
         self._recent = cost
-        self._appetite = min(2 * self._appetite, MOST_JOBS)
 
     def single(self) -> None:
         """A job had to go alone: the queues hold such jobs, so take few at once (another worker may be free)."""

@@ -148,7 +148,12 @@ class PreforkPool:
     # ------------------------------------------------------------------------------------------------------- the port
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        self._handout.waiting.extend(jobs)
+        """Hand the jobs to children, as far as they suit; the rest waits here.
+
+        It is also how the pool learns what the queues hold: give it what was fetched for `free`, even if it is
+        nothing, and it asks for more or for less next time.
+        """
+        self._handout.take(jobs, self._seats.values())
         self._feed()
 
     def report(self) -> Report:
@@ -169,6 +174,8 @@ class PreforkPool:
         return self._handout.free(self._seats.values())
 
     def take_back(self) -> None:
+        """Recall everything that has not begun. What waits here is told by the next `report`, whatever the descriptors
+        say; what is in the children follows within some 10 ms."""
         waiting = self._handout.waiting
         self._returned.extend(job.key for job in waiting)
         waiting.clear()
@@ -322,7 +329,6 @@ class PreforkPool:
         with contextlib.suppress(KeyError):
             self._selector.unregister(seat)
         seat.close()
-        slot.clear()
         del self._seats[seat.index]
         self._giving_back.discard(seat.index)
         if not seat.leaving:
@@ -389,6 +395,7 @@ class PreforkPool:
 
     def _spawn(self, index: int, delay: float = 0.0) -> None:
         self._unborn.add(index)
+        self._slots.slot(index).clear()
         with contextlib.suppress(OSError):  # the zygote is gone: its end is told by the socket, and handled there
             self._zygote_().spawn(index, delay)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import ctypes
 import gc
 import heapq
 import os
@@ -218,8 +219,6 @@ def _prepare(main_pid: int | None) -> None:
 def _die_with_parent(parent: int) -> None:
     """Be killed by the kernel when the parent's thread that forked us ends (Linux; elsewhere the socket tells)."""
     if sys.platform == "linux":
-        import ctypes  # an optional driver: elsewhere nobody needs it
-
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != parent:

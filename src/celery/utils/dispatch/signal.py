@@ -64,7 +64,7 @@ class Signal:
     ) -> Receiver:
         _require_keywords(fun)
         if hasattr(type(sender), "__evaluated__") and not sender.__evaluated__():
-            sender.__then__(lambda made: self._connect(fun, made, weak, dispatch_uid, retry))
+            sender.__then__(lambda: self._connect(fun, sender.__maybe_evaluate__(), weak, dispatch_uid, retry))
             # The promise must not be what keeps a weak receiver alive, nor let it die before its task is made.
             return fun
         key = _key(fun, sender, dispatch_uid)
@@ -122,7 +122,7 @@ class Signal:
             call = _Persistent(receiver) if retry else receiver
             try:
                 response = call(signal=self, sender=sender, **named)
-            except Exception as exc:  # noqa: BLE001 - a receiver never disturbs who sends
+            except Exception as exc:
                 logger.exception("Signal handler %r raised: %r", receiver, exc)
                 response = exc
             responses.append((receiver, response))

@@ -1,0 +1,74 @@
+# `make` alone shows what there is. Everything lands in .venv and .venv-reference; a second run installs nothing.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+REFERENCE := .venv-reference
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+export CELERY_REFERENCE_PYTHON := $(abspath $(REFERENCE))/bin/python
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/package.stamp ## Start a worker on the embedded broker, call the example project, stop: under a minute
+	@$(BIN)/python scripts/demo.py
+
+.PHONY: test
+test: $(VENV)/dev.stamp $(REFERENCE)/stamp redis ## Install what is missing, then lint, types and every test on real servers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest $(TESTS)
+
+.PHONY: check
+check: $(VENV)/dev.stamp ## Lint and types only: ruff, mypy, pyright
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest tests/typing
+
+.PHONY: bench
+bench: $(VENV)/dev.stamp $(REFERENCE)/stamp redis ## Measure against Celery 5.7 and Huey in turn; writes benchmarks/RESULTS.md
+	@scripts/need cc build-essential
+	$(BIN)/python -m benchmarks
+
+.PHONY: docs
+docs: $(VENV)/dev.stamp ## Build the documentation into site/
+	$(BIN)/python scripts/compat.py render --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+.PHONY: clean
+clean: ## Remove the environments and everything that was built
+	rm -rf $(VENV) $(REFERENCE) build dist site .tmp .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What the targets stand on ----------------------------------------------------------------------------------------
+
+.PHONY: redis
+redis:
+	@scripts/need redis-server redis-server
+
+$(VENV)/bin/python $(REFERENCE)/bin/python:
+	scripts/venv $(patsubst %/bin/python,%,$@)
+
+$(VENV)/package.stamp: pyproject.toml README.md | $(VENV)/bin/python
+	$(BIN)/python -m pip install -qq --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/package.stamp
+	$(BIN)/python -m pip install -qq --group dev
+	@touch $@
+
+.PHONY: $(REFERENCE)
+$(REFERENCE): $(REFERENCE)/stamp
+
+# The real Celery bears the same import name, so it lives in an environment of its own: for wire tests and benchmarks.
+$(REFERENCE)/stamp: Makefile | $(REFERENCE)/bin/python
+	$(REFERENCE)/bin/python -m pip install -qq 'celery[redis]==5.7.*' huey hiredis
+	@touch $@

@@ -1,0 +1,106 @@
+"""Domain. What is done with a message that has just come: run, wait, drop or refuse it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from celery.message import Message
+
+__all__ = ["RUN", "Admission", "Drop", "Refuse", "Run", "TaskPolicy", "Wait", "admit", "moment"]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPolicy:
+    """What a worker must know of a task beside its name, read once from the task (`[task.1]`)."""
+
+    name: str
+    acks_late: bool = False
+    reject_on_worker_lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Hand it to the pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not before `until` (seconds since the epoch)."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Expired: nobody wants it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Cannot be run here. `kind` is "unknown" (no such task), "content", "invalid", "message" (no
+    task message) or "undecodable"; `reason` says it in full, or names the task."""
+
+    kind: str
+    reason: str
+
+
+Admission: TypeAlias = Run | Wait | Drop | Refuse
+
+_SERIALIZERS = {
+    "application/json": "json",
+    "application/x-python-serialize": "pickle",
+    "application/x-yaml": "yaml",
+    "application/x-msgpack": "msgpack",
+}
+
+RUN = Run()
+_DROP = Drop()
+
+
+def moment(value: str | float) -> float:
+    """Seconds since the epoch of an ISO 8601 text (one without offset is UTC) or of a number.
+
+    Raises `ValueError` for anything else.
+    """
+    if isinstance(value, str):
+        at = datetime.fromisoformat(value)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    if not math.isfinite(value):
+        raise ValueError(f"expected a moment, got {value!r}")
+    return float(value)
+
+
+def admit(message: Message, policy: TaskPolicy | None, accept: AbstractSet[str] | None, now: float) -> Admission:
+    """Decide by what the headers say (`[worker.25]`, `[worker.26]`, `[worker.28]`, `[worker.29]`).
+
+    `policy` is None if no such task is registered, `accept` the content types that may be decoded (None: all), `now`
+    the wall clock. What has both expired and is not due yet is dropped at once.
+    """
+    if policy is None:
+        return Refuse("unknown", message.task)
+    if accept is not None and message.content_type not in accept:
+        name = _SERIALIZERS.get(message.content_type, "untrusted")
+        return Refuse("content", f"Refusing to deserialize untrusted content of type {name} ({message.content_type})")
+    if message.eta is None and message.expires is None:
+        return RUN
+    return _admit_by_time(message, now)
+
+
+def _admit_by_time(message: Message, now: float) -> Admission:
+    try:
+        due = now if message.eta is None else moment(message.eta)
+    except (ValueError, OverflowError) as exc:
+        return Refuse("invalid", f"invalid ETA value {message.eta!r}: {exc}")
+    try:
+        end = math.inf if message.expires is None else moment(message.expires)
+    except (ValueError, OverflowError) as exc:
+        return Refuse("invalid", f"invalid expires value {message.expires!r}: {exc}")
+    if end <= now:
+        return _DROP
+    return Wait(due) if due > now else RUN

@@ -1,0 +1,1 @@
+"""Flow. The worker's engine: from deliveries to settled outcomes."""

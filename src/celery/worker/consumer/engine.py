@@ -1,0 +1,399 @@
+"""Flow. The engine of a worker: one loop in one thread, which owns the broker's consumer and the pool.
+
+Each turn: ask the pool what happened, settle it, hand over what has become due, fetch as much as the pool has room
+for. The wait for messages is a wait for the pool's descriptors too, so outcomes are settled as they come, and the
+pool works while the engine fetches.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from billiard.exceptions import WorkerLostError
+from kombu.exceptions import OperationalError
+
+from celery.exceptions import ImproperlyConfigured, WorkerTerminate
+from celery.outcome import Success
+from celery.ports import SystemClock
+from celery.states import FAILURE
+from celery.worker.consumer.deliveries import Receiver, Settler
+from celery.worker.consumer.waiting import WaitingRoom
+from celery.worker.consumer.wakeup import WakeUp, wait_readable
+from celery.worker.settlement import ACK, DONE, REQUEUE, lost_disposition, run_disposition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from celery.message import Message
+    from celery.outcome import Record
+    from celery.ports import Broker, Clock, Consumer, Pool, Report, ResultBackend
+    from celery.routing import QueueSpec
+    from celery.worker.admission import TaskPolicy
+    from celery.worker.consumer.deliveries import Held
+    from celery.worker.consumer.observer import Observer
+
+__all__ = ["Engine", "EngineParts", "startup_delays", "trouble_delays"]
+
+logger = logging.getLogger("celery.worker.consumer")
+
+#: Seconds that an idle engine waits at most, to look at `check` again.
+_LONGEST_WAIT = 1.0
+#: Seconds between two looks at `check` while there is work.
+_CHECK_EVERY = 0.25
+#: Seconds that the engine tries to settle what is left when it stops while the broker is away.
+_LAST_TRIES = 5.0
+
+
+def trouble_delays() -> Iterator[float]:
+    """Seconds between tries while broker or store are away: 1, 2, 4 … 30."""
+    seconds = 1.0
+    while True:
+        yield seconds
+        seconds = min(seconds * 2, 30.0)
+
+
+def startup_delays() -> Iterator[float]:
+    """Seconds between tries to reach the broker at start: 2, 4, 6 … 32."""
+    seconds = 2.0
+    while True:
+        yield seconds
+        seconds = min(seconds + 2, 32.0)
+
+
+@dataclass(slots=True, kw_only=True)
+class EngineParts:
+    """What an engine is made of; see `Receiver` for `policies`, `accept`, `read_other` and `verdict`."""
+
+    broker: Broker
+    #: Where follow-up messages go, if it is not the broker that is consumed from.
+    publisher: Broker | None = None
+    #: None: results are not kept.
+    store: ResultBackend | None
+    pool: Pool
+    queues: Sequence[QueueSpec]
+    policies: Callable[[str], TaskPolicy | None]
+    accept: AbstractSet[str] | None
+    read_other: Callable[[bytes], Message]
+    verdict: Callable[[Message, str, BaseException], Record | None]
+    observer: Observer
+    #: Called about once a second; raises `WorkerShutdown` or `WorkerTerminate` to stop.
+    check: Callable[[], None] = lambda: None
+    clock: Clock = field(default_factory=SystemClock)
+    #: Messages taken on, by task name.
+    totals: Counter[str] = field(default_factory=Counter)
+    #: Seconds between tries while broker or store are away.
+    delays: Callable[[], Iterator[float]] = trouble_delays
+    #: How often the first connection is tried; None: for ever, 0: once.
+    connect_retries: int | None = 100
+
+
+class Engine:
+    """Takes messages, has them run, settles them. `run` in one thread; `stop` and `terminate` from anywhere."""
+
+    def __init__(self, parts: EngineParts) -> None:
+        self._parts = parts
+        self._pool = parts.pool
+        self._clock = parts.clock
+        self._observer = parts.observer
+        self._receiver = Receiver(
+            policies=parts.policies,
+            accept=parts.accept,
+            read_other=parts.read_other,
+            verdict=parts.verdict,
+            observer=parts.observer,
+            clock=parts.clock,
+            totals=parts.totals,
+        )
+        #: What the pool holds, by job key.
+        self.held: dict[int, Held] = {}
+        self._ready: list[Held] = []
+        self._wake = WakeUp()
+        self._stopping = False
+        self._terminating = False
+        self._deadline: float | None = None
+        self._check_at = 0.0
+        self._retry_at = 0.0
+        self._delays: Iterator[float] | None = None
+
+    # -- from other threads and from signal handlers -----------------------------------------------------------------
+
+    def stop(self, deadline: float | None = None) -> None:
+        """Take nothing more, finish what runs (`[shutdown.1]`), until `deadline` (monotonic) if one is given."""
+        self._deadline = deadline
+        self._stopping = True
+        self._wake.set()
+
+    def terminate(self) -> None:
+        """Stop what runs, give back what is held, and be gone (`[shutdown.2]`)."""
+        self._terminating = self._stopping = True
+        self._wake.set()
+
+    @property
+    def stopping(self) -> bool:
+        """True once `stop` or `terminate` was asked for."""
+        return self._stopping
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until stopped; then everything is settled or given back, and the pool is stopped.
+
+        Raises `OperationalError` if the broker was never reached, `ImproperlyConfigured` if it will never be, and the
+        `SystemExit` (`WorkerShutdown`, `WorkerTerminate`) or `KeyboardInterrupt` that stopped it.
+        """
+        try:
+            consumer = self._connect()
+            if consumer is None:
+                self._pool.stop(self._clock.monotonic())
+            else:
+                self._run(consumer)
+        finally:
+            self._pool.stop(self._clock.monotonic())
+            self._observer.flush()
+            self._wake.close()
+
+    def _connect(self) -> Consumer | None:
+        """Open the consumer; None if the engine is stopped meanwhile."""
+        limit = self._parts.connect_retries
+        for attempt, seconds in enumerate(startup_delays(), 1):
+            if self._stopping:
+                return None
+            try:
+                consumer = self._parts.broker.consume(self._parts.queues)
+            except OperationalError as exc:
+                if limit is not None and attempt > limit:
+                    raise
+                self._observer.connecting_failed(exc, attempt, limit, seconds)
+                self._observer.flush()
+                self._pause(seconds)
+            else:
+                self._observer.connected()
+                return consumer
+        raise AssertionError("unreachable")
+
+    def _pause(self, seconds: float) -> None:
+        end = self._clock.monotonic() + seconds
+        while not self._stopping and (left := end - self._clock.monotonic()) > 0:
+            self._parts.check()
+            wait_readable([self._wake.descriptor], min(left, _LONGEST_WAIT))
+
+    def _run(self, consumer: Consumer) -> None:
+        settler = Settler(consumer, self._parts.publisher or self._parts.broker, self._parts.store)
+        waiting = WaitingRoom(consumer)
+        leaving: BaseException | None = None
+        try:
+            self._observer.ready()
+            while not self._stopping:
+                now = self._clock.monotonic()
+                if now >= self._check_at:
+                    self._check_at = now + _CHECK_EVERY
+                    self._parts.check()
+                self._turn(consumer, settler, waiting)
+        except (SystemExit, KeyboardInterrupt) as exc:
+            leaving = exc
+            self._stop_for(exc)
+        try:
+            self._drain(consumer, settler, waiting)
+        except (SystemExit, KeyboardInterrupt) as exc:
+            leaving = exc
+            self.terminate()
+        self._leave(consumer, settler)
+        if leaving is not None:
+            raise leaving
+
+    def _stop_for(self, exc: BaseException) -> None:
+        if isinstance(exc, WorkerTerminate):
+            self.terminate()
+        else:
+            self.stop()
+
+    def _turn(self, consumer: Consumer, settler: Settler, waiting: WaitingRoom) -> None:
+        """One turn. Nothing but a configuration that will never work, or a request to stop, ends the loop."""
+        self._take(self._pool.report(), settler)
+        if self._clock.monotonic() < self._retry_at:
+            self._rest()
+            return
+        try:
+            if waiting.heap:
+                self._ready += self._receiver.due(waiting.due(self._clock.time()), settler, waiting)
+            settler.settle()
+            if self._ready:
+                self._submit()
+            wake = self._wake
+            descriptors = [*self._pool.descriptors(), wake.descriptor]
+            deliveries = consumer.fetch(max(0, self._pool.free), self._patience(waiting), descriptors)
+            if wake.written:
+                wake.clear()
+            if deliveries:
+                self._ready += self._receiver.receive(deliveries, settler, waiting)
+                if waiting.to_park:
+                    waiting.park()
+                if self._ready:
+                    self._submit()
+        except ImproperlyConfigured:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a worker that falls over one bad reply helps nobody; it is logged
+            self._trouble(exc)
+        else:
+            if self._delays is not None:
+                self._recovered()
+
+    def _submit(self) -> None:
+        """Hand over as much as the pool has room for."""
+        ready, room = self._ready, self._pool.free
+        batch = ready if room >= len(ready) else ready[: max(0, room)]
+        if not batch:
+            return
+        self._ready = ready[len(batch) :]
+        held = self.held
+        for one in batch:
+            held[one.key] = one
+        self._pool.submit(batch)
+
+    def _patience(self, waiting: WaitingRoom) -> float:
+        """Seconds to wait for something to happen.
+
+        None after trouble, to learn whether it is over, and where the pool runs jobs only when asked for its report.
+        """
+        if self._delays is not None or (self.held and not self._pool.descriptors()):
+            return 0.0
+        if not waiting.heap:
+            return _LONGEST_WAIT
+        return min(_LONGEST_WAIT, max(0.0, waiting.heap[0][0] - self._clock.time()))
+
+    def _descriptors(self) -> list[int]:
+        return [*self._pool.descriptors(), self._wake.descriptor]
+
+    # -- what the pool tells -----------------------------------------------------------------------------------------
+
+    def _take(self, report: Report, settler: Settler) -> None:
+        """Gather the settlements of what happened in the pool.
+
+        Ends come before beginnings: what began and ended within one report is acknowledged together with its record.
+        """
+        held = self.held
+        for key, outcome in report.finished:
+            one = held.pop(key, None)
+            if one is None:
+                continue
+            if type(outcome) is Success:  # what `run_disposition` says of it, without asking
+                disposition = DONE if one.acknowledged else ACK
+            else:
+                disposition = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
+            settler.add(one.delivery, disposition, outcome.record, outcome.follow)
+        if report.lost:
+            self._take_lost(report.lost, settler)
+        for key in report.begun:
+            one = held.get(key)
+            if one is not None and not one.acknowledged and not one.policy.acks_late:
+                one.acknowledged = True
+                settler.add(one.delivery, ACK)
+        for key in report.returned:
+            one = held.pop(key, None)
+            if one is None:
+                continue
+            if self._stopping:
+                settler.add(one.delivery, REQUEUE)
+            else:
+                self._ready.append(one)
+
+    def _take_lost(self, lost: Sequence[tuple[int, str]], settler: Settler) -> None:
+        for key, why in lost:
+            one = self.held.pop(key, None)
+            if one is None:
+                continue
+            disposition = lost_disposition(one.policy, acknowledged=one.acknowledged)
+            if self._terminating:  # we killed it: it did not fail
+                settler.add(one.delivery, REQUEUE if disposition != DONE else disposition)
+                continue
+            exc = WorkerLostError(f"Worker exited prematurely: {why} Job: {key}.")
+            self._observer.lost(one.message, exc)
+            record = None if disposition == REQUEUE else self._parts.verdict(one.message, FAILURE, exc)
+            settler.add(one.delivery, disposition, record)
+
+    # -- trouble -----------------------------------------------------------------------------------------------------
+
+    def _trouble(self, exc: Exception) -> None:
+        """Broker or store are away: nothing is taken for a while, outcomes wait in memory, what runs keeps running."""
+        if self._delays is None:
+            self._delays = self._parts.delays()
+        seconds = next(self._delays)
+        self._retry_at = self._clock.monotonic() + seconds
+        if not isinstance(exc, OperationalError):
+            logger.error("Unexpected error in the worker's loop, carrying on: %r", exc, exc_info=exc)
+        self._observer.trouble(exc, seconds)
+
+    def _recovered(self) -> None:
+        self._delays = None
+        self._observer.recovered()
+
+    def _rest(self) -> None:
+        self._observer.flush()
+        left = self._retry_at - self._clock.monotonic()
+        wait_readable(self._descriptors(), min(left, _LONGEST_WAIT))
+        self._wake.clear()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def _drain(self, consumer: Consumer, settler: Settler, waiting: WaitingRoom) -> None:
+        """Give back what has not begun, then wait for what runs."""
+        for one in self._ready:
+            settler.add(one.delivery, REQUEUE)
+        self._ready = []
+        for delivery in waiting.clear():
+            settler.add(delivery, REQUEUE)
+        self._pool.take_back()
+        while not self._terminating:
+            self._take(self._pool.report(), settler)
+            self._try_settling(settler)
+            if not self.held or (self._deadline is not None and self._clock.monotonic() >= self._deadline):
+                return
+            self._parts.check()
+            self._wait_draining(consumer)
+
+    def _wait_draining(self, consumer: Consumer) -> None:
+        """Wait for the pool, through the consumer while it answers: it keeps its connection and its leases alive."""
+        if self._clock.monotonic() < self._retry_at:
+            self._rest()
+            return
+        try:
+            consumer.fetch(0, _LONGEST_WAIT if self._pool.descriptors() else 0.0, self._descriptors())
+        except Exception as exc:  # noqa: BLE001 - as in `_turn`
+            self._trouble(exc)
+        self._wake.clear()
+
+    def _try_settling(self, settler: Settler) -> None:
+        if self._clock.monotonic() < self._retry_at:
+            return
+        try:
+            settler.settle()
+        except Exception as exc:  # noqa: BLE001 - as in `_turn`
+            self._trouble(exc)
+        else:
+            if self._delays is not None:
+                self._recovered()
+
+    def _leave(self, consumer: Consumer, settler: Settler) -> None:
+        """Stop the pool before anything is given back, so that nothing given back still runs here."""
+        now = self._clock.monotonic()
+        self._pool.stop(now if self._deadline is None or self._terminating else max(now, self._deadline))
+        self._take(self._pool.report(), settler)
+        end = self._clock.monotonic() + (0.0 if self._terminating else _LAST_TRIES)
+        while True:
+            try:
+                settler.settle()
+                consumer.flush()
+                break
+            except Exception as exc:  # noqa: BLE001 - the last thing we do
+                self._observer.trouble(exc, 0.0)
+                if self._clock.monotonic() >= end:
+                    break
+                wait_readable([], 0.5)
+        try:
+            consumer.close()
+        except Exception as exc:  # noqa: BLE001 - what is still held comes back when its lease ends
+            logger.warning("Closing the broker's consumer failed; what it held comes back by itself: %r", exc)

@@ -1,0 +1,55 @@
+"""Flow. A descriptor by which other threads (and signal handlers) interrupt the engine's wait."""
+
+from __future__ import annotations
+
+import os
+import select
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["WakeUp", "wait_readable"]
+
+
+class WakeUp:
+    """A pipe of one byte. `set` may be called from any thread and from a signal handler, any number of times."""
+
+    def __init__(self) -> None:
+        #: `descriptor` becomes readable.
+        self.descriptor, self._writer = os.pipe()
+        os.set_blocking(self.descriptor, False)
+        os.set_blocking(self._writer, False)
+        #: Whether `clear` has anything to do. Set after the byte is written: otherwise a byte could be left unread.
+        self.written = False
+
+    def set(self) -> None:
+        """Make it readable. Does nothing once closed."""
+        if self._writer >= 0:
+            with suppress(BlockingIOError):  # it is full, so it is readable
+                os.write(self._writer, b"!")
+            self.written = True
+
+    def clear(self) -> None:
+        """Make it unreadable again."""
+        self.written = False
+        with suppress(BlockingIOError):
+            while len(os.read(self.descriptor, 512)) == 512:
+                pass
+
+    def close(self) -> None:
+        """Release both descriptors. Idempotent."""
+        if self._writer >= 0:
+            reader, writer = self.descriptor, self._writer
+            self.descriptor = self._writer = -1
+            os.close(reader)
+            os.close(writer)
+
+
+def wait_readable(descriptors: Sequence[int], timeout: float) -> None:
+    """Wait until one is readable, at most `timeout` seconds."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    poll.poll(max(0.0, timeout) * 1000)

@@ -1,0 +1,314 @@
+"""Application. The worker that can be embedded: `WorkController` puts the engine together and runs it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from kombu.utils.url import maybe_sanitize_url
+
+from celery import codecs, signals, wire
+from celery.documents import Documents
+from celery.exceptions import ImproperlyConfigured
+from celery.outcome import Record
+from celery.platforms import EX_FAILURE, EX_OK
+from celery.utils.log import mlevel
+from celery.utils.nodenames import default_nodename
+from celery.worker import state
+from celery.worker.admission import TaskPolicy
+from celery.worker.consumer.engine import Engine, EngineParts
+from celery.worker.parts import EnginePart, Parts, PoolPart
+from celery.worker.sizing import cpu_count, usable_cpus
+from celery.worker.telling import Telling
+
+if TYPE_CHECKING:
+    from celery.app.base import Celery
+    from celery.message import Message
+    from celery.ports import Pool
+
+__all__ = ["WorkController"]
+
+logger = logging.getLogger("celery.worker")
+
+
+class WorkController:
+    """Takes messages from an app's queues and has them run, in any thread of any program.
+
+    `start` lasts until the worker is stopped: by `stop` or `terminate` from another thread, or by `worker.state`.
+    Nothing here touches signal handlers, the root logger, the environment or the process; `celery.apps.worker.Worker`
+    does that, for the command line.
+    """
+
+    app: Any = None
+    pidlock: Any = None
+    pool: Pool | None = None
+    #: What the process should exit with; None until it has stopped for a reason.
+    exitcode: int | None = None
+
+    def __init__(self, app: Celery | None = None, hostname: str | None = None, **kwargs: Any) -> None:
+        """Options are those of `celery worker`, by their long names. Reads the settings; connects to nothing."""
+        self.app = app or self.app
+        self.hostname = default_nodename(hostname or "")
+        self.startup_time = dt.datetime.now(dt.UTC)
+        self.pid = os.getpid()
+        self.options = kwargs
+        self._thread: int | None = None
+        self._done = threading.Event()
+        self.app.loader.init_worker()
+        self.on_before_init(**kwargs)
+        self.setup_defaults(**kwargs)
+        self.on_after_init(**kwargs)
+        self.setup_instance(**self.prepare_args(**kwargs))
+
+    def wants_engine_thread(self) -> bool:
+        """Whether the engine is to run in a thread of its own while the thread of `start` only waits.
+
+        A solo pool runs tasks in the engine's thread, and tasks expect the thread that the user started.
+        """
+        return False
+
+    # -- hooks for subclasses ----------------------------------------------------------------------------------------
+
+    def on_before_init(self, **kwargs: Any) -> None:
+        """Before options are read."""
+
+    def on_after_init(self, **kwargs: Any) -> None:
+        """Options are read; queues are not chosen yet."""
+
+    def on_init_blueprint(self) -> None:
+        """Before the parts are made."""
+
+    def on_start(self) -> None:
+        """Before the parts are started."""
+
+    def on_consumer_ready(self, consumer: Any) -> None:
+        """Messages are being taken."""
+
+    def on_close(self) -> None:
+        """Before the parts are stopped."""
+
+    def on_stopped(self) -> None:
+        """Everything has stopped."""
+
+    def prepare_args(self, **kwargs: Any) -> dict[str, Any]:
+        """Options as `setup_instance` gets them."""
+        return kwargs
+
+    # -- setting up --------------------------------------------------------------------------------------------------
+
+    def setup_defaults(
+        self,
+        concurrency: Any = None,
+        loglevel: Any = "WARN",
+        logfile: str | None = None,
+        task_events: bool | None = None,
+        pool: Any = None,
+        **options: Any,
+    ) -> None:
+        """Take each option, or else its setting (`[worker.7]`, `[worker.14]`)."""
+        conf = self.app.conf
+        self.loglevel = mlevel(loglevel)
+        self.logfile = logfile
+        self.task_events = conf.worker_send_task_events if task_events is None else task_events
+        self.pool_cls = pool or options.get("pool_cls") or conf.worker_pool
+        self.concurrency = self._concurrency(concurrency or conf.worker_concurrency)
+
+    def _concurrency(self, wanted: Any) -> int:
+        if not wanted:
+            return cpu_count()
+        if wanted == "auto":
+            return usable_cpus() if self.pool_cls in ("prefork", "processes") else cpu_count()
+        try:
+            count = int(wanted)
+        except (TypeError, ValueError):
+            count = 0
+        if count < 1:
+            logger.warning("worker_concurrency: expected a positive number or 'auto', got %r; using the CPUs", wanted)
+            return cpu_count()
+        return count
+
+    def setup_instance(
+        self,
+        queues: Any = None,
+        ready_callback: Any = None,
+        pidfile: str | None = None,
+        include: Any = None,
+        use_eventloop: Any = None,
+        exclude_queues: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Choose queues, import the tasks' modules and make the parts. Raises `ImproperlyConfigured`."""
+        self.pidfile = pidfile
+        self.ready_callback = ready_callback or self.on_consumer_ready
+        self.setup_queues(queues, exclude_queues)
+        self.setup_includes(_listed(include))
+        self.app.finalize()
+        signals.worker_init.send(sender=self)
+        self.on_init_blueprint()
+        self._make_parts()
+
+    def setup_queues(self, include: Any, exclude: Any = None) -> None:
+        """Choose the queues to take from (`[worker.12]`). Raises `ImproperlyConfigured` for unknown ones."""
+        queues = self.app.amqp.queues
+        for names, choose, word in ((include, queues.select, "select"), (exclude, queues.deselect, "deselect")):
+            try:
+                choose(_listed(names))
+            except KeyError as exc:
+                raise ImproperlyConfigured(
+                    f"Trying to {word} queue subset of {_listed(names)!r}, but queue {exc} isn't defined in the "
+                    f"`task_queues` setting. Define it there, or let queues be made as they are named: "
+                    f"task_create_missing_queues = True."
+                ) from exc
+
+    def setup_includes(self, includes: Any) -> None:
+        """Import these modules and those of the settings (`[worker.11]`)."""
+        if includes:
+            self.app.conf.include = [*(self.app.conf.include or ()), *includes]
+        self.app.loader.import_default_modules()
+
+    def _make_parts(self) -> None:
+        assembly = self.app.assembly
+        self.pool = pool = assembly.pool(self.pool_cls, assembly.runner(self.hostname), self.concurrency)
+        conf = self.app.conf
+        self._documents = Documents(conf.result_serializer, extended=bool(conf.result_extended))
+        self._telling = Telling(self.app, self.broker_url, self._ready)
+        self.consumer = engine = Engine(self._engine_parts(pool))
+        self._telling.consumer = engine
+        self.engine_has_thread = self.wants_engine_thread()
+        self._engine = EnginePart(engine, threaded=self.engine_has_thread)
+        self.parts = Parts(PoolPart(pool), self._engine)
+
+    def _engine_parts(self, pool: Pool) -> EngineParts:
+        app, conf = self.app, self.app.conf
+        accept = codecs.accept_types(conf.accept_content)
+        again = conf.broker_connection_retry_on_startup
+        again = conf.broker_connection_retry if again is None else again
+        return EngineParts(
+            broker=app.assembly.broker_for_read,
+            publisher=app.assembly.broker,
+            store=app.assembly.store,
+            pool=pool,
+            queues=app.amqp.queues.consume_specs(),
+            policies=self._policy,
+            accept=accept,
+            read_other=lambda raw: wire.from_protocol_1(
+                raw, lambda body, kind, encoding: codecs.decode(body, kind, encoding, accept)
+            ),
+            verdict=self._verdict,
+            observer=self._telling,
+            check=state.maybe_shutdown,
+            totals=state.total_count,
+            connect_retries=(conf.broker_connection_max_retries or None) if again else 0,
+        )
+
+    @property
+    def broker_url(self) -> str:
+        """Where messages are taken from, without its password."""
+        broker = self.app.assembly.broker_for_read
+        return str(getattr(broker, "url_text", None) or maybe_sanitize_url(self.app.conf.broker_read_url))
+
+    # -- what the engine asks ----------------------------------------------------------------------------------------
+
+    def _policy(self, name: str) -> TaskPolicy | None:
+        task = self.app.tasks.get(name)
+        if task is None:
+            return None
+        return TaskPolicy(name, acks_late=bool(task.acks_late), reject_on_worker_lost=bool(task.reject_on_worker_lost))
+
+    def _verdict(self, message: Message, how: str, exc: BaseException) -> Record | None:
+        if self.app.assembly.store is None:
+            return None
+        request = self.app.Context(message.headers)
+        task = self.app.tasks.get(message.task)
+        if request.ignore_result and not (task and task.store_errors_even_if_ignored):
+            return None
+        document = self._documents.failure(exc, request, None, how)
+        return Record(message.id, how, document, message.properties.get("reply_to") or "")
+
+    def _ready(self) -> None:
+        signals.worker_ready.send(sender=self.consumer)
+        self.ready_callback(self.consumer)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run until stopped. What ended it is told by `exitcode`; nothing is raised."""
+        self._thread = threading.get_ident()
+        try:
+            self.on_start()
+            self.parts.start()
+            self._engine.wait()
+        except SystemExit as exc:
+            self._ends_with(exc.code)
+        except KeyboardInterrupt:
+            self._ends_with(EX_FAILURE)
+        except Exception as exc:
+            logger.critical("Unrecoverable error: %r", exc, exc_info=True)
+            self._ends_with(EX_FAILURE)
+        finally:
+            self._finish()
+
+    def _ends_with(self, code: Any) -> None:
+        """The first reason counts."""
+        if self.exitcode is None:
+            self.exitcode = code if isinstance(code, int) else EX_FAILURE if code else EX_OK
+
+    def _finish(self) -> None:
+        try:
+            self.on_close()
+            self.parts.stop()
+            signals.worker_shutdown.send(sender=self)
+            self.app.loader.shutdown_worker()
+            self.on_stopped()
+        finally:
+            self._ends_with(EX_OK)
+            self._done.set()
+
+    def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
+        """Take nothing more, let running tasks finish, and end `start` (`[shutdown.1]`).
+
+        Waits for that, except in a signal handler and in the worker's own thread.
+        """
+        if exitcode is not None:
+            self._ends_with(exitcode)
+        self.consumer.stop()
+        self._wait(in_sighandler)
+
+    def terminate(self, in_sighandler: bool = False) -> None:
+        """Stop running tasks too; what was not acknowledged goes back to its queue (`[shutdown.2]`)."""
+        self.consumer.terminate()
+        self._wait(in_sighandler)
+
+    def _wait(self, in_sighandler: bool) -> None:
+        if not in_sighandler and self._thread not in (None, threading.get_ident()):
+            self._done.wait()
+
+    @property
+    def state(self) -> Any:
+        """The module `celery.worker.state`."""
+        return state
+
+    def info(self) -> dict[str, Any]:
+        """What the worker says of itself (`[worker.32]`)."""
+        uptime = (dt.datetime.now(dt.UTC) - self.startup_time).total_seconds()
+        return {"total": dict(state.total_count), "pid": self.pid, "uptime": round(uptime)}
+
+    def stats(self) -> dict[str, Any]:
+        """`info`, with the pool and the process."""
+        return {**self.info(), "pool": {"implementation": self.pool_cls, "max-concurrency": self.concurrency}}
+
+    def __repr__(self) -> str:
+        return f"<Worker: {self.hostname} ({self.parts})>"
+
+    def __str__(self) -> str:
+        return str(self.hostname)
+
+
+def _listed(names: Any) -> list[str] | None:
+    """Names given as a list or as text with commas."""
+    if isinstance(names, str):
+        names = names.split(",")
+    return [name.strip() for name in names if name.strip()] if names else None

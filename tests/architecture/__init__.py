@@ -1,0 +1,1 @@
+"""Tests of the house itself: floors, sizes, hops, no machine's paths."""
