@@ -103,7 +103,7 @@ def detach(
 
 
 def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> int:
-    argv = ["-m", "celery", *(argument for argument in sys.argv[1:] if argument not in ("-D", "--detach"))]
+    argv = [argument for argument in sys.orig_argv[1:] if argument not in ("-D", "--detach")]
     wanted = ("logfile", "pidfile", "uid", "gid", "umask", "executable")
     return detach(
         sys.executable, argv, app=app, hostname=hostname, fake=bool(C_FAKEFORK), **{n: options.get(n) for n in wanted}
@@ -223,7 +223,7 @@ def worker(
     )
     worker.start()
     if worker.restart:
-        os.execv(sys.executable, [sys.executable, "-m", "celery", *sys.argv[1:]])  # noqa: S606 - HUP asks for it
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - HUP asks for it
     ctx.exit(worker.exitcode)
 
 
