@@ -73,9 +73,8 @@ class Project:
         url = f"sqlite:///{self.folder}/celery.sqlite3"
         return Celery("proj", broker=url, backend=url, set_as_current=False)
 
-    def worker(self, options: str = "-c 1", before: str = "") -> Background:
-        worker = Background(f"celery -A proj {before} worker {options}", self.folder, self.variables)
-        return worker
+    def worker(self, options: str = "-c 1") -> Background:
+        return Background(f"celery -A proj worker {options}", self.folder, self.variables)
 
     def ready(self, options: str = "-l INFO -c 1") -> Background:
         worker = self.worker(options)

@@ -44,6 +44,7 @@ R = TypeVar("R")
 #: Fixups that every app tries ([app.43]).
 BUILTIN_FIXUPS: frozenset[str] = frozenset()
 
+
 class Celery:
     """An application: its configuration, its tasks, and the parts that send, run and keep them.
 
