@@ -461,7 +461,7 @@ def _look_at(settings: Settings, layer: Mapping[str, Any], key: Any) -> None:
     meant = nearest(key.removeprefix(prefix).lower() if prefix else key)
     if meant:
         meant = prefix + meant.upper() if prefix else meant
-        logger.warning("Unknown setting %r is ignored: did you mean %r?", key, meant)
+        logger.warning("Unknown setting %r: did you mean %r?", key, meant)
 
 
 def _mixed(new: set[str], old: set[str]) -> str:
