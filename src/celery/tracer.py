@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from celery import wire
 from celery.exceptions import Ignore, NotRegistered, Reject, Retry
 from celery.lifecycle import Ended, Run
+from celery.message import read_body
 from celery.outcome import Failure, Ignored, Outcome, Record, Rejected, Retrying, Success
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, STARTED, SUCCESS
 
@@ -130,7 +130,7 @@ class Tracer:
         if compression:
             body = self._parts.decompress(body, compression)
         payload = self._parts.decode(body, message.content_type, message.content_encoding)
-        args, kwargs, embed = wire.read_body(payload)
+        args, kwargs, embed = read_body(payload)
         fields = dict(headers)
         fields.update(
             args=args,
