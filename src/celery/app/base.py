@@ -44,6 +44,7 @@ R = TypeVar("R")
 #: Fixups that every app tries ([app.43]).
 BUILTIN_FIXUPS: frozenset[str] = frozenset()
 
+
 class Celery:
     """An application: its configuration, its tasks, and the parts that send, run and keep them.
 
@@ -456,7 +457,7 @@ class Celery:
     @property
     def backend(self) -> Any:
         """Where results are kept."""
-        return configuring.backend(self)
+        return configuring.backend(self) if self._backend is None else self._backend
 
     @backend.setter
     def backend(self, value: Any) -> None:
