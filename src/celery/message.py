@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["MalformedMessage", "Message", "headers_v2", "read_body", "mark_redelivered"]
+__all__ = ["MalformedMessage", "Message", "headers_v2", "mark_redelivered", "read_body"]
 
 
 class MalformedMessage(ValueError):

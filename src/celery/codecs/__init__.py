@@ -1,7 +1,7 @@
 """Adapter. Arguments and results to bytes and back: kombu's serializer registry, with a fast path for JSON.
 
-Specified by `[wire.15]`, `[wire.16]`, `[call.13]`, `[call.14]`. JSON has the values of kombu's, several times faster for
-ordinary data. Writing: what is made of exact str, int, bool, None, finite float, list, tuple and str-keyed dict goes
+Specified by `[wire.15]`, `[wire.16]`, `[call.13]`, `[call.14]`. JSON has the values of kombu's, several times faster
+for ordinary data. Writing: what is made of exact str, int, bool, None, finite float, list, tuple and str-keyed dict goes
 through msgspec; everything else (tagged types, subclasses, `__json__`, NaN, other keys) through kombu itself. Reading:
 msgspec, and kombu for documents that hold a type tag or that msgspec refuses (NaN, lone surrogates, broken input). A
 property test holds that both ways give the same values as kombu's. kombu is imported only when something other than
@@ -15,7 +15,6 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -47,9 +46,9 @@ def encode(data: Any, serializer: str | None) -> tuple[str, str, bytes]:
             from kombu.exceptions import EncodeError
 
             raise EncodeError(exc) from exc
-    from kombu.serialization import dumps
+    from kombu.serialization import dumps as registered
 
-    content_type, content_encoding, payload = dumps(data, serializer=serializer)
+    content_type, content_encoding, payload = registered(data, serializer=serializer)
     return content_type, content_encoding, payload.encode() if isinstance(payload, str) else payload
 
 
@@ -65,9 +64,9 @@ def decode(body: bytes, content_type: str, content_encoding: str, accept: Collec
             from kombu.exceptions import DecodeError
 
             raise DecodeError(f"expected JSON, got {len(body)} bytes beginning {body[:40]!r}: {exc}") from exc
-    from kombu.serialization import loads
+    from kombu.serialization import loads as registered
 
-    return loads(body, content_type, content_encoding, accept=accept)
+    return registered(body, content_type, content_encoding, accept=accept)
 
 
 def accept_types(names: Iterable[str]) -> frozenset[str]:
