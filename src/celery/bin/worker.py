@@ -97,7 +97,7 @@ def detach(
             os.execv(program, [program, *argv])  # noqa: S606 - ourselves, as the user called us
         except OSError as exc:
             _log_to(
-                files[0], f"{program} cannot be run in the background: {exc}. Expected the path of a Python program."
+                logfile, f"{program} cannot be run in the background: {exc}. Expected the path of a Python program."
             )
             return EX_FAILURE
     return EX_OK
