@@ -86,11 +86,16 @@ class Subject:
     driver: str
     worker: Callable[[int, str, str], list[str]]
 
+    def environment(self, env: dict[str, str]) -> dict[str, str]:
+        """Of its processes: what this process was told of paths is for ours alone."""
+        path = os.environ.get("PYTHONPATH", "") if self.name == "ours" else ""
+        return {**os.environ, "C_FORCE_ROOT": "1", **env, "PYTHONPATH": f"{SUBJECTS}{os.pathsep}{path}"}
+
     def drive(self, env: dict[str, str], *args: Any, timeout: float = 300) -> dict[str, Any]:
         """Run the driver; its JSON answer."""
         done = subprocess.run(
             [self.python, str(SUBJECTS / self.driver), *map(str, args)],
-            env={**os.environ, **env},
+            env=self.environment(env),
             cwd=SUBJECTS,
             capture_output=True,
             text=True,
@@ -147,7 +152,7 @@ class Worker:
         command = self.subject.worker(self.concurrency, self.level, str(self.log))
         self.process = subprocess.Popen(
             command,
-            env={**os.environ, "C_FORCE_ROOT": "1", "PYTHONPATH": str(SUBJECTS), **self.env},
+            env=self.subject.environment(self.env),
             cwd=SUBJECTS,
             stdout=subprocess.DEVNULL,
             stderr=(Path(self.folder) / "stderr").open("wb"),
@@ -157,10 +162,8 @@ class Worker:
     def stop(self) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM if self.subject.name != "huey" else signal.SIGINT)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            pass
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

@@ -47,7 +47,7 @@ def table(rows: Sequence[Row]) -> str:
         met = "" if row.met is None else "yes" if row.met else "**no**"
         lines.append("| " + " | ".join([*cells, other, row.ratio, row.goal, met]) + " |")
     notes = [f"- {row.what}: {note}" for row in rows for note in row.notes]
-    return "\n".join(lines + ([""] + notes if notes else []))
+    return "\n".join([*lines, "", *notes] if notes else lines)
 
 
 def write(rows: Sequence[Row], path: Path, rounds: int) -> None:

@@ -36,15 +36,21 @@ CALLS: list[tuple[str, object]] = [
 ]
 
 
+def show(line: str) -> None:
+    print(line, flush=True)
+
+
 class Worker:
     """`celery -A proj worker …` in a process of its own; what it prints is shown, each line behind its name."""
 
     def __init__(self, name: str, *options: str) -> None:
         self.name = name
         self.command = ["celery", "-A", "proj", "worker", "-l", "INFO", *options]
-        self._ready = threading.Event()
+        self._ready = False
+        self._settled = threading.Event()  # it is ready, or it ended
 
     def start(self) -> None:
+        show(f"$ {' '.join(self.command)}")
         start_it = [sys.executable, "-m", *self.command]
         self._process = subprocess.Popen(
             start_it, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -52,14 +58,16 @@ class Worker:
         assert self._process.stdout is not None
         self._reader = threading.Thread(target=self._show, args=[self._process.stdout], daemon=True)
         self._reader.start()
-        if not self._ready.wait(READY_WITHIN) or self._process.poll() is not None:
-            raise SystemExit(f"the worker was not ready within {READY_WITHIN:.0f} s")
+        if not self._settled.wait(READY_WITHIN) or not self._ready:
+            raise SystemExit(f"the worker ended, or was not ready within {READY_WITHIN:.0f} s")
 
     def _show(self, output: IO[str]) -> None:
         for line in output:
+            show(f"  {self.name} | {line.rstrip()}")
             if line.rstrip().endswith("ready."):
-                self._ready.set()
-        self._ready.set()  # it ended
+                self._ready = True
+                self._settled.set()
+        self._settled.set()
 
     def stop(self) -> int:
         """Ask it to finish (SIGTERM); returns its exit code."""
@@ -69,7 +77,9 @@ class Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
         self._reader.join(STOPPED_WITHIN)
-        return self._process.wait()
+        code = self._process.wait()
+        show(f"$ kill {self._process.pid}  # the worker {self.name!r}: exit code {code}")
+        return code
 
 
 def call_tasks() -> bool:
@@ -78,17 +88,20 @@ def call_tasks() -> bool:
     names: dict[str, object] = {}
     right = True
     for source, expected in CALLS:
+        show(f">>> {source}")
         if expected is None:
             exec(source, names)
             continue
         answer = eval(source, names)
+        show(answer if isinstance(answer, str) else repr(answer))
         if answer != expected:
+            show(f"!!! expected {expected!r}")
             right = False
     return right
 
 
 def main() -> int:
-    time.monotonic()
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="celery-demo-") as folder, contextlib.ExitStack() as cleanup:
         url = f"sqlite:///{folder}/demo.sqlite3"
         os.environ.update(CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url, PYTHONUNBUFFERED="1")
@@ -99,7 +112,9 @@ def main() -> int:
             worker.start()
         right = call_tasks()
         cleanup.close()
-    return 0 if right and not any(codes) else 1
+    well = right and not any(codes)
+    show(f"{'everything as expected' if well else 'NOT as expected'}, {time.monotonic() - began:.1f} s")
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

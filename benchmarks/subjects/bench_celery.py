@@ -56,7 +56,8 @@ def stamp(path):
 
 def call(name, argument):
     task = app.tasks[f"bench_celery.{name}"]
-    args = {"noop": (), "add": (2, 3), "body": ("x" * 8192,)}.get(argument) or (float(argument),)
+    known = {"noop": (), "add": (2, 3), "body": ("x" * 8192,)}
+    args = known[argument] if argument in known else (float(argument),)
     return task, args
 
 

@@ -44,7 +44,8 @@ def wait(seconds):
 
 def enqueue(name, argument, count):
     task = globals()[name]
-    args = {"noop": (), "add": (2, 3), "body": ("x" * 8192,)}.get(argument) or (float(argument),)
+    known = {"noop": (), "add": (2, 3), "body": ("x" * 8192,)}
+    args = known[argument] if argument in known else (float(argument),)
     task(*args)
     begin = time.perf_counter()
     for _ in range(int(count)):
@@ -53,4 +54,6 @@ def enqueue(name, argument, count):
 
 
 if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
+    import bench_huey  # Huey names a task by its module: the consumer imports this one under its own name
+
+    print(json.dumps(getattr(bench_huey, sys.argv[1])(*sys.argv[2:])))

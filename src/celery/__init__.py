@@ -1,11 +1,14 @@
-"""Entrance. The front door: names of the package, each loaded when it is first used, so that `import celery` is cheap."""
+"""Domain. The front door: each name is loaded when it is first used, so that `import celery` is cheap."""
 
 from __future__ import annotations
 
+from collections import namedtuple
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
 
+TYPE_CHECKING = False  # type checkers know what is meant; importing `typing` would take longer than all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from celery import local
     from celery._state import current_app, current_task
     from celery.app import bugreport, shared_task
@@ -21,15 +24,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-class version_info_t(NamedTuple):  # noqa: N801 - its public name
-    """A version in its parts, comparable with tuples."""
-
-    major: int
-    minor: int
-    micro: int
-    releaselevel: str
-    serial: str
-
+#: A version in its parts, comparable with tuples.
+version_info_t = namedtuple("version_info_t", ("major", "minor", "micro", "releaselevel", "serial"))
 
 #: Code name of this series.
 SERIES = "next"

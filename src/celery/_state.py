@@ -32,7 +32,7 @@ __all__ = [
 default_app: Celery | None = None
 
 _apps: weakref.WeakSet[Celery] = weakref.WeakSet()
-_on_app_finalizers: set[Callable[[Celery], Any]] = set()
+_on_app_finalizers: dict[Callable[[Celery], Any], None] = {}  # in the order in which they were connected
 _task_stack = task_stack
 _task_join_will_block = False
 
@@ -57,12 +57,12 @@ def task_join_will_block() -> bool:
 
 def connect_on_app_finalize(callback: Callable[[Celery], Any]) -> Callable[[Celery], Any]:
     """Have `callback(app)` called when any app is finalized."""
-    _on_app_finalizers.add(callback)
+    _on_app_finalizers[callback] = None
     return callback
 
 
 def _announce_app_finalized(app: Celery) -> None:
-    for callback in set(_on_app_finalizers):
+    for callback in list(_on_app_finalizers):
         callback(app)
 
 
@@ -92,7 +92,9 @@ def _get_current_app() -> Celery:
 
 
 def _get_current_app_or_raise() -> Celery:
-    raise RuntimeError("expected an app to be passed explicitly, but the current app was asked for (C_STRICT_APP is set)")
+    raise RuntimeError(
+        "expected an app to be passed explicitly, but the current app was asked for (C_STRICT_APP is set)"
+    )
 
 
 def _get_current_app_and_tell() -> Celery:
@@ -146,7 +148,9 @@ def _app_or_default_trace(app: Celery | None = None) -> Celery:
         print("-- returning the current app to:", file=sys.stderr)  # noqa: T201
         traceback.print_stack(file=sys.stderr)
         return cast("Celery", _tls.current_app)
-    raise RuntimeError("expected an app to be passed explicitly: CELERY_TRACE_APP is set, so the default app is refused")
+    raise RuntimeError(
+        "expected an app to be passed explicitly: CELERY_TRACE_APP is set, so the default app is refused"
+    )
 
 
 app_or_default = _app_or_default

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Documents", "decode", "encode", "exception_from_data", "exception_to_data"]
 
-_PICKLES = frozenset({"pickle", "yaml"})
+#: Not yaml: kombu writes it with PyYAML's safe dumper, which refuses exceptions.
+_PICKLES = frozenset({"pickle"})
 _DEFAULT_FIELDS = ("SUCCESS", "FAILURE", "REVOKED")
 
 
@@ -30,6 +32,8 @@ class Documents:
         self._serializer = serializer
         self._extended = extended
         self._splice = serializer == "json" and not extended
+        #: The second that was written last, and its text: most records share it.
+        self._second: tuple[int, str] = (0, "")
 
     def success(self, value: Any, request: Any) -> bytes:
         """A return value. Raises kombu's `EncodeError` if the serializer refuses it (`[task.54]`)."""
@@ -51,7 +55,7 @@ class Documents:
             "result": result,
             "traceback": traceback,
             "children": _children(request),
-            "date_done": _now() if state in _DEFAULT_FIELDS else None,
+            "date_done": self._now() if state in _DEFAULT_FIELDS else None,
         }
         if request is not None:
             if request.group is not None:
@@ -63,12 +67,21 @@ class Documents:
         document["task_id"] = task_id or (None if request is None else request.id)
         return encode(document, self._serializer)
 
+    def _now(self) -> str:
+        """`datetime.now(UTC).isoformat()`, at a third of the cost."""
+        second, rest = divmod(time.time_ns(), 1_000_000_000)
+        known, text = self._second
+        if known != second:
+            text = dt.datetime.fromtimestamp(second, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            self._second = (second, text)
+        return f"{text}.{rest // 1000:06d}+00:00"
+
     def _spliced(self, value: Any, request: Any) -> bytes:
         """The usual case at a tenth of the cost: only the value is encoded, the rest of the text is known."""
         parent = b"" if request.parent_id is None else b'"parent_id": %b, ' % json.dumps(request.parent_id)
         return (
             b'{"status": "SUCCESS", "result": %b, "traceback": null, "children": [], "date_done": "%b", %b'
-            b'"task_id": %b}' % (json.dumps(value), _now().encode(), parent, json.dumps(request.id))
+            b'"task_id": %b}' % (json.dumps(value), self._now().encode(), parent, json.dumps(request.id))
         )
 
 
@@ -94,7 +107,7 @@ def decode(meta: bytes, serializer: str = "json", accept: Collection[str] | None
 
 
 def exception_to_data(exc: BaseException, serializer: str = "json") -> Any:
-    """An exception as the serializer can hold it: data, or a picklable exception for pickle and yaml."""
+    """An exception as the serializer can hold it: data, or a picklable exception for pickle."""
     if serializer in _PICKLES:
         from celery.utils.serialization import get_pickleable_exception
 
@@ -185,7 +198,3 @@ def _extended(request: Any) -> dict[str, Any]:
         fields["stamped_headers"] = request.stamped_headers
         fields.update(request.stamps or {})
     return fields
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat()

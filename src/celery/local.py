@@ -11,14 +11,20 @@ if TYPE_CHECKING:
 
 __all__ = ["PromiseProxy", "Proxy", "class_property", "maybe_evaluate", "try_import"]
 
-#: Special methods that Python looks up on the type, so that `__getattr__` never sees them.
+#: Special methods that Python looks up on the type, so that `__getattr__` never sees them. Those of asyncio and of
+#: paths are left out: by their mere presence a proxy would pass for an awaitable or a path.
 _OPERATORS = (
-    "lt le eq ne gt ge hash len getitem setitem delitem iter next reversed contains enter exit "
-    "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or "
-    "radd rsub rmul rmatmul rtruediv rfloordiv rmod rdivmod rpow rlshift rrshift rand rxor ror "
-    "iadd isub imul imatmul itruediv ifloordiv imod ipow ilshift irshift iand ixor ior "
-    "neg pos abs invert int float complex index round trunc floor ceil str bytes format "
-    "await aiter anext aenter aexit fspath copy deepcopy"
+    "lt le eq ne gt ge getitem setitem delitem contains "
+    "add sub mul matmul truediv floordiv mod lshift rshift and xor or "
+    "iadd isub imul imatmul itruediv ifloordiv imod ipow ilshift irshift iand ixor ior neg pos abs invert index"
+).split()
+_BUILTINS: dict[str, Callable[..., Any]] = {
+    "bytes": bytes, "complex": complex, "divmod": divmod, "float": float, "format": format, "hash": hash, "int": int,
+    "iter": iter, "len": len, "pow": pow, "round": round, "str": str,
+}  # fmt: skip
+#: Those for which there is neither an operator nor a built-in function.
+_METHODS = (
+    "enter exit radd rsub rmul rmatmul rtruediv rfloordiv rmod rdivmod rpow rlshift rrshift rand rxor ror"
 ).split()
 
 
@@ -71,12 +77,12 @@ class Proxy:
     def __name__(self) -> str:
         return cast("str", self._name or self._get_current_object().__name__)
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         return self._get_current_object().__class__
 
     @property
-    def __dict__(self) -> Any:
+    def __dict__(self) -> Any:  # type: ignore[override]
         return self._get_current_object().__dict__
 
     def __getattr__(self, name: str) -> Any:
@@ -117,26 +123,24 @@ class Proxy:
         return self._get_current_object().__reduce_ex__(protocol)
 
 
-def _forward(name: str) -> Callable[..., Any]:
-    special = f"__{name}__"
-    plain: Callable[..., Any] | None = getattr(operator, special, None)
-    if plain is None:
-        # Not an operator of the `operator` module: the method of the object's type, as Python itself looks it up.
-        def method(self: Proxy, *args: Any) -> Any:
-            found = self._get_current_object()
-            return getattr(type(found), special)(found, *args)
-    else:
+def _forward(name: str, function: Callable[..., Any]) -> None:
+    def method(self: Proxy, *args: Any) -> Any:
+        return function(self._get_current_object(), *args)
 
-        def method(self: Proxy, *args: Any) -> Any:
-            assert plain is not None
-            return plain(self._get_current_object(), *args)
+    method.__name__ = method.__qualname__ = f"__{name}__"
+    setattr(Proxy, method.__name__, method)
 
-    method.__name__ = method.__qualname__ = special
-    return method
+
+def _call_special(name: str) -> Callable[..., Any]:
+    return lambda found, *args: getattr(type(found), f"__{name}__")(found, *args)
 
 
 for _name in _OPERATORS:
-    setattr(Proxy, f"__{_name}__", _forward(_name))
+    _forward(_name, vars(operator)[f"__{_name}__"])
+for _name, _function in _BUILTINS.items():
+    _forward(_name, _function)
+for _name in _METHODS:
+    _forward(_name, _call_special(_name))
 
 
 _UNKNOWN = object()
@@ -158,6 +162,10 @@ class PromiseProxy(Proxy):
     def _get_current_object(self) -> Any:
         found = self._object
         return self.__evaluate__() if found is _UNKNOWN else found
+
+    def __getattr__(self, name: str) -> Any:
+        found = self._object
+        return getattr(self.__evaluate__() if found is _UNKNOWN else found, name)
 
     def __then__(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         if self.__evaluated__():
@@ -215,4 +223,3 @@ def try_import(module: str, default: Any = None) -> Any:
         return import_module(module)
     except ImportError:
         return default
-

@@ -157,9 +157,10 @@ class MapRoute:
         self.patterns: dict[re.Pattern[str], Any] = {}
         for pattern, route in map.items() if isinstance(map, Mapping) else map:
             if isinstance(pattern, re.Pattern):
-                self.patterns[pattern] = route
+                self.patterns.setdefault(pattern, route)
             elif "*" in pattern:
-                self.patterns[re.compile(fnmatch.translate(pattern))] = route
+                # Two globs may be one expression ("*" and "**"): the first one written wins here too.
+                self.patterns.setdefault(re.compile(fnmatch.translate(pattern)), route)
             else:
                 self.map[pattern] = route
 

@@ -9,10 +9,18 @@ LATE_PACKAGES: dict[str, str] = {
     "kombu": "0.1 s to import; a program that only sends and waits needs none of it",
     "billiard": "its exceptions are made when one is raised or asked for",
     "click": "its exceptions are made when one is asked for",
+    "eventlet": "optional driver",
+    "gevent": "optional driver",
+    "tblib": "optional driver",
 }
 
 #: Other imports inside functions: (module, imported) → reason.
 LATE_IMPORTS: dict[tuple[str, str], str] = {
+    ("celery.app.search", "celery.app.base"): "most apps are called `app`, and found without it",
+    ("celery.utils.imports", "importlib.metadata"): "20 ms to import, and no program that only sends needs it",
+    ("celery.patching", "eventlet"): "optional driver",
+    ("celery.patching", "eventlet.debug"): "optional driver",
+    ("celery.patching", "gevent"): "optional driver",
     ("celery._state", "celery.app.base"): "the default app is made only where nobody has made one",
     ("celery.app.checking", "inspect"): "slow to import, and counting the arguments mostly suffices",
 }
@@ -34,6 +42,14 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.app.base:Celery.__init__": PUBLIC,
     "celery.app.base:Celery.connection": PUBLIC,
     "celery.app.base:Celery.send_task": PUBLIC,
+    "celery.bin.celery:celery": "click hands each option over by its name",
+    "celery.bin.worker:detach": PUBLIC,
+    "celery.bin.worker:worker": "click hands each option over by its name",
+    "celery.app.pickling:AppPickler.build_standard_kwargs": PUBLIC,
+    "celery.message:Message.__init__": "keyword-only: the fields of a message",
+    "celery.producer:Producer.__init__": "keyword-only: what the assembly hands over, once",
+    "celery.result:AsyncResult.get": PUBLIC,
+    "celery.wire:headers_v2": "keyword-only: the headers of protocol 2",
 }
 
 #: What only some rooms may import: the third-party package → the modules (prefixes) that may.

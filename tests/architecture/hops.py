@@ -1,5 +1,7 @@
 """What one job passes on its way: modules and calls from `delay()` to `get()`, counted in every thread.
 
+Comprehensions and generator expressions are no calls (each step of one would count, and not in every Python).
+
 `python -m tests.architecture.hops` prints them.
 """
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+LOOPS = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
+
+
 class Counting:
     """Counts calls of Python functions whose module is ours, while it is switched on."""
 
@@ -31,7 +36,8 @@ class Counting:
     def __call__(self, frame: FrameType, event: str, _: Any) -> None:
         if self.on and event == "call":
             module = frame.f_globals.get("__name__", "")
-            if module == "celery" or module.startswith("celery."):
+            name = frame.f_code.co_name
+            if (module == "celery" or module.startswith("celery.")) and name not in LOOPS:
                 self.calls[module, frame.f_code.co_qualname] += 1
 
 

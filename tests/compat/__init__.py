@@ -1,0 +1,1 @@
+"""Public names and behaviours of Celery, as its users meet them."""

@@ -145,7 +145,8 @@ class BackendContract:
     def test_wait_for_what_is_there(self, backend: ResultBackend) -> None:
         backend.save([record("a", meta=b"1"), record("b", "FAILURE", b"2"), record("c", "REVOKED", b"3")])
         backend.save([record("d", "STARTED"), record("e", "RETRY"), record("f", "OWN")])
-        assert results_by_id(backend.wait(["a", "b", "c", "d", "e", "f", "g"], None)) == {"a": b"1", "b": b"2", "c": b"3"}
+        ready = backend.wait(["a", "b", "c", "d", "e", "f", "g"], None)
+        assert results_by_id(ready) == {"a": b"1", "b": b"2", "c": b"3"}
 
     def test_wait_times_out(self, backend: ResultBackend) -> None:
         backend.save([record("a", "STARTED")])

@@ -61,7 +61,7 @@ class Scripted:
 
     def do_noop(self, message: Message) -> None: ...
 
-    def do_note(self, message: Message, text: str) -> None:
+    def do_note(self, message: Message, text: str, padding: str = "") -> None:
         self._note(f"run {text}")
 
     def do_give(self, message: Message, name: str) -> Outcome:

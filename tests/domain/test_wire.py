@@ -118,6 +118,5 @@ def test_noise_is_named(noise: bytes) -> None:
 
 def test_protocol_1_is_written_with_celerys_keys() -> None:
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-    assert list(wire.body_v1(headers(), [1], {}, embed, True)) == (
-        "task id args kwargs group group_index retries eta expires utc callbacks errbacks timelimit taskset chord".split()
-    )
+    keys = "task id args kwargs group group_index retries eta expires utc callbacks errbacks timelimit taskset chord"
+    assert list(wire.body_v1(headers(), [1], {}, embed, True)) == keys.split()

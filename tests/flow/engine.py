@@ -180,7 +180,7 @@ class House:
             try:
                 engine._parts.pool.start()
                 engine.run()
-            except BaseException as exc:
+            except BaseException as exc:  # noqa: BLE001 - shown by the test
                 self.error = exc
 
         thread = threading.Thread(target=run)

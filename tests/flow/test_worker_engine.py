@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import threading
 import time
+from itertools import islice
 
 import pytest
 from kombu.exceptions import OperationalError
 
+from celery.brokers.memory import MemoryBroker
 from celery.exceptions import WorkerShutdown
 from celery.outcome import Ignored, Rejected, Success
-from celery.ports import BrokerConfig, Publication
-from celery.brokers.memory import MemoryBroker
+from celery.ports import BrokerConfig
+from celery.worker.consumer.engine import trouble_delays
 from tests.flow.engine import DEADLINE, House, spec, until
 
 
@@ -203,14 +205,19 @@ class Moody:
 
 
 def test_outcomes_wait_while_the_store_is_away(house: House) -> None:
-    house.store = Moody(house.store, 1)
+    house.store = Moody(house.store, 2)
+    house.parts["delays"] = lambda: iter([0.05, 0.1])
     task_id = house.send("late", 3)
     house.runner.by_name["late"] = house.runner.add
     with house.running():
         assert house.result(task_id)["result"] == 3
         until(lambda: "recovered" in house.notes.told, "it is told that all is well")
-    assert [seconds for _, seconds in house.notes.troubles] == [1.0]
-    assert (house.runner.ran, house.depth(), house.store.saves) == ([task_id], 0, 2)
+    assert [seconds for _, seconds in house.notes.troubles] == [0.05, 0.1]
+    assert (house.runner.ran, house.depth(), house.store.saves) == ([task_id], 0, 3)
+
+
+def test_delays_grow_to_half_a_minute() -> None:
+    assert list(islice(trouble_delays(), 8)) == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
 
 
 class Away:

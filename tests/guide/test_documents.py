@@ -7,6 +7,7 @@ until the page ends, and there is one Python prompt. A block that is not run has
 from __future__ import annotations
 
 import re
+import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -87,9 +88,9 @@ class Session:
             answer.check()
 
     def stop_workers(self) -> None:
-        """Ctrl-C for each, as the page says; all end well."""
+        """SIGTERM for each; all end well."""
         for worker in self._workers:
-            assert worker.stop() == 0, worker.output
+            assert worker.stop(signal.SIGTERM) == 0, worker.output
 
     def __enter__(self) -> Session:
         return self

@@ -17,6 +17,7 @@ import pytest
 
 from tests.guide.blocks import Block, blocks
 from tests.running import ROOT, Answer, Background, Prompt, environment, shell, wait_until
+from tests.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +88,7 @@ class Project:
     def start(self, command: str) -> Background:
         worker = Background(command, self.folder, self.variables)
         try:
-            worker.wait_for(r"^\[.* celery@\S+ ready\.$" if "INFO" in command else r"celery@")
+            worker.wait_for(r"^\[.* \S+@\S+ ready\.$" if "INFO" in command else r"celery@")
         except BaseException:
             worker.stop()
             raise
@@ -103,10 +104,12 @@ def text(name: str) -> str:
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("redis", marks=pytest.mark.server)])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path_factory.mktemp('guide')}/guide.sqlite3"
-    return str(request.getfixturevalue("redis_server").url)
+        yield f"sqlite:///{tmp_path_factory.mktemp('guide')}/guide.sqlite3"
+        return
+    with RedisServer() as server:
+        yield server.url()
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,7 @@ BANNER = r"""
 """
 
 
+@pytest.mark.process
 def test_starting_the_worker(project: Project, worker: Background) -> None:
     printed = worker.wait_for(r" ready\.$")
     for line in BANNER.strip("\n").splitlines():
@@ -163,12 +167,15 @@ def test_help_without_an_app(project: Project) -> None:
         assert option in printed
 
 
+@pytest.mark.process
 def test_stopping_the_worker(project: Project) -> None:
     [(command, _)] = block("starting-the-worker-1").commands()
     with project.start(f"{command} -n another@%h -Q elsewhere") as worker:
-        assert worker.stop() == 0  # Control-c
+        assert worker.stop() == 1  # Control-c: warm, with the failure code that Celery gives it ([shutdown.1])
+        assert "Warm shutdown (MainProcess)" in worker.output
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("worker")
 def test_calling_tasks(project: Project) -> None:
     prompt = project.prompt
@@ -191,6 +198,7 @@ def test_calling_tasks(project: Project) -> None:
         assert time.monotonic() - sent >= 10, "a countdown of 10 seconds was cut short"
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("worker")
 def test_signatures(project: Project) -> None:
     project.prompt.enter("from proj.tasks import add")
@@ -203,6 +211,7 @@ def test_signatures(project: Project) -> None:
     assert project.prompt.value("_.get(timeout=30)") == "4"
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("worker")
 def test_routing(project: Project) -> None:
     prompt = project.prompt

@@ -317,6 +317,7 @@ def main():
     for bench in benches:
         bench.pool.start()
     for n, bench in enumerate(benches):
+        bench.ready(2)
         gate = folder / f"main{n}"
         os.mkfifo(gate)
         (key,) = bench.submit(bench.job("gate", str(gate)))
@@ -340,10 +341,12 @@ def test_children_die_with_their_parent(tmp_path: Path, thread: str) -> None:
         [sys.executable, "-c", MAIN, str(tmp_path), thread], stdout=subprocess.PIPE, text=True, env=environ
     )
     with process:
-        pids = [int(pid) for pid in process.stdout.readline().split()]
-        assert len(pids) == 6
-        assert all(map(_alive, pids))
-        process.kill()
+        try:
+            pids = [int(pid) for pid in process.stdout.readline().split()]
+            assert len(pids) == 6
+            assert all(map(_alive, pids))
+        finally:
+            process.kill()
     deadline = time.monotonic() + DEADLINE
     while alive := [pid for pid in pids if _alive(pid)]:
         assert time.monotonic() < deadline, f"still alive: {alive}"

@@ -65,8 +65,8 @@ def test_every_job_ends_in_one_way_and_the_pool_tells_which(tmp_path: Path, seed
         while len(names) < JOBS:
             jobs = []
             for _ in range(min(max(bench.pool.free, 0), 200) if random_.random() < 0.9 else 5):
-                job = bench.job("note", text := f"{len(names)}{'x' * random_.choice([0, 0, 0, 3000])}")
-                names[job.key] = f"run {text}"
+                job = bench.job("note", str(len(names)), "x" * random_.choice([0, 0, 0, 3000]))
+                names[job.key] = f"run {len(names)}"
                 jobs.append(job)
             bench.submit(*jobs)
             if random_.random() < 0.01:
@@ -87,8 +87,8 @@ def test_every_job_ends_in_one_way_and_the_pool_tells_which(tmp_path: Path, seed
     assert not {names[key] for key in told.returned} & set(ran)
     # A kill of the zygote takes all three children with it.
     assert len(told.lost) <= killer.kills * (3 if zygote else 1)
-    assert killer.kills > 3
-    assert len(told.finished) > JOBS / 3
+    assert killer.kills > 2
+    assert len(told.finished) > 100
 
 
 def test_nobody_waits_for_a_pipe_that_is_full(tmp_path: Path) -> None:

@@ -131,7 +131,8 @@ class AMQP:
 
     @property
     def router(self) -> routing_table.Router:
-        self._follow_settings()
+        if self.app.conf.version != self._version:  # asked for by each call that is sent
+            self._follow_settings()
         if self._router is None:
             self._router = self.Router()
         return self._router

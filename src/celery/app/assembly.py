@@ -13,25 +13,23 @@ import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from celery.exceptions import ImproperlyConfigured
-from celery.utils.saferepr import saferepr
-
 from celery import codecs, current
 from celery.app.publishing import PublishSignals
 from celery.app.runner import TaskRunner
 from celery.app.trace import LogLines, Signals, task_has_custom
 from celery.documents import Documents
+from celery.exceptions import ImproperlyConfigured
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
 from celery.producer import Call, Producer, PublishDefaults, new_id
 from celery.tracer import Tracer, TracerParts
+from celery.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from celery.app.base import Celery
-    from celery.result import AsyncResult
-
     from celery.ports import Broker, Pool, Publication, ResultBackend, Runner
+    from celery.result import AsyncResult
     from celery.routing import Route
 
 __all__ = ["BACKENDS", "BROKERS", "POOLS", "Assembly"]

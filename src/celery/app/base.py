@@ -5,62 +5,44 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict, deque
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar, cast, overload
 
 from celery import _state
-from celery.app import configuring, connecting, declaring, periodic, pickling
+from celery.app import builtins as _builtins  # noqa: F401 - its tasks are announced to every app
+from celery.app import commanding, configuring, connecting, declaring, periodic, pickling, sending
 from celery.app.annotations import prepare as prepare_annotations
 from celery.app.checking import argument_checker
 from celery.app.identity import Identity
+from celery.app.parts import part
 from celery.app.pickling import AppPickler
 from celery.app.registry import TaskRegistry
 from celery.app.utils import PendingConfiguration
 from celery.current import get_current_task, get_current_worker_task
 from celery.loaders import get_loader_cls
-from celery.utils.dispatch import Signal
+from celery.utils.dispatch.signal import Signal
 from celery.utils.imports import gen_task_name, symbol_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import datetime, tzinfo
+    from datetime import tzinfo
 
     from celery.app.assembly import Assembly
-    from celery.app.task import Context, Task
+    from celery.app.context import Context as ContextType
+    from celery.app.task import Task as TaskType
     from celery.app.utils import Settings
     from celery.canvas import Signature
     from celery.loaders.base import BaseLoader
-    from celery.result import AsyncResult
+    from celery.result import AsyncResult as ResultType
 
 __all__ = ["App", "AppPickler", "Celery", "PendingConfiguration"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: Tells "not given" from None, which clears a default ([app.19]).
-_OMITTED: Any = object()
-
 #: Fixups that every app tries ([app.43]).
 BUILTIN_FIXUPS: frozenset[str] = frozenset()
-
-#: Parts that are found by name when they are first asked for: they are heavy, or import this module.
-_PARTS = {
-    "Assembly": "celery.app.assembly:Assembly",
-    "AsyncResult": "celery.result:AsyncResult",
-    "Context": "celery.app.context:Context",
-    "WorkController": "celery.worker:WorkController",
-    "Worker": "celery.apps.worker:Worker",
-    "by_url": "celery.app.backends:by_url",
-    "bugreport": "celery.app.utils:bugreport",
-    "clock": "kombu.clocks:LamportClock",
-    "command": "celery.bin.celery:main",
-    "signature": "celery.canvas:signature",
-    "timezone": "celery.utils.time:timezone",
-}
-
-
-def _part(name: str) -> Any:
-    return symbol_by_name(_PARTS[name])
 
 
 class Celery:
@@ -93,6 +75,17 @@ class Celery:
     main: str | None = None
     steps: defaultdict[str, set[Any]]
     user_options: defaultdict[str, set[Any]]
+
+    #: Whether the config source has been read.
+    configured: bool
+    _conf: Any  # Settings, or PendingConfiguration until they are read
+    _preconf: dict[str, Any]
+    _preconf_set_by_auto: set[str]
+    _config_source: Any
+    _config_source_silent: bool
+    _pending_defaults: deque[Any]
+    _pending_periodic_tasks: deque[tuple[str, dict[str, Any], bool]]
+    _backend: Any
 
     def __init__(
         self,
@@ -127,8 +120,6 @@ class Celery:
         self.loader_cls = loader or os.environ.get("CELERY_LOADER") or self.loader_cls or "app"
         self.log_cls = log or self.log_cls
         self.control_cls = control or self.control_cls
-        self._using_v1_reduce = type(self).__reduce_args__ is not Celery.__reduce_args__
-        self._custom_task_cls_used = bool(task_cls) or type(self).task_cls != Celery.task_cls
         self.task_cls = task_cls or self.task_cls
         self.registry_cls = symbol_by_name(self.registry_cls)
         self.user_options = defaultdict(set)
@@ -140,16 +131,13 @@ class Celery:
         self._tasks: TaskRegistry = tasks if isinstance(tasks, TaskRegistry) else self.registry_cls(tasks or {})
         self._duplicate_task_names_warned: set[str] = set()
         self._identity = Identity()
-        configuring.prepare(
-            self,
-            {"broker_url": broker, "result_backend": backend, "include": include, **kwargs},
-            changes,
-            config_source,
-            config_source_silent,
-        )
+        given = {"broker_url": broker, "result_backend": backend, "include": include, **kwargs}
+        configuring.prepare(self, given, changes, config_source, config_source_silent)
         self._start_up()
 
     def _start_up(self) -> None:
+        self._using_v1_reduce = type(self).__reduce_args__ is not Celery.__reduce_args__
+        self._custom_task_cls_used = self.task_cls != Celery.task_cls
         self.on_configure = self.on_configure or Signal(name="app.on_configure")
         self.on_after_configure = Signal(name="app.on_after_configure", providing_args={"source"})
         self.on_after_finalize = Signal(name="app.on_after_finalize")
@@ -192,30 +180,25 @@ class Celery:
 
     def start(self, argv: Sequence[str] | None = None) -> Any:
         """Run the `celery` command with this app; `argv` without the program's name, by default that of the process."""
-        return _part("command")(argv, app=self)
+        return commanding.run(self, argv)
 
     def worker_main(self, argv: Sequence[str] | None = None) -> Any:
         """Run `celery worker`. Raises ValueError unless `worker` is among the arguments."""
-        import sys
-
-        arguments = sys.argv[1:] if argv is None else list(argv)
-        if "worker" not in arguments:
-            raise ValueError(f"expected the worker sub-command in argv, got {arguments!r}: use app.start() for others")
-        return self.start(arguments)
+        return commanding.run_worker(self, argv)
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - its public name
         """The worker program with this app."""
-        return self.subclass_with_self(_part("Worker"))
+        return self.subclass_with_self(part("Worker"))
 
     @cached_property
     def WorkController(self) -> Any:  # noqa: N802 - its public name
         """The embeddable worker with this app."""
-        return self.subclass_with_self(_part("WorkController"))
+        return self.subclass_with_self(part("WorkController"))
 
     def bugreport(self) -> str:
         """Versions, platform and settings (secrets masked) as text, for reports ([app.36])."""
-        return cast("str", _part("bugreport")(self))
+        return cast("str", part("bugreport")(self))
 
     # -------------------------------------------------------------------------------------------- configuration
 
@@ -269,13 +252,13 @@ class Celery:
     # ---------------------------------------------------------------------------------------------------- tasks
 
     @overload
-    def task(self, fun: Callable[P, R], /) -> Task[P, R]: ...
+    def task(self, fun: Callable[P, R], /) -> TaskType[P, R]: ...
     @overload
     def task(
         self, *, bind: Literal[True], **opts: Any
-    ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], TaskType[P, R]]: ...
     @overload
-    def task(self, *, bind: Literal[False] = ..., **opts: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(self, *, bind: Literal[False] = ..., **opts: Any) -> Callable[[Callable[P, R]], TaskType[P, R]]: ...
     def task(self, *args: Any, **opts: Any) -> Any:
         """Make a task of a function: `@app.task`, or `@app.task(bind=True, …)` with options ([app.10])."""
         if not args:
@@ -286,10 +269,12 @@ class Celery:
             raise TypeError(f"argument 1 to @task() must be a callable, got {type(args[0]).__name__}: {args[0]!r}")
         return declaring.declare(self, args[0], **opts)
 
-    def _task_from_fun(self, fun: Any, name: str | None = None, base: Any = None, bind: bool = False, **opts: Any) -> Any:
+    def _task_from_fun(
+        self, fun: Any, name: str | None = None, base: Any = None, bind: bool = False, **opts: Any
+    ) -> Any:
         return declaring.make_task(self, fun, name, base, bind, **opts)
 
-    def register_task(self, task: Any, **options: Any) -> Task[..., Any]:
+    def register_task(self, task: Any, **options: Any) -> TaskType[..., Any]:
         """Register a task class or instance ([app.14])."""
         return declaring.register(self, task, **options)
 
@@ -298,7 +283,7 @@ class Celery:
         return gen_task_name(self, name, module)
 
     def type_checker(self, fun: Callable[..., Any], bound: bool = False) -> Callable[..., Any]:
-        """What checks the arguments of calls of `fun`: a callable that raises TypeError if they do not fit ([app.18])."""
+        """What checks arguments for `fun`: a callable that raises TypeError if they do not fit ([app.18])."""
         return argument_checker(fun, bound)
 
     @property
@@ -353,7 +338,7 @@ class Celery:
         connection: Any = None,
         router: Any = None,
         result_cls: Any = None,
-        expires: Any = _OMITTED,
+        expires: Any = sending.OMITTED,
         publisher: Any = None,
         link: Any = None,
         link_error: Any = None,
@@ -363,25 +348,26 @@ class Celery:
         retries: int = 0,
         chord: Any = None,
         reply_to: str | None = None,
-        time_limit: Any = _OMITTED,
-        soft_time_limit: Any = _OMITTED,
+        time_limit: Any = sending.OMITTED,
+        soft_time_limit: Any = sending.OMITTED,
         root_id: str | None = None,
         parent_id: str | None = None,
         route_name: str | None = None,
         shadow: str | None = None,
         chain: Any = None,
-        task_type: Task[..., Any] | None = None,
+        task_type: TaskType[..., Any] | None = None,
         **options: Any,
-    ) -> AsyncResult[Any]:
+    ) -> ResultType[Any]:
         """Send a task by its name, which needs not be known here ([app.19])."""
-        given = dict(locals(), **options)
-        options = {key: given[key] for key in given.keys() - _NO_OPTIONS if given[key] is not _DEFAULTS.get(key)}
+        given = sending.given_options(dict(locals(), **options))
         task = task_type if task_type is not None else self._tasks.get(name)
         if task is not None and task_type is None:
-            options = {**task._get_given_options(), **options}
-        return self.assembly.send(name, args, kwargs, options, task=task)
+            given = {**task._get_given_options(), **given}
+        return self.assembly.send(name, args, kwargs, given, task=task)
 
-    def _dispatch(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Task[..., Any]) -> Any:
+    def _dispatch(
+        self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: TaskType[..., Any]
+    ) -> ResultType[Any]:
         """Where `Task.apply_async` ends. A `send_task` that somebody put in place of ours is called, as ever."""
         if type(self).send_task is not _SEND_TASK or "send_task" in self.__dict__:
             return self.send_task(name, args, kwargs, task_type=task, **options)
@@ -390,7 +376,7 @@ class Celery:
     def signature(self, *args: Any, **kwargs: Any) -> Signature[Any]:
         """A call as a value, belonging to this app ([app.20])."""
         kwargs["app"] = self
-        return cast("Signature[Any]", _part("signature")(*args, **kwargs))
+        return cast("Signature[Any]", part("signature")(*args, **kwargs))
 
     # -------------------------------------------------------------------------------------------- kombu's objects
 
@@ -454,14 +440,14 @@ class Celery:
     # ------------------------------------------------------------------------------------------------------ parts
 
     @cached_property
-    def Context(self) -> type[Context]:  # noqa: N802 - as the other classes here
+    def Context(self) -> type[ContextType]:  # noqa: N802 - as the other classes here
         """The class of requests."""
-        return cast("type[Context]", _part("Context"))
+        return cast("type[ContextType]", part("Context"))
 
     @cached_property
     def assembly(self) -> Assembly:
         """What publishes, runs and keeps: the parts of the flow, put together by the settings."""
-        return cast("Assembly", _part("Assembly")(self))
+        return cast("Assembly", part("Assembly")(self))
 
     @cached_property
     def amqp(self) -> Any:
@@ -490,7 +476,7 @@ class Celery:
     @cached_property
     def clock(self) -> Any:
         """The logical clock that events and remote control share ([app.37])."""
-        return _part("clock")()
+        return part("clock")()
 
     @cached_property
     def annotations(self) -> tuple[Any, ...]:
@@ -498,12 +484,12 @@ class Celery:
         return prepare_annotations(self.conf.task_annotations)
 
     @property
-    def current_task(self) -> Task[..., Any] | None:
+    def current_task(self) -> TaskType[..., Any] | None:
         """The task that is being run here."""
         return get_current_task()
 
     @property
-    def current_worker_task(self) -> Task[..., Any] | None:
+    def current_worker_task(self) -> TaskType[..., Any] | None:
         """The task that is being run here by a worker."""
         return get_current_worker_task()
 
@@ -520,34 +506,32 @@ class Celery:
     @property
     def timezone(self) -> tzinfo:
         """The time zone that naive dates are in ([conf.9])."""
-        return configuring.timezone(self.conf, _part("timezone"))
+        return configuring.timezone(self.conf, part("timezone"))
 
     def uses_utc_timezone(self) -> bool:
         """Whether the app's time zone is UTC."""
-        return bool(self.timezone == _part("timezone").utc)
+        return bool(self.timezone == part("timezone").utc)
 
     def now(self) -> datetime:
         """Now, aware, in the app's time zone."""
-        from datetime import datetime
-
         return datetime.now(self.timezone)
 
     # ---------------------------------------------------------------------------------- classes bound to the app
 
     @cached_property
-    def Task(self) -> type[Task[..., Any]]:  # noqa: N802 - its public name
+    def Task(self) -> type[TaskType[..., Any]]:  # noqa: N802 - its public name
         """The base class of this app's tasks ([app.46])."""
         return self.create_task_cls()
 
-    def create_task_cls(self) -> type[Task[..., Any]]:
+    def create_task_cls(self) -> type[TaskType[..., Any]]:
         """Make the base class of this app's tasks."""
         made = self.subclass_with_self(self.task_cls, name="Task", attribute="_app", keep_reduce=True, abstract=True)
-        return cast("type[Task[..., Any]]", made)
+        return cast("type[TaskType[..., Any]]", made)
 
     @cached_property
-    def AsyncResult(self) -> type[AsyncResult[Any]]:  # noqa: N802 - its public name
+    def AsyncResult(self) -> type[ResultType[Any]]:  # noqa: N802 - its public name
         """The class of results, bound to this app ([app.39])."""
-        return cast("type[AsyncResult[Any]]", self.subclass_with_self(_part("AsyncResult")))
+        return cast("type[ResultType[Any]]", self.subclass_with_self(part("AsyncResult")))
 
     def subclass_with_self(
         self,
@@ -558,7 +542,7 @@ class Celery:
         keep_reduce: bool = False,
         **kw: Any,
     ) -> Any:
-        """A subclass that carries this app as `attribute`; pickled objects find the current app's class by `reverse`."""
+        """A subclass that has this app as `attribute`; pickled objects find the current app's class by `reverse`."""
         return pickling.subclass_with_app(self, Class, name, attribute, reverse, keep_reduce, kw)
 
     # ---------------------------------------------------------------------------------------------------- pickling
@@ -571,14 +555,9 @@ class Celery:
         return pickling.reduce_keys(self)
 
     def __reduce_args__(self) -> tuple[Any, ...]:
-        """Positional form of `__reduce_keys__`, for `Pickler`; a subclass that overrides it gets this older protocol."""
+        """`__reduce_keys__` by position, for `Pickler`; a subclass that overrides it gets this older protocol."""
         return pickling.reduce_args(self)
 
 
 App = Celery
 _SEND_TASK = Celery.send_task
-
-#: What `send_task` takes that is no option of the call.
-_NO_OPTIONS = frozenset({"self", "name", "args", "kwargs", "options", "task_type"})
-#: An argument that is its default was not given; None clears a limit that the task has.
-_DEFAULTS = {"expires": _OMITTED, "time_limit": _OMITTED, "soft_time_limit": _OMITTED, "add_to_parent": True, "retries": 0}

@@ -13,7 +13,7 @@ from celery.exceptions import ImproperlyConfigured
 from celery.utils.imports import symbol_by_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from datetime import tzinfo
 
     from celery.app.base import Celery

@@ -79,14 +79,12 @@ def producer_pool(app: Celery) -> Any:
 
 def _pools(app: Celery) -> tuple[Any, Any]:
     pid, found = app.__dict__.get("_pools", (0, None))
-    if found is None or pid != os.getpid():
-        from kombu import pools
+    if found is None or pid != os.getpid():  # the parent's sockets are the parent's
+        from kombu.pools import ProducerPool
 
-        pools.set_limit(app.conf.broker_pool_limit)
-        link = app.connection_for_write()
-        if pid and pid != os.getpid():
-            pools.reset()  # the parent's sockets are the parent's
-        found = (pools.connections[link], pools.producers[link])
+        limit = app.conf.broker_pool_limit or None
+        connections = app.connection_for_write().Pool(limit=limit)
+        found = (connections, ProducerPool(connections, limit=limit))
         app.__dict__["_pools"] = (os.getpid(), found)
     made: tuple[Any, Any] = found
     return made

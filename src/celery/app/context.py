@@ -93,8 +93,7 @@ class Context:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Takes what `dict` takes."""
-        own = self.__dict__
-        own.update(*args, **kwargs)
+        self.__dict__ = own = dict(*args, **kwargs)
         own["_said"] = len(own)
         if own.get("timelimit") is not None or own.get("headers", own) is None:
             self._tidy()

@@ -54,9 +54,9 @@ def make_task(
         raise RuntimeError("Contract breach: app not finalized")
     name = name or app.gen_task_name(fun.__name__, fun.__module__)
     if name in app._tasks:
-        task = app._tasks[name]
-        _warn_of_duplicate(app, task, fun)
-        return task
+        existing = app._tasks[name]
+        _warn_of_duplicate(app, existing, fun)
+        return existing
     body = fun if bind else staticmethod(fun)
     attributes: dict[str, Any] = {
         "app": app,
@@ -71,8 +71,8 @@ def make_task(
         "__wrapped__": body,
         **options,
     }
-    task = type(fun.__name__, (base or app.Task,), attributes)()
-    task.__qualname__ = getattr(fun, "__qualname__", fun.__name__)
+    task: Task[..., Any] = type(fun.__name__, (base or app.Task,), attributes)()
+    task.__dict__["__qualname__"] = getattr(fun, "__qualname__", fun.__name__)
     app._tasks[name] = task
     task.bind(app)
     return task
@@ -146,5 +146,3 @@ def _place(fun: Any) -> Any:
 
 def _show(fun: Any) -> str:
     return f"{fun.__module__}.{getattr(fun, '__qualname__', fun.__name__)}"
-
-

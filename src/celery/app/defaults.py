@@ -1,4 +1,4 @@
-"""Compatibility. The table of settings as Celery's `NAMESPACES` of `Option`s (`[conf.12]`)."""
+"""Application. The table of settings as Celery's `NAMESPACES` of `Option`s (`[conf.12]`)."""
 
 from __future__ import annotations
 

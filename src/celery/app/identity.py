@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 
-from celery.utils.ids import uuid
+from celery.producer import new_id
 
 __all__ = ["Identity"]
 
@@ -20,13 +20,13 @@ class Identity:
     def of_process(self) -> str:
         pid, name = self._process
         if pid != os.getpid():
-            self._process = (os.getpid(), uuid())
+            self._process = (os.getpid(), new_id())
             name = self._process[1]
         return name
 
     def of_thread(self) -> str:
         here = self._thread.__dict__
         if here.get("pid") != os.getpid():
-            here.update(pid=os.getpid(), name=uuid())
+            here.update(pid=os.getpid(), name=new_id())
         name: str = here["name"]
         return name

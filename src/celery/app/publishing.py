@@ -30,7 +30,7 @@ class PublishSignals:
             body=sketch.body,
             exchange=sketch.route.exchange,
             routing_key=sketch.route.routing_key,
-            declare=[] if queue is None else [self._kombu_queue(queue)],
+            declare=[] if queue is None or not queue.declare else [self._kombu_queue(queue)],
             headers=sketch.headers,
             properties=sketch.properties,
             retry_policy=sketch.retry_policy,

@@ -57,7 +57,7 @@ class Queues(MutableMapping[str, "Queue"]):
         self._entries: dict[str, QueueSpec | Queue] = {}
         for name, described in _described(queues):
             if isinstance(described, Mapping):
-                self.add(name, **described)
+                self._keep(name, self._describe(name, dict(described)))
             else:
                 self._keep(name, self._complete(described))
         self._configured = dict.fromkeys(self._entries)
@@ -127,7 +127,7 @@ class Queues(MutableMapping[str, "Queue"]):
 
     def add_compat(self, name: str, **options: Any) -> Queue:
         """Add a queue described as in a `task_queues` mapping: `exchange`, `exchange_type`, `routing_key` (or
-        `binding_key`), and further options as `kombu.common.entry_to_queue` knows them."""
+        `binding_key`), and further options as `kombu.Queue.from_dict` knows them."""
         self._keep(name, self._describe(name, options))
         return self[name]
 
@@ -211,10 +211,13 @@ class Queues(MutableMapping[str, "Queue"]):
         key = options.get("binding_key") or options.get("routing_key") or name
         if _PLAIN.issuperset(options) and isinstance(exchange, str):
             return QueueSpec(name, exchange, kind, key, arguments=self._priority_arguments())
-        from kombu.common import entry_to_queue
+        from kombu import Queue
 
-        described = {**options, "exchange": exchange, "exchange_type": kind, "routing_key": key}
-        return self._complete(entry_to_queue(name, **described))
+        text = exchange if isinstance(exchange, str) else exchange.name
+        queue = Queue.from_dict(name, **{**options, "exchange": text, "exchange_type": kind, "binding_key": key})
+        if not isinstance(exchange, str):
+            queue.exchange = exchange
+        return self._complete(queue)
 
     def _missing_spec(self, name: str) -> QueueSpec:
         arguments = self._priority_arguments()

@@ -6,8 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from celery.utils.imports import symbol_by_name
-
 from celery.exceptions import QueueNotFound
 from celery.routing import (
     DESTINATION,
@@ -20,13 +18,17 @@ from celery.routing import (
     merge_options,
     queue_spec,
 )
+from celery.utils.imports import symbol_by_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, MutableMapping
+    from collections.abc import Callable, Iterable
 
     from celery.app.amqp import AMQP
 
 __all__ = ["MapRoute", "Router", "expand_route", "expand_router_string", "prepare"]
+
+#: Task names whose routes are kept at hand; more than any project has, fewer than names made up at random would be.
+_MOST_REMEMBERED = 10_000
 
 
 class Router:
@@ -49,7 +51,7 @@ class Router:
         self.create_missing = create_missing
         #: Only answers that depend on the name alone may be remembered.
         self._by_name_only = all(type(router) is MapRoute for router in self.routes)
-        self._remembered: MutableMapping[str, tuple[Route, dict[str, Any]]] = {}
+        self._remembered: dict[str, tuple[Route, dict[str, Any]]] = {}
 
     # -- the walk ----------------------------------------------------------------------------------------------------
 
@@ -68,13 +70,14 @@ class Router:
 
     def forget(self) -> None:
         """Queues have changed: what was remembered may be wrong."""
-        self._remembered.clear()
+        self._remembered = {}
 
     def _find(self, name: str, options: dict[str, Any], args: Any, kwargs: Any, task: Any) -> tuple[Route, Any]:
-        plain = DESTINATION.isdisjoint(options)
+        # Of this very table: one that replaces it meanwhile must not get an answer from before the change.
+        remembered, plain = self._remembered, DESTINATION.isdisjoint(options)
         merged = self._decide(options, name, args, kwargs, task)
         queue = merged.pop("queue", None)
-        spec = None if queue is None else self._spec(queue)
+        spec = None if queue is None else queue_spec(queue)
         route = destination(merged, spec, self._defaults())
         # [route.23]: what the exchange asks for, where nobody says otherwise.
         mode = getattr(getattr(queue, "exchange", None), "delivery_mode", None)
@@ -82,13 +85,10 @@ class Router:
             merged.setdefault("delivery_mode", mode)
         for key in DESTINATION:
             merged.pop(key, None)
-        if plain and self._by_name_only:
+        if plain and self._by_name_only and len(remembered) < _MOST_REMEMBERED:
             extra = merged if not options else self._find(name, {}, args, kwargs, task)[1]
-            self._remembered[name] = (route, dict(extra))
+            remembered[name] = (route, dict(extra))
         return route, merged
-
-    def _spec(self, queue: Any) -> QueueSpec:
-        return queue_spec(queue)
 
     def _defaults(self) -> DefaultRoute:
         amqp: AMQP | None = getattr(self.app, "amqp", None)

@@ -6,13 +6,11 @@ import multiprocessing
 import os
 from typing import TYPE_CHECKING
 
-from celery.utils.log import flush_lines
-
 from celery import signals
+from celery.utils.log import flush_lines
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
-
     from celery.app.trace import LogLines
     from celery.message import Message
     from celery.outcome import Outcome

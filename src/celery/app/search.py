@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from celery.utils.imports import import_from_cwd, symbol_by_name
 
@@ -29,15 +29,9 @@ def find_app(
         found = symbol_by_name(app, imp=imp)
     except AttributeError:
         found = imp(app)  # "proj.celery": a module that nobody imported yet is no attribute of its package
-    if not isinstance(found, ModuleType) or ":" in app:
-        return _the_app(found, app, symbol_by_name, imp)
-    return _in_module(found, app, symbol_by_name, imp)
-
-
-def _the_app(found: Any, name: str, symbol_by_name: Any, imp: Any) -> Any:
-    if isinstance(found, ModuleType) and ":" in name:
-        return _in_module(found, found.__name__, symbol_by_name, imp)
-    return found
+    if isinstance(found, ModuleType):
+        found = _in_module(found, found.__name__ if ":" in app else app, symbol_by_name, imp)
+    return cast("Celery", found)
 
 
 def _in_module(module: ModuleType, name: str, symbol_by_name: Any, imp: Any) -> Any:

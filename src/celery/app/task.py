@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
@@ -11,11 +12,11 @@ from celery.app.annotations import apply_to
 from celery.app.context import Context
 from celery.app.registry import _unpickle_task_v2
 from celery.current import LocalStack, task_stack
-from celery.exceptions import MaxRetriesExceededError
+from celery.exceptions import CDeprecationWarning, MaxRetriesExceededError
 from celery.local import class_property
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from celery.app.base import Celery
     from celery.canvas import Signature
@@ -42,7 +43,7 @@ class Task(Generic[P, R]):
     copied from the settings of `from_config` when the app is finalized ([task.1], [task.2]).
     """
 
-    __class_getitem__ = classmethod(GenericAlias)  # any number of parameters at run time ([task.10])
+    __class_getitem__: Any = classmethod(GenericAlias)  # any number of parameters at run time ([task.10])
 
     __trace__: Callable[..., Any] | None = None
     __v2_compat__ = False
@@ -128,6 +129,8 @@ class Task(Generic[P, R]):
         """Make the task belong to `app`: copy its settings, annotate (once) and call `on_bound` ([task.57])."""
         was_bound, cls.__bound__ = cls.__bound__, True
         cls._app, cls._exec_options, cls._given_options = app, None, None
+        if not was_bound:
+            _warn_of_routing(cls)
         _copy_settings(cls, app)
         if not was_bound:
             cls.annotate()
@@ -161,7 +164,9 @@ class Task(Generic[P, R]):
         original = getattr(cls, attr)
         wrapped = around(original)
         wrapped.__wrapped__ = original
-        setattr(cls, attr, wrapped)
+        # The body of a task that is not bound takes no self, and so must not its wrapper.
+        plain = isinstance(_as_defined(cls, attr), staticmethod)
+        setattr(cls, attr, staticmethod(wrapped) if plain else wrapped)
 
     @property
     def backend(self) -> Any:
@@ -174,7 +179,7 @@ class Task(Generic[P, R]):
 
     @property
     def __name__(self) -> str:
-        return type(self).__name__
+        return type.__dict__["__name__"].__get__(type(self))  # type: ignore[no-any-return]
 
     def __reduce__(self) -> Any:
         module: str | None = type(self).__module__
@@ -214,14 +219,14 @@ class Task(Generic[P, R]):
     @property
     def request(self) -> Context:
         """The request of the run that is going on here; outside of runs, an empty one ([task.13])."""
-        return self.request_stack.top or self._get_default_request()
+        stack = self.request_stack
+        current: Context | None = None if stack is None else stack.top
+        return self._get_default_request() if current is None else current
 
     def _get_default_request(self) -> Context:
         if self._default_request is None:
             self._default_request = Context()
         return self._default_request
-
-    _get_request = request.fget
 
     def push_request(self, *args: Any, **kwargs: Any) -> None:
         self.request_stack.push(Context(*args, **kwargs))
@@ -257,7 +262,8 @@ class Task(Generic[P, R]):
             _check_arguments(self, args, kwargs)
         if task_id is not None or producer is not None or link or link_error or shadow:
             options.update(task_id=task_id, producer=producer, link=link, link_error=link_error, shadow=shadow)
-        merged = {**(self._given_options or self._get_given_options()), **options}
+        given = self._given_options
+        merged = {**(self._get_given_options() if given is None else given), **options}
         if type(self).shadow_name is not Task.shadow_name and not shadow:
             merged["shadow"] = self.shadow_name(args, kwargs, merged)
         return app._dispatch(self.name, args, kwargs, merged, self)
@@ -340,6 +346,10 @@ class Task(Generic[P, R]):
 BaseTask = Task
 
 
+def _as_defined(cls: type, attribute: str) -> Any:
+    return next((vars(base)[attribute] for base in cls.__mro__ if attribute in vars(base)), None)
+
+
 def _copy_settings(cls: type[Task[..., Any]], app: Celery) -> None:
     conf = app.conf
     if cls.typing is None:
@@ -350,6 +360,17 @@ def _copy_settings(cls: type[Task[..., Any]], app: Celery) -> None:
     for attribute in ("acks_on_failure", "acks_on_timeout"):
         if getattr(cls, attribute) is None:  # [task.3]
             setattr(cls, attribute, cls.acks_on_failure_or_timeout is not False)
+
+
+def _warn_of_routing(cls: type[Task[..., Any]]) -> None:
+    for attribute in _ROUTING_ATTRIBUTES:
+        if getattr(cls, attribute, None) is not None:
+            warnings.warn(
+                f"the task attribute {attribute!r} (of {cls.name}) is deprecated and scheduled for removal in 6.0: "
+                "use the task_routes setting",
+                CDeprecationWarning,
+                stacklevel=4,
+            )
 
 
 def _check_arguments(task: Task[..., Any], args: Any, kwargs: Any) -> None:

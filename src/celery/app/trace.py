@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from celery.utils.log import line_writer
-from celery.utils.saferepr import saferepr
-
 from celery import signals
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
+from celery.utils.log import line_writer
+from celery.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
     from collections.abc import Callable

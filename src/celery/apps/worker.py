@@ -75,6 +75,8 @@ class Worker(WorkController):
             self.emit_banner()
         if self.pidfile:
             self.pidlock = create_pidlock(self.pidfile)
+        if self.task_events:
+            logger.warning("Task events (-E) are not sent by this version yet; monitors will not see this worker")
         self.set_process_status("-active-")
         self.install_platform_tweaks(self)
 
@@ -119,7 +121,7 @@ class Worker(WorkController):
     def purge_messages(self) -> int:
         """Drop what waits in the selected queues (`[worker.13]`)."""
         broker = self.app.assembly.broker_for_read
-        count = sum(broker.purge(spec.name) for spec in self.app.amqp.queues.consume_specs())
+        count: int = sum(broker.purge(spec.name) for spec in self.app.amqp.queues.consume_specs())
         if count and not self.quiet:
             print(f"purge: Erased {count} {'message' if count == 1 else 'messages'} from the queue.\n", flush=True)  # noqa: T201
         return count
@@ -129,7 +131,7 @@ class Worker(WorkController):
     def emit_banner(self) -> None:
         """Print it, with the list of tasks from INFO on."""
         text = self.startup_info(artlines=True) + "\n" + (self.extra_info() or "")
-        print(text, file=sys.__stdout__, flush=True)  # noqa: T201
+        print(text, file=sys.__stdout__, flush=True)
 
     def startup_info(self, artlines: bool = True) -> str:
         """The banner."""

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from celery.backends.redis_waiting import Waiting
+from celery.backends.redis_waiting import Waiting, is_ready
 from celery.drivers.redis import Endpoint
 from celery.drivers.redis_pool import LinkPool, Script
 from celery.ports import Clock, SystemClock
@@ -55,6 +55,9 @@ class RedisBackend:
 
     def wait(self, ids: Sequence[str], timeout: float | None) -> dict[str, bytes]:
         """See `ResultBackend.wait`. Subscribes, then looks, in one round trip."""
+        if timeout is not None and timeout <= 0:
+            stored = zip(ids, self.load(ids), strict=True)
+            return {id_: document for id_, document in stored if document is not None and is_ready(document)}
         return self._waiting.wait(ids, timeout)
 
     def forget(self, ids: Sequence[str]) -> None:

@@ -41,6 +41,8 @@ _MOST = 2000
 #: With more holders than these, who wakes waits up to this long a holder, so that not all ask in the same instant.
 _CROWD, _JITTER = 4, 0.0002
 
+_chance = random.Random()  # our own, so that a sequence that user code has seeded is not disturbed
+
 
 class RedisConsumer:
     """Holds what it fetched in `unacked` under tags of its own until it is settled. Owned by one thread.
@@ -95,15 +97,16 @@ class RedisConsumer:
         deadline = monotonic() + timeout
         while True:
             link = self._connected()
-            if limit > 0 and (self._dirty or monotonic() >= min(self._look_at, self._due_at)):
-                if deliveries := self._take(link, limit):
+            if limit > 0 and (timeout <= 0 or self._dirty or monotonic() >= min(self._look_at, self._due_at)):
+                deliveries = self._take(link, limit)
+                if deliveries or timeout <= 0:
                     return deliveries
             elif self._acks:
                 self.flush()
             now = monotonic()
             until = deadline if limit <= 0 else min(deadline, self._look_at, self._due_at)
             ready = self._wait(link, 0.0 if self._dirty and limit > 0 else until - now, until_readable)
-            if ready or monotonic() >= deadline:
+            if ready or (monotonic() >= deadline and not (self._dirty and limit > 0)):
                 return []
 
     def _take(self, link: Link, limit: int) -> list[Delivery]:
@@ -126,8 +129,10 @@ class RedisConsumer:
         if not self._dirty:
             self._due_at = float("inf") if due is None else now + max(float(due), 0.0)
             if due is not None and float(due) <= 0:
-                run(link, [DUE.call((), (*self._layout.arguments, limit))])
+                self._exchange(DUE.call((), (*self._layout.arguments, limit)))
                 self._dirty = True
+                if not found:
+                    return self._take(link, limit)
         return self._deliver(first, found)
 
     def _deliver(self, first: int, found: list[Any]) -> list[Delivery]:
@@ -163,7 +168,7 @@ class RedisConsumer:
         if any(push[0] == b"invalidate" for push in heard):
             self._dirty = True
             if self._keeper.holders > _CROWD:
-                wait_readable([], random.random() * _JITTER * self._keeper.holders)
+                wait_readable([], _chance.random() * _JITTER * self._keeper.holders)
 
     # ---------------------------------------------------------------------------------------------------- settling
 

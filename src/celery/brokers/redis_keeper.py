@@ -34,6 +34,9 @@ _SWEEP, _SWEEP_MOST = 10.0, 100
 #: Seconds for which tags of a fetch that failed are looked for: its script may still arrive by a slow line.
 _SUSPECT = 120.0
 
+#: Our own, so that a sequence that user code has seeded is not disturbed.
+_chance = random.Random()
+
 
 class Keeper:
     """Renews the lease of one holder, takes back what dead holders held, restores what was abandoned.
@@ -101,7 +104,7 @@ class Keeper:
                 if self._acks:
                     self._send_acks()
                 if clock.monotonic() >= tick_at or self._suspects:
-                    tick_at = clock.monotonic() + self._layout.lease * _RENEW * random.uniform(0.7, 1.0)
+                    tick_at = clock.monotonic() + self._layout.lease * _RENEW * _chance.uniform(0.7, 1.0)
                     self._tick()
             except OperationalError:
                 self._drop()  # the owner meets the same error, and tells

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from celery.ports import Publication
     from celery.routing import QueueSpec
 
-__all__ = ["Row", "bind", "claim", "put", "register", "release_due", "unregister", "waiting"]
+__all__ = ["Row", "bind", "claim", "next_due", "put", "register", "release_due", "unregister", "waiting"]
 
 #: (priority, id, queue, redelivered, envelope)
 Row = tuple[int, int, str, int, bytes]
@@ -95,9 +95,10 @@ def _claim(db: sqlite3.Connection, holder: int, name: str, limit: int) -> list[R
     return rows
 
 
-def release_due(db: sqlite3.Connection, now: float) -> None:
-    """Parked messages that are due take their places on their queues again."""
+def release_due(db: sqlite3.Connection, now: float) -> float | None:
+    """Parked messages that are due take their places on their queues again; returns when the next one is due."""
     db.execute("UPDATE messages SET holder = 0, due = NULL WHERE holder = -1 AND due <= ?", (now,))
+    return next_due(db)
 
 
 def next_due(db: sqlite3.Connection) -> float | None:

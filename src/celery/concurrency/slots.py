@@ -16,7 +16,9 @@ from celery.concurrency.frames import array
 
 __all__ = ["Run", "Slot", "Slots"]
 
-#: Sequence, key, start, sequence again. Native and aligned: each field is written by one store, in this order.
+# Written as `memory[a:b] = pack(…)`, a plain copy, and never by `pack_into`: that fills the place with zeros first, and
+# a child killed between the two would leave a journal that looks empty.
+#: Sequence, key, start, sequence again (differs if the writer was killed or stopped half-way).
 _BEGIN = struct.Struct("@QqdQ")
 #: Key of the run that ended last; bytes used in the journal << 32 | outcomes in it.
 _END = struct.Struct("@qQ")
@@ -40,11 +42,12 @@ class Slot:
     """One child's place in the shared memory. `begin`, `finish`, `unsent` and `sent` are the child's, the rest is
     the readers'."""
 
-    __slots__ = ("_base", "_journal", "_memory", "_sequence", "count", "used")
+    __slots__ = ("_base", "_ended", "_journal", "_memory", "_sequence", "count", "used")
 
     def __init__(self, memory: mmap.mmap, index: int) -> None:
         self._memory = memory
         self._base = index * _STRIDE
+        self._ended = self._base + _END_AT
         self._journal = self._base + _HEADER
         self._sequence = 0
         #: Outcomes in the journal, and their bytes.
@@ -54,7 +57,7 @@ class Slot:
     def begin(self, key: int, now: float) -> None:
         """This child begins to run the job. Said before the first instruction of the run."""
         self._sequence = sequence = self._sequence + 1
-        _BEGIN.pack_into(self._memory, self._base, sequence, key, now, sequence)
+        self._memory[self._base : self._ended] = _BEGIN.pack(sequence, key, now, sequence)
 
     def finish(self, key: int, outcome: bytes) -> bool:
         """The run has ended with this (encoded) outcome, which is kept until `sent`. False: there is no room."""
@@ -67,7 +70,7 @@ class Slot:
         self.used = end
         self.count = count = self.count + 1
         # The last step, so that an outcome cut off by a kill is not counted.
-        _END.pack_into(self._memory, self._base + _END_AT, key, end << 32 | count)
+        self._memory[self._ended : self._ended + _END.size] = _END.pack(key, end << 32 | count)
         return True
 
     def unsent(self) -> bytes:
@@ -77,8 +80,8 @@ class Slot:
     def sent(self, key: int | None = None) -> None:
         """The journal has been sent; with `key`, so has the outcome of that run, which did not fit into it."""
         self.used = self.count = 0
-        last = _END.unpack_from(self._memory, self._base + _END_AT)[0] if key is None else key
-        _END.pack_into(self._memory, self._base + _END_AT, last, 0)
+        last = _END.unpack_from(self._memory, self._ended)[0] if key is None else key
+        self._memory[self._ended : self._ended + _END.size] = _END.pack(last, 0)
 
     def read(self) -> Run | None:
         """What the child began last; None if nothing yet. Read again while it is being written."""
@@ -94,16 +97,15 @@ class Slot:
 
     def recover(self) -> bytes:
         """What a dead child had not sent (or had, but could not say so any more), as one MessagePack array."""
-        _, state = _END.unpack_from(self._memory, self._base + _END_AT)
+        _, state = _END.unpack_from(self._memory, self._ended)
         self.used, self.count = state >> 32, state & 0xFFFFFFFF
         return self.unsent()
 
     def clear(self) -> None:
-        """Make the place ready for another child."""
+        """Make the place ready for another child, or the first."""
         self.used = self.count = self._sequence = 0
-        self._memory[self._base : self._base + _HEADER] = b"\0" * _HEADER
-        # No key is this one, so that a child's first run is never taken for ended.
-        _END.pack_into(self._memory, self._base + _END_AT, -1, 0)
+        # No key is -1, so that a child's first run is never taken for ended.
+        self._memory[self._base : self._ended + _END.size] = _BEGIN.pack(0, -1, 0.0, 0) + _END.pack(-1, 0)
 
 
 class Slots:

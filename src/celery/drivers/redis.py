@@ -14,10 +14,16 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-import hiredis
 from kombu.exceptions import OperationalError
 from kombu.utils.imports import symbol_by_name
 from kombu.utils.url import maybe_sanitize_url, url_to_parts
+
+from celery.exceptions import ImproperlyConfigured
+
+try:
+    import hiredis
+except ImportError as exc:
+    raise ImproperlyConfigured("redis:// needs the hiredis package: pip install 'celery[redis]'") from exc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +42,7 @@ _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
 _VERIFY = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
 
-class ServerReply(OperationalError):
+class ServerReply(OperationalError):  # type: ignore[misc]  # kombu ships no types
     """The server answered with an error (out of memory, read-only replica, loading, no permission …)."""
 
 
@@ -182,7 +188,10 @@ class Link:
                 self._socket.sendall(_pack(commands[0]))
             else:
                 self._socket.sendall(b"".join(map(_pack, commands)))
-            return [self._reply() for _ in commands]
+            replies = [self._reply() for _ in commands]
+            if self._reader.has_data():  # push messages that came in the same read
+                self._take_pushes()
+            return replies
         except (OSError, hiredis.ProtocolError, ssl.SSLError) as exc:
             self.close()
             raise self._lost(exc) from exc
@@ -247,6 +256,9 @@ class Link:
         """Close; in a forked child only the child's copy."""
         self._socket.close()
 
+    def __del__(self) -> None:
+        self._socket.close()  # a link that nobody holds has no other way to be closed
+
     def _reply(self) -> Any:
         gets = self._reader.gets
         while True:
@@ -257,6 +269,10 @@ class Link:
                 self.pushes.append(reply)
             else:
                 return reply
+
+    def _take_pushes(self) -> None:
+        while (item := self._reader.gets()) is not _NOTHING:
+            self.pushes.append(item)
 
     def _fill(self) -> None:
         count = self._socket.recv_into(self._buffer)
@@ -301,7 +317,7 @@ def _database(given: Any, shown: str) -> int:
 def _provider(given: Any) -> Any:
     """A credential provider: an object, its class, or the dotted name of the class (`[redis.19]`)."""
     if isinstance(given, str):
-        given = symbol_by_name(given)  # type: ignore[no-untyped-call]
+        given = symbol_by_name(given)
     return given() if isinstance(given, type) else given
 
 

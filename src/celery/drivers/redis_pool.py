@@ -72,8 +72,11 @@ class LinkPool:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._idle: list[Link] = []
-        self._places = threading.Semaphore(self._limit) if self._limit else None
+        #: A link, or None for one that may be opened. Taking and putting back are single steps: no lock while some are
+        #: left.
+        self._places: list[Link | None] = [None] * self._limit
+        self._waiters = 0
+        self._freed = threading.Condition()
 
     def run(self, commands: Sequence[Command]) -> list[Any]:
         """Exchange commands over any link; see `run`."""
@@ -87,49 +90,72 @@ class LinkPool:
         """A link for this thread alone until `give_back`. Raises `OperationalError`."""
         if self._pid != os.getpid():
             self._abandon()
-        places = self._places
-        if places is not None and not places.acquire(timeout=self.endpoint.timeout):
+        if not self._limit:
+            return self.endpoint.connect()
+        try:
+            link = self._places.pop()
+        except IndexError:
+            link = self._wait_for_place()
+        try:
+            if link is not None and is_stale(link):
+                link.close()
+                link = None
+            return link or self.endpoint.connect()
+        except BaseException:
+            self._put(None)
+            raise
+
+    def give_back(self, link: Link) -> None:
+        """Done with it, whatever happened to it."""
+        if not self._limit:
+            link.close()
+        elif link.pid != os.getpid():
+            pass  # taken before a fork: the place belongs to the parent's pool
+        elif link.closed:
+            self._put(None)
+        else:
+            link.usable_until = time.monotonic() + _TRUSTED
+            self._put(link)
+
+    def close(self) -> None:
+        """Close idle links; the pool may be used again."""
+        with suppress(IndexError):
+            while (link := self._places.pop()) is not None:
+                link.close()
+                self._put(None)
+            self._put(None)
+
+    def _put(self, link: Link | None) -> None:
+        if link is None:
+            self._places.insert(0, None)  # open links are used first
+        else:
+            self._places.append(link)
+        if self._waiters:
+            with self._freed:
+                self._freed.notify()
+
+    def _wait_for_place(self) -> Link | None:
+        deadline = time.monotonic() + self.endpoint.timeout
+        with self._freed:
+            self._waiters += 1
+            try:
+                while True:
+                    try:
+                        return self._places.pop()
+                    except IndexError:
+                        self._sleep(deadline - time.monotonic())
+            finally:
+                self._waiters -= 1
+
+    def _sleep(self, seconds: float) -> None:
+        if seconds <= 0 or not self._freed.wait(seconds):
             raise OperationalError(
                 f"all {self._limit} connections to {self.endpoint.shown} were busy for {self.endpoint.timeout:g} s: "
                 "raise broker_pool_limit or publish from fewer threads"
             )
-        try:
-            return self._take_idle() or self.endpoint.connect()
-        except BaseException:
-            if places is not None:
-                places.release()
-            raise
-
-    def _take_idle(self) -> Link | None:
-        while True:
-            try:
-                link = self._idle.pop()
-            except IndexError:
-                return None
-            if not is_stale(link):
-                return link
-            link.close()
-
-    def give_back(self, link: Link) -> None:
-        """Done with it, whatever happened to it."""
-        if link.pid != os.getpid():
-            return
-        places = self._places
-        if places is None:
-            link.close()
-            return
-        if not link.closed:
-            link.usable_until = time.monotonic() + _TRUSTED
-            self._idle.append(link)
-        places.release()
-
-    def close(self) -> None:
-        """Close idle links; the pool may be used again."""
-        while self._idle:
-            with suppress(IndexError):  # another thread took the last one
-                self._idle.pop().close()
 
     def _abandon(self) -> None:
-        for link in self._idle:
-            link.close()
+        for link in self._places:
+            if link is not None:
+                link.close()
         self._begin()

@@ -6,10 +6,8 @@ import importlib
 import json
 import os
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.settings import BY_NAME, NEW_NAME
@@ -17,7 +15,7 @@ from celery.utils.collections import DictAttribute, force_mapping
 from celery.utils.imports import NotAPackage, find_module, import_from_cwd, symbol_by_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from types import ModuleType
 
     from celery.app.base import Celery
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseLoader", "autodiscover_tasks", "find_related_module"]
 
-#: Types of the command line's `key=(type)value` ([app.25]).
-_CASTS: dict[str, str] = {"tuple": "json", "list": "json", "dict": "json", "json": "json"}
 _WITH_SUFFIX = "the configuration is named {name!r}, which is a file: did you mean the module {module!r}?"
 
 
@@ -47,7 +43,7 @@ class BaseLoader:
 
     def now(self, utc: bool = True) -> datetime:
         """Now: in UTC, or in local time without a zone."""
-        return datetime.now(UTC) if utc else datetime.now()  # noqa: DTZ005
+        return datetime.now(UTC) if utc else datetime.now()
 
     # -------------------------------------------------------------------------------------------------- hooks
 
@@ -183,56 +179,78 @@ class BaseLoader:
         self,
         args: Sequence[str],
         namespace: str = "celery",
-        re_type: re.Pattern[str] = re.compile(r"\((\w+)\)"),  # noqa: B008 - the public signature
+        re_type: re.Pattern[str] = re.compile(r"\((\w+)\)"),
         extra_types: Mapping[str, Any] | None = None,
         override_types: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Settings from `key=value`, `.key=value` (in `namespace`) and `group.key=value` words ([app.25]).
 
-        `(type)value` casts; else the setting's own type does. Raises ValueError for what is none of these.
+        `(type)value` casts; else the setting's own type does. Raises ValueError for what cannot be read.
         """
-        casts = {"json": json.loads, **(extra_types or {})}
-        names = _CASTS if override_types is None else override_types
-        return dict(_Word(word, namespace, re_type).read(casts, names) for word in args)
+        casts = {**_CASTS, **(extra_types or {})}
+        names = {"list": "json", "dict": "json", "tuple": "json"} if override_types is None else override_types
+        return dict(_read_word(word, namespace, re_type, casts, names) for word in args)
 
 
-class _Word:
-    """One `key=value` of a command line."""
+def _read_word(
+    word: str, namespace: str, re_type: re.Pattern[str], casts: Mapping[str, Any], names: Mapping[str, str]
+) -> tuple[str, Any]:
+    key, equals, text = word.partition("=")
+    if not equals:
+        raise ValueError(f"expected key=value, got {word!r}")
+    group, dot, rest = key.partition(".")
+    name = f"{group or namespace}_{rest}" if dot else key
+    name = NEW_NAME.get(name, name)
+    if dot and name not in BY_NAME:
+        raise ValueError(f"expected the name of a setting before the =, got {word!r}: there is no {name}")
+    explicit = re_type.match(text)
+    if explicit:
+        kind, text = explicit.group(1), text[explicit.end() :]
+        kind = names.get(kind, kind)
+    else:
+        kind = str(BY_NAME[name].type) if name in BY_NAME else "string"
+    try:
+        return name, casts[kind](text)
+    except KeyError:
+        raise ValueError(f"{word!r}: expected one of the types {', '.join(sorted(casts))}, got {kind}") from None
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"{name}: expected a value of type {kind}, got {text!r}: {exc}") from exc
 
-    builtin_types: ClassVar[dict[str, Any]] = {"int": int, "float": float, "str": str, "string": str}
 
-    def __init__(self, word: str, namespace: str, re_type: re.Pattern[str]) -> None:
-        key, equals, self.value = word.partition("=")
-        if not equals:
-            raise ValueError(f"expected key=value, got {word!r}")
-        group, dot, rest = key.lower().partition(".")
-        group = group or namespace
-        plain = rest if dot else group
-        prefixed = f"{group}_{rest}" if dot else plain
-        self.key = prefixed if prefixed in BY_NAME or not dot else plain
-        self.key = NEW_NAME.get(self.key.upper(), self.key)
-        cast = re_type.match(self.value)
-        self.cast = cast.group(1) if cast else ""
-        if cast:
-            self.value = self.value[cast.end() :]
+def _boolean(text: str) -> bool:
+    answer = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if text.lower() not in answer:
+        raise ValueError("expected true or false")
+    return answer[text.lower()]
 
-    def read(self, casts: Mapping[str, Any], names: Mapping[str, str]) -> tuple[str, Any]:
-        """(setting, value). Raises ValueError if the value is not of its type."""
+
+def _number_or_text(text: str) -> Any:
+    for number in (int, float):
         try:
-            return self.key, self._convert(casts, names)
-        except (TypeError, ValueError, KeyError) as exc:
-            kind = self.cast or self._own_type()
-            raise ValueError(f"{self.key}={self.value}: expected a value of type {kind}: {exc}") from exc
+            return number(text)
+        except ValueError:
+            continue
+    return text
 
-    def _own_type(self) -> str:
-        setting = BY_NAME.get(self.key)
-        return str(setting.type) if setting is not None else "json"
 
-    def _convert(self, casts: Mapping[str, Any], names: Mapping[str, str]) -> Any:
-        if self.cast:
-            name = names.get(self.cast, self.cast)
-            return (casts.get(name) or self.builtin_types[name])(self.value)
-        return self.value
+def _sequence(text: str) -> Any:
+    return tuple(json.loads(text)) if text.startswith("[") else tuple(part for part in text.split(",") if part)
+
+
+#: Readers of the command line's values, by type.
+_CASTS: dict[str, Callable[[str], Any]] = {
+    "any": _number_or_text,
+    "bool": _boolean,
+    "bytes": str.encode,
+    "dict": json.loads,
+    "float": float,
+    "int": int,
+    "json": json.loads,
+    "list": _sequence,
+    "str": str,
+    "string": str,
+    "tuple": _sequence,
+}
 
 
 def _listed(value: Any) -> Sequence[str]:

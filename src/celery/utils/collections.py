@@ -22,7 +22,7 @@ class AttributeDictMixin:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value  # type: ignore[index]
+        self[name] = value
 
 
 class AttributeDict(dict[str, Any], AttributeDictMixin):

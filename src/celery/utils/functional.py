@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,11 +11,85 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "chunks", "dictfilter", "first", "firstmethod", "is_list", "is_numeric_value", "maybe", "maybe_evaluate",
-    "maybe_list", "noop", "padlist", "seq_concat_item", "seq_concat_seq", "uniq",
+    "chunks", "dictfilter", "first", "firstmethod", "is_list", "is_numeric_value", "mattrgetter", "maybe",
+    "maybe_evaluate", "maybe_list", "mlazy", "noop", "padlist", "regen", "seq_concat_item", "seq_concat_seq", "uniq",
 ]  # fmt: skip
 
+#: Names that are kombu's own.
+_KOMBU = frozenset({"LRUCache", "lazy", "memoize"})
+
 T = TypeVar("T")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _KOMBU:
+        return getattr(import_module("kombu.utils.functional"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class mlazy:  # noqa: N801 - its public name
+    """A value that is worked out when first asked for, once: call it, or `evaluate()`."""
+
+    evaluated = False
+    _value: Any = None
+
+    def __init__(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        self._fun, self._args, self._kwargs = fun, args, kwargs
+
+    def evaluate(self) -> Any:
+        if not self.evaluated:
+            self._value = self._fun(*self._args, **self._kwargs)
+            self.evaluated = True
+        return self._value
+
+    __call__ = evaluate
+
+
+class _Regenerated(list[Any]):
+    """The elements of an iterator, taken from it when first needed. A list, so that it is JSON like any other."""
+
+    def __init__(self, it: Iterable[Any]) -> None:
+        super().__init__()
+        self._rest: Iterator[Any] | None = iter(it)
+
+    def _fill(self) -> None:
+        if self._rest is not None:
+            rest, self._rest = self._rest, None
+            self.extend(rest)
+
+    def __getitem__(self, index: Any) -> Any:
+        self._fill()
+        return super().__getitem__(index)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._fill()
+        return super().__iter__()
+
+    def __len__(self) -> int:
+        self._fill()
+        return super().__len__()
+
+    def __eq__(self, other: object) -> bool:
+        self._fill()
+        return super().__eq__(other)
+
+    __hash__ = None
+
+    def __reduce__(self) -> Any:
+        return list, (list(self),)
+
+    def __repr__(self) -> str:
+        return f"<regen: {list(self)!r}>"
+
+
+def regen(it: Any) -> Any:
+    """A list (or the list or tuple given) of what an iterator yields, which is asked only when the list is used."""
+    return it if isinstance(it, (list, tuple)) else _Regenerated(it)
+
+
+def mattrgetter(*attrs: str) -> Callable[[Any], dict[str, Any]]:
+    """A function that gives these attributes of an object as a dict; missing ones are None."""
+    return lambda obj: {attr: getattr(obj, attr, None) for attr in attrs}
 
 
 def noop(*args: Any, **kwargs: Any) -> None:

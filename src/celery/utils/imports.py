@@ -1,4 +1,4 @@
-"""Domain. Finding modules and the things in them by name ([util.7])."""
+"""Adapter. Finding modules and the things in them by name ([util.7])."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import os
 import sys
 import warnings
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from importlib.util import find_spec
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from types import ModuleType
 
 __all__ = [
     "NotAPackage", "cwd_in_path", "find_module", "gen_task_name", "import_from_cwd", "instantiate",
@@ -137,6 +136,8 @@ def gen_task_name(app: Any, name: str, module_name: str | None) -> str:
 
 def load_extension_class_names(namespace: str) -> Iterator[tuple[str, str]]:
     """(name, "module:attribute") of each entry point in the group."""
+    from importlib.metadata import entry_points
+
     for point in entry_points(group=namespace):
         yield point.name, point.value
 

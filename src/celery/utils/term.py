@@ -1,4 +1,4 @@
-"""Compatibility. Text in colours, for terminals that have them."""
+"""Application. Text in colours, for terminals that have them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compatibility. Small operations on text (`[util.9]`)."""
+"""Domain. Small operations on text (`[util.9]`)."""
 
 from __future__ import annotations
 

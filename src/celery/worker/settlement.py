@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from celery.outcome import Failure, Rejected
+from celery.outcome import Failure, Rejected, Success
 
 if TYPE_CHECKING:
     from celery.outcome import Outcome
@@ -24,6 +24,8 @@ def run_disposition(outcome: Outcome, policy: TaskPolicy, *, acknowledged: bool)
     """
     if acknowledged:
         return DONE
+    if type(outcome) is Success:
+        return ACK
     if isinstance(outcome, Rejected):
         if outcome.requeue:
             return REQUEUE if policy.acks_late else ACK

@@ -48,6 +48,7 @@ class Telling:
                     write(template % names)
                 else:
                     self._log_received(template, message, names)
+            flush_lines()  # before the pool gets them, whose processes write to the same file
         if signals.task_received.receivers:
             for message in messages:
                 signals.task_received.send(sender=self.consumer, request=self._request(message))
@@ -113,9 +114,8 @@ class Telling:
     def trouble(self, exc: BaseException, seconds: float) -> None:
         if seconds:
             consumer_log.warning(
-                "consumer: Connection to %s lost: %s. Trying again in %.2f seconds; running tasks go on.",
-                self._url,
-                exc,
+                "consumer: Connection lost: %s. Trying again in %.2f seconds; running tasks go on.",
+                str(exc).rstrip("."),
                 seconds,
             )
         else:

@@ -51,7 +51,7 @@ class WorkController:
     def __init__(self, app: Celery | None = None, hostname: str | None = None, **kwargs: Any) -> None:
         """Options are those of `celery worker`, by their long names. Reads the settings; connects to nothing."""
         self.app = app or self.app
-        self.hostname = default_nodename(hostname)
+        self.hostname = default_nodename(hostname or "")
         self.startup_time = dt.datetime.now(dt.UTC)
         self.pid = os.getpid()
         self.options = kwargs

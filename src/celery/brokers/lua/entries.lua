@@ -7,6 +7,10 @@ local separator, steps, bindings = ARGV[5], ARGV[6], ARGV[7]
 
 local function split(entry)
   local message, exchange, key = string.match(entry, '^%[(.*),%s*("[^"]*"),%s*("[^"]*")%s*%]$')
+  if not message then -- quotes in the queue's name, escaped; only ours then: the exchange is empty
+    exchange = '""'
+    message, key = string.match(entry, '^%[(.*),%s*"",%s*(".*")%s*%]$')
+  end
   if message then
     local names = cjson.decode('[' .. exchange .. ',' .. key .. ']')
     return message, names[1], names[2]

@@ -1,4 +1,4 @@
-"""Compatibility. Where `Signal` may also be imported from."""
+"""Application. Where `Signal` may also be imported from."""
 
 from celery.utils.dispatch.signal import Signal
 

@@ -8,6 +8,7 @@ pool works while the engine fetches.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,16 +16,16 @@ from billiard.exceptions import WorkerLostError
 from kombu.exceptions import OperationalError
 
 from celery.exceptions import ImproperlyConfigured, WorkerTerminate
+from celery.outcome import Success
 from celery.ports import SystemClock
 from celery.states import FAILURE
-from celery.worker.consumer.receiving import Held, Receiver
-from celery.worker.consumer.settling import Settler
+from celery.worker.consumer.deliveries import Receiver, Settler
 from celery.worker.consumer.waiting import WaitingRoom
 from celery.worker.consumer.wakeup import WakeUp, wait_readable
-from celery.worker.settlement import ACK, REQUEUE, lost_disposition, run_disposition
+from celery.worker.settlement import ACK, DONE, REQUEUE, lost_disposition, run_disposition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, MutableMapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from celery.message import Message
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from celery.ports import Broker, Clock, Consumer, Pool, Report, ResultBackend
     from celery.routing import QueueSpec
     from celery.worker.admission import TaskPolicy
+    from celery.worker.consumer.deliveries import Held
     from celery.worker.consumer.observer import Observer
 
 __all__ = ["Engine", "EngineParts", "startup_delays", "trouble_delays"]
@@ -40,6 +42,8 @@ logger = logging.getLogger("celery.worker.consumer")
 
 #: Seconds that an idle engine waits at most, to look at `check` again.
 _LONGEST_WAIT = 1.0
+#: Seconds between two looks at `check` while there is work.
+_CHECK_EVERY = 0.25
 #: Seconds that the engine tries to settle what is left when it stops while the broker is away.
 _LAST_TRIES = 5.0
 
@@ -76,11 +80,13 @@ class EngineParts:
     read_other: Callable[[bytes], Message]
     verdict: Callable[[Message, str, BaseException], Record | None]
     observer: Observer
-    #: Called once each turn, at least each second; raises `WorkerShutdown` or `WorkerTerminate` to stop.
+    #: Called about once a second; raises `WorkerShutdown` or `WorkerTerminate` to stop.
     check: Callable[[], None] = lambda: None
     clock: Clock = field(default_factory=SystemClock)
     #: Messages taken on, by task name.
-    totals: MutableMapping[str, int] = field(default_factory=dict)
+    totals: Counter[str] = field(default_factory=Counter)
+    #: Seconds between tries while broker or store are away.
+    delays: Callable[[], Iterator[float]] = trouble_delays
     #: How often the first connection is tried; None: for ever, 0: once.
     connect_retries: int | None = 100
 
@@ -109,6 +115,7 @@ class Engine:
         self._stopping = False
         self._terminating = False
         self._deadline: float | None = None
+        self._check_at = 0.0
         self._retry_at = 0.0
         self._delays: Iterator[float] | None = None
 
@@ -172,7 +179,7 @@ class Engine:
         end = self._clock.monotonic() + seconds
         while not self._stopping and (left := end - self._clock.monotonic()) > 0:
             self._parts.check()
-            wait_readable([self._wake.fileno()], min(left, _LONGEST_WAIT))
+            wait_readable([self._wake.descriptor], min(left, _LONGEST_WAIT))
 
     def _run(self, consumer: Consumer) -> None:
         settler = Settler(consumer, self._parts.publisher or self._parts.broker, self._parts.store)
@@ -181,7 +188,10 @@ class Engine:
         try:
             self._observer.ready()
             while not self._stopping:
-                self._parts.check()
+                now = self._clock.monotonic()
+                if now >= self._check_at:
+                    self._check_at = now + _CHECK_EVERY
+                    self._parts.check()
                 self._turn(consumer, settler, waiting)
         except (SystemExit, KeyboardInterrupt) as exc:
             leaving = exc
@@ -208,51 +218,55 @@ class Engine:
             self._rest()
             return
         try:
-            settler.settle()
-            if waiting:
+            if waiting.heap:
                 self._ready += self._receiver.due(waiting.due(self._clock.time()), settler, waiting)
-            self._submit()
-            deliveries = consumer.fetch(max(0, self._pool.free), self._patience(waiting), self._descriptors())
-            self._wake.clear()
+            settler.settle()
+            if self._ready:
+                self._submit()
+            wake = self._wake
+            descriptors = [*self._pool.descriptors(), wake.descriptor]
+            deliveries = consumer.fetch(max(0, self._pool.free), self._patience(waiting), descriptors)
+            if wake.written:
+                wake.clear()
             if deliveries:
                 self._ready += self._receiver.receive(deliveries, settler, waiting)
-                waiting.park()
-                self._observer.flush()
-                self._submit()
+                if waiting.to_park:
+                    waiting.park()
+                if self._ready:
+                    self._submit()
         except ImproperlyConfigured:
             raise
         except Exception as exc:  # noqa: BLE001 - a worker that falls over one bad reply helps nobody; it is logged
             self._trouble(exc)
         else:
-            self._recovered()
+            if self._delays is not None:
+                self._recovered()
 
     def _submit(self) -> None:
         """Hand over as much as the pool has room for."""
-        ready = self._ready
-        if not ready:
-            return
-        room = self._pool.free
+        ready, room = self._ready, self._pool.free
         batch = ready if room >= len(ready) else ready[: max(0, room)]
         if not batch:
             return
         self._ready = ready[len(batch) :]
-        held, jobs = self.held, []
+        held = self.held
         for one in batch:
-            held[one.job.key] = one
-            jobs.append(one.job)
-        self._pool.submit(jobs)
+            held[one.key] = one
+        self._pool.submit(batch)
 
     def _patience(self, waiting: WaitingRoom) -> float:
-        """Seconds to wait for something to happen; none where the pool runs jobs only when asked for its report."""
-        if self.held and not self._pool.descriptors():
+        """Seconds to wait for something to happen.
+
+        None after trouble, to learn whether it is over, and where the pool runs jobs only when asked for its report.
+        """
+        if self._delays is not None or (self.held and not self._pool.descriptors()):
             return 0.0
-        due = waiting.next_due()
-        if due is None:
+        if not waiting.heap:
             return _LONGEST_WAIT
-        return min(_LONGEST_WAIT, max(0.0, due - self._clock.time()))
+        return min(_LONGEST_WAIT, max(0.0, waiting.heap[0][0] - self._clock.time()))
 
     def _descriptors(self) -> list[int]:
-        return [*self._pool.descriptors(), self._wake.fileno()]
+        return [*self._pool.descriptors(), self._wake.descriptor]
 
     # -- what the pool tells -----------------------------------------------------------------------------------------
 
@@ -264,9 +278,13 @@ class Engine:
         held = self.held
         for key, outcome in report.finished:
             one = held.pop(key, None)
-            if one is not None:
+            if one is None:
+                continue
+            if type(outcome) is Success:  # what `run_disposition` says of it, without asking
+                disposition = DONE if one.acknowledged else ACK
+            else:
                 disposition = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
-                settler.add(one.delivery, disposition, outcome.record, outcome.follow)
+            settler.add(one.delivery, disposition, outcome.record, outcome.follow)
         if report.lost:
             self._take_lost(report.lost, settler)
         for key in report.begun:
@@ -290,11 +308,11 @@ class Engine:
                 continue
             disposition = lost_disposition(one.policy, acknowledged=one.acknowledged)
             if self._terminating:  # we killed it: it did not fail
-                settler.add(one.delivery, REQUEUE if disposition != "done" else disposition)
+                settler.add(one.delivery, REQUEUE if disposition != DONE else disposition)
                 continue
             exc = WorkerLostError(f"Worker exited prematurely: {why} Job: {key}.")
-            self._observer.lost(one.job.message, exc)
-            record = None if disposition == REQUEUE else self._parts.verdict(one.job.message, FAILURE, exc)
+            self._observer.lost(one.message, exc)
+            record = None if disposition == REQUEUE else self._parts.verdict(one.message, FAILURE, exc)
             settler.add(one.delivery, disposition, record)
 
     # -- trouble -----------------------------------------------------------------------------------------------------
@@ -302,7 +320,7 @@ class Engine:
     def _trouble(self, exc: Exception) -> None:
         """Broker or store are away: nothing is taken for a while, outcomes wait in memory, what runs keeps running."""
         if self._delays is None:
-            self._delays = trouble_delays()
+            self._delays = self._parts.delays()
         seconds = next(self._delays)
         self._retry_at = self._clock.monotonic() + seconds
         if not isinstance(exc, OperationalError):
@@ -310,9 +328,8 @@ class Engine:
         self._observer.trouble(exc, seconds)
 
     def _recovered(self) -> None:
-        if self._delays is not None:
-            self._delays = None
-            self._observer.recovered()
+        self._delays = None
+        self._observer.recovered()
 
     def _rest(self) -> None:
         self._observer.flush()
@@ -357,7 +374,8 @@ class Engine:
         except Exception as exc:  # noqa: BLE001 - as in `_turn`
             self._trouble(exc)
         else:
-            self._recovered()
+            if self._delays is not None:
+                self._recovered()
 
     def _leave(self, consumer: Consumer, settler: Settler) -> None:
         """Stop the pool before anything is given back, so that nothing given back still runs here."""

@@ -28,14 +28,12 @@ class WaitingRoom:
 
     def __init__(self, consumer: Consumer) -> None:
         self._deferring = consumer if isinstance(consumer, Deferring) else None
-        self._heap: list[tuple[float, int, Delivery]] = []
+        #: What waits in memory, the next one first: (wall-clock time, order, delivery).
+        self.heap: list[tuple[float, int, Delivery]] = []
         self._order = count()
         self._parked: OrderedDict[str, None] = OrderedDict()
-        self._to_park: list[tuple[Delivery, float]] = []
-
-    def __len__(self) -> int:
-        """How many wait in memory."""
-        return len(self._heap) + len(self._to_park)
+        #: What is still to be parked in the broker.
+        self.to_park: list[tuple[Delivery, float]] = []
 
     def add(self, delivery: Delivery, until: float, now: float) -> bool:
         """Keep it until then (`[worker.28]`). True if it comes for the first time, as far as is remembered.
@@ -48,17 +46,17 @@ class WaitingRoom:
         if self._deferring is not None and not known and until - now > _SOON:
             if message is not None:
                 self._remember(message.id)
-            self._to_park.append((delivery, until))
+            self.to_park.append((delivery, until))
         else:
-            heappush(self._heap, (until, next(self._order), delivery))
+            heappush(self.heap, (until, next(self._order), delivery))
         return not known
 
     def park(self) -> None:
         """Park what is to be parked. Raises `OperationalError`; what was not parked is parked by the next call."""
-        if self._to_park:
+        if self.to_park:
             assert self._deferring is not None
-            self._deferring.defer(self._to_park)
-            self._to_park = []
+            self._deferring.defer(self.to_park)
+            self.to_park = []
 
     def returned(self, task_id: str) -> bool:
         """Whether this one was parked by us before and is back now, due."""
@@ -70,18 +68,14 @@ class WaitingRoom:
     def due(self, now: float) -> list[Delivery]:
         """Take out those whose time has come."""
         taken = []
-        while self._heap and self._heap[0][0] <= now:
-            taken.append(heappop(self._heap)[2])
+        while self.heap and self.heap[0][0] <= now:
+            taken.append(heappop(self.heap)[2])
         return taken
-
-    def next_due(self) -> float | None:
-        """Wall-clock time of the next one, or None."""
-        return self._heap[0][0] if self._heap else None
 
     def clear(self) -> list[Delivery]:
         """Take out all that are in memory, to be given back."""
-        taken = [delivery for _, _, delivery in self._heap] + [delivery for delivery, _ in self._to_park]
-        self._heap, self._to_park = [], []
+        taken = [delivery for _, _, delivery in self.heap] + [delivery for delivery, _ in self.to_park]
+        self.heap, self.to_park = [], []
         return taken
 
     def _remember(self, task_id: str) -> None:

@@ -17,37 +17,32 @@ class WakeUp:
     """A pipe of one byte. `set` may be called from any thread and from a signal handler, any number of times."""
 
     def __init__(self) -> None:
-        self._reader, self._writer = os.pipe()
-        os.set_blocking(self._reader, False)
+        #: `descriptor` becomes readable.
+        self.descriptor, self._writer = os.pipe()
+        os.set_blocking(self.descriptor, False)
         os.set_blocking(self._writer, False)
-        #: Spares a read each turn. Always set after the byte is written: the other order could leave a byte unread.
-        self._written = False
-
-    def fileno(self) -> int:
-        """The descriptor that becomes readable."""
-        return self._reader
+        #: Whether `clear` has anything to do. Set after the byte is written: otherwise a byte could be left unread.
+        self.written = False
 
     def set(self) -> None:
         """Make it readable. Does nothing once closed."""
         if self._writer >= 0:
             with suppress(BlockingIOError):  # it is full, so it is readable
                 os.write(self._writer, b"!")
-            self._written = True
+            self.written = True
 
     def clear(self) -> None:
         """Make it unreadable again."""
-        if not self._written:
-            return
-        self._written = False
+        self.written = False
         with suppress(BlockingIOError):
-            while len(os.read(self._reader, 512)) == 512:
+            while len(os.read(self.descriptor, 512)) == 512:
                 pass
 
     def close(self) -> None:
         """Release both descriptors. Idempotent."""
         if self._writer >= 0:
-            reader, writer = self._reader, self._writer
-            self._reader = self._writer = -1
+            reader, writer = self.descriptor, self._writer
+            self.descriptor = self._writer = -1
             os.close(reader)
             os.close(writer)
 

@@ -1,0 +1,21 @@
+"""Application. Which of `send_task`'s arguments were given ([app.19])."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["OMITTED", "given_options"]
+
+#: Tells "not given" from None, which clears a limit that the task has.
+OMITTED: Any = object()
+
+#: What `send_task` takes that is no option of the call.
+_NO_OPTIONS = frozenset({"self", "name", "args", "kwargs", "options", "task_type"})
+#: An argument that is its default was not given; for those that are not here, that is None.
+_DEFAULTS = {"expires": OMITTED, "time_limit": OMITTED, "soft_time_limit": OMITTED, "add_to_parent": True, "retries": 0}
+
+
+def given_options(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The options among the arguments of a `send_task`."""
+    options = arguments.keys() - _NO_OPTIONS
+    return {key: arguments[key] for key in options if arguments[key] is not _DEFAULTS.get(key)}

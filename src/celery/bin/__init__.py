@@ -1,0 +1,1 @@
+"""Entrance. The command line."""

@@ -1,0 +1,24 @@
+"""Entrance. `celery result`: print what a task returned (`[cli.15]`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from celery.bin.base import CeleryCommand, CeleryOption, handle_preload_options
+
+_RESULT: dict[str, Any] = {"cls": CeleryOption, "help_group": "Result Options"}
+
+
+@click.command(cls=CeleryCommand)
+@click.argument("task_id")
+@click.option("-t", "--task", help="Name of the task, if it keeps its results elsewhere.", **_RESULT)
+@click.option("--traceback", is_flag=True, help="Show the traceback instead.", **_RESULT)
+@click.pass_context
+@handle_preload_options
+def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool) -> None:
+    """Print the return value for a given task id."""
+    app = ctx.obj.app
+    found = (app.tasks[task] if task else app).AsyncResult(task_id)
+    ctx.obj.echo(found.traceback if traceback else found.get())

@@ -1,0 +1,239 @@
+"""Entrance. `celery worker`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+from click import Choice
+from click.types import IntParamType
+
+from celery.bin.base import (
+    COMMA_SEPARATED_LIST,
+    LOG_LEVEL,
+    CeleryDaemonCommand,
+    CeleryOption,
+    _Choice,
+    _ParamType,
+    handle_preload_options,
+)
+from celery.platforms import EX_FAILURE, EX_OK, detached, maybe_drop_privileges
+from celery.utils.nodenames import default_nodename, host_format, node_format
+
+__all__ = ["HOSTNAME", "WORKERS_POOL", "Hostname", "WorkersPool", "detach", "worker"]
+
+C_FAKEFORK = os.environ.get("C_FAKEFORK")
+
+_WORKER: dict[str, Any] = {"cls": CeleryOption, "help_group": "Worker Options"}
+_POOL: dict[str, Any] = {"cls": CeleryOption, "help_group": "Pool Options"}
+_QUEUES: dict[str, Any] = {"cls": CeleryOption, "help_group": "Queue Options"}
+_FEATURES: dict[str, Any] = {"cls": CeleryOption, "help_group": "Features"}
+
+
+class Hostname(_ParamType):
+    """A node name; `%h`, `%n` and `%d` become host, name and domain (`[worker.2]`)."""
+
+    name = "hostname"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        return host_format(default_nodename(value))
+
+
+class WorkersPool(_Choice):
+    """The name of a pool."""
+
+    name = "pool"
+
+    def __init__(self) -> None:
+        # The names of `app.assembly.POOLS`, which is too heavy to load for a help text; a test holds them together.
+        super().__init__(("prefork", "processes", "solo"))
+
+
+class _Concurrency(IntParamType):
+    """A number, or "auto" (`[worker.7]`)."""
+
+    name = "concurrency"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value == "auto":
+            return value
+        try:
+            number = int(value)
+        except (TypeError, ValueError):
+            number = -1
+        if number < 0:
+            self.fail(f"must be a non-negative integer or 'auto', got {value!r}", param, ctx)
+        return number
+
+
+HOSTNAME = Hostname()
+WORKERS_POOL = WorkersPool()
+AUTO_CONCURRENCY = "auto"
+
+
+def detach(
+    path: str,
+    argv: list[str],
+    logfile: str | None = None,
+    pidfile: str | None = None,
+    uid: Any = None,
+    gid: Any = None,
+    umask: Any = None,
+    workdir: str | None = None,
+    fake: bool = False,
+    app: Any = None,
+    executable: str | None = None,
+    hostname: str | None = None,
+) -> int:
+    """Run the program at `path` in the background (`[worker.20]`). Returns only in the foreground."""
+    name = default_nodename(hostname or "")
+    logfile, pidfile = logfile and node_format(logfile, name), pidfile and node_format(pidfile, name)
+    try:
+        with detached(logfile, pidfile, uid, gid, umask, workdir, fake, after_forkers=False):
+            program = executable or path
+            os.execv(program, [program, *argv])  # noqa: S606 - ourselves, as the user called us
+    except OSError:
+        app.log.setup_logging_subsystem(logging.ERROR, logfile)
+        logging.getLogger("celery.bin.worker").critical("Can't exec %r", " ".join([path, *argv]), exc_info=True)
+        return EX_FAILURE
+    return EX_OK
+
+
+def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> int:
+    argv = [argument for argument in sys.orig_argv[1:] if argument not in ("-D", "--detach")]
+    wanted = ("logfile", "pidfile", "uid", "gid", "umask", "executable")
+    return detach(
+        sys.executable, argv, app=app, hostname=hostname, fake=bool(C_FAKEFORK), **{n: options.get(n) for n in wanted}
+    )
+
+
+@click.command(
+    cls=CeleryDaemonCommand, name="worker", context_settings={"allow_extra_args": True}, no_args_is_help=False
+)
+@click.option(
+    "-n",
+    "--hostname",
+    type=HOSTNAME,
+    **_WORKER,
+    help="Set custom hostname (e.g., 'w1@%%h'). Expands: %%h (hostname), %%n (name) and %%d (domain).",
+)
+@click.option("-D", "--detach", is_flag=True, help="Start worker as a background process.", **_WORKER)
+@click.option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", help="Logging level.", **_WORKER)
+@click.option(
+    "-O",
+    "--optimization",
+    "optimization",
+    type=Choice(("default", "fair")),
+    default="default",
+    **_WORKER,
+    help="Accepted for compatibility: a task is handed only to a free process either way.",
+)
+@click.option(
+    "--prefetch-multiplier",
+    type=int,
+    **_WORKER,
+    help="Accepted for compatibility: the worker takes as many messages as its processes can use at once.",
+)
+@click.option(
+    "--disable-prefetch",
+    is_flag=True,
+    default=None,
+    **_WORKER,
+    help="Accepted for compatibility: long tasks are taken only when a process is free.",
+)
+@click.option(
+    "-c",
+    "--concurrency",
+    type=_Concurrency(),
+    metavar="<concurrency>",
+    **_POOL,
+    help="How many tasks run at once. The default is the number of CPUs; 'auto' respects the CPU quota and affinity.",
+)
+@click.option("-P", "--pool", "pool", type=WORKERS_POOL, default=None, help="Pool implementation.", **_POOL)
+@click.option(
+    "-E",
+    "--task-events",
+    "--events",
+    "task_events",
+    is_flag=True,
+    default=None,
+    **_POOL,
+    help="Send task-related events that can be captured by monitors.",
+)
+@click.option("--purge", "--discard", "purge", is_flag=True, help="Erase all waiting messages first.", **_QUEUES)
+@click.option("-Q", "--queues", type=COMMA_SEPARATED_LIST, help="Take messages from these queues.", **_QUEUES)
+@click.option("-X", "--exclude-queues", type=COMMA_SEPARATED_LIST, help="Take none from these.", **_QUEUES)
+@click.option("-I", "--include", type=COMMA_SEPARATED_LIST, help="Import these modules.", **_QUEUES)
+@click.option("--without-gossip", is_flag=True, **_FEATURES)
+@click.option("--without-mingle", is_flag=True, **_FEATURES)
+@click.option("--without-heartbeat", is_flag=True, **_FEATURES)
+@click.option("--heartbeat-interval", type=int, **_FEATURES)
+@click.pass_context
+@handle_preload_options
+def worker(
+    ctx: click.Context,
+    hostname: str | None = None,
+    loglevel: int | None = None,
+    logfile: str | None = None,
+    pidfile: str | None = None,
+    uid: Any = None,
+    gid: Any = None,
+    umask: Any = None,
+    executable: str | None = None,
+    **options: Any,
+) -> None:
+    """Start worker instance.
+
+    \b
+    Examples
+    --------
+
+    \b
+    $ celery --app=proj worker -l INFO
+    $ celery -A proj worker -l INFO -Q hipri,lopri
+    $ celery -A proj worker --concurrency=4
+    $ celery worker key=value      (settings: worker_key, or the whole name)
+    """
+    app = ctx.obj.app
+    if ctx.args:
+        _settings_from_words(ctx, app)
+    if options.pop("detach"):
+        daemon = {
+            "logfile": logfile,
+            "pidfile": pidfile,
+            "uid": uid,
+            "gid": gid,
+            "umask": umask,
+            "executable": executable,
+        }
+        ctx.exit(_in_background(app, daemon, hostname))
+    maybe_drop_privileges(uid=uid, gid=gid)
+    name = default_nodename(hostname or "")
+    worker = app.Worker(
+        hostname=name,
+        loglevel=loglevel,
+        logfile=logfile and node_format(logfile, name),
+        pidfile=pidfile and node_format(pidfile, name),
+        no_color=ctx.obj.no_color or None,
+        quiet=ctx.obj.quiet,
+        **options,
+    )
+    worker.start()
+    if worker.restart:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - HUP asks for it
+    ctx.exit(worker.exitcode)
+
+
+def _settings_from_words(ctx: click.Context, app: Any) -> None:
+    """`key=value` words after the options are settings (`[conf.15]`)."""
+    try:
+        app.config_from_cmdline(ctx.args, namespace="worker")
+    except (KeyError, ValueError) as exc:
+        raise click.UsageError(
+            f"Unable to parse extra configuration from command line.\nReason: {exc}\n"
+            f"Expected words of the form setting=value, got: {' '.join(ctx.args)}",
+            ctx=ctx,
+        ) from exc

@@ -1,0 +1,471 @@
+"""Application. What a call gives back: the promise of a task's result ([result.1] to [result.28])."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections import deque
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+
+from celery import _state, states
+from celery.current import get_current_worker_task, task_stack
+from celery.exceptions import ImproperlyConfigured, IncompleteStream, TaskRevokedError, TimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from celery.app.base import Celery
+    from celery.backends.base import Backend
+
+__all__ = [
+    "AsyncResult", "EagerResult", "ResultBase", "allow_join_result", "assert_will_not_block", "denied_join_result",
+    "result_from_tuple", "task_join_will_block",
+]  # fmt: skip
+
+R = TypeVar("R", covariant=True)
+
+E_WOULDBLOCK = (
+    "Never call result.get() within a task!\n"
+    "It waits for another task while it keeps this worker's process from running any: link a callback or a chain "
+    "instead, or, if you know that it cannot block, use disable_sync_subtasks=False or allow_join_result()."
+)
+_TIMED_OUT = "The operation timed out."
+
+#: What `allow_join_result` and `denied_join_result` say of this thread, greenlet or asyncio task; None: neither.
+_join_allowed: ContextVar[bool | None] = ContextVar("celery.join_allowed", default=None)
+
+
+def task_join_will_block() -> bool:
+    """Whether waiting for a result here would keep a worker's process from other tasks ([call.33])."""
+    allowed = _join_allowed.get()
+    if allowed is not None:
+        return not allowed
+    return _state._task_join_will_block or (task_stack.top is not None and get_current_worker_task() is not None)
+
+
+def assert_will_not_block() -> None:
+    """Raise RuntimeError where a worker's task runs, unless `allow_join_result` says otherwise ([result.4])."""
+    if task_join_will_block():
+        raise RuntimeError(E_WOULDBLOCK)
+
+
+@contextmanager
+def allow_join_result() -> Iterator[None]:
+    """Within this context tasks may wait for results."""
+    token = _join_allowed.set(True)
+    try:
+        yield
+    finally:
+        _join_allowed.reset(token)
+
+
+@contextmanager
+def denied_join_result() -> Iterator[None]:
+    """Within this context waiting for results raises RuntimeError."""
+    token = _join_allowed.set(False)
+    try:
+        yield
+    finally:
+        _join_allowed.reset(token)
+
+
+class ResultBase:
+    """What all results are instances of ([result.26])."""
+
+    #: The result of the task that this one follows in a chain.
+    parent: ResultBase | None = None
+
+
+class AsyncResult(ResultBase, Generic[R]):
+    """The result of the task with that id, wherever it runs; making one asks nobody whether there is such a task.
+
+    Each attribute reads the backend until the task has come to a final state, which is then remembered.
+    Raises ValueError if `id` is None.
+    """
+
+    #: Set by `app.AsyncResult` for its own; else the current app.
+    app: Celery = None  # type: ignore[assignment]
+    #: The task was sent with `ignore_result`: there is nothing to wait for ([result.3]).
+    ignored = False
+    TimeoutError = TimeoutError
+    _backend: Backend | None = None
+    _cache: dict[str, Any] | None = None
+    _task_name: str | None = None
+
+    def __init__(
+        self,
+        id: str,
+        backend: Backend | None = None,
+        task_name: str | None = None,
+        app: Celery | None = None,
+        parent: ResultBase | None = None,
+    ) -> None:
+        if id is None:
+            raise ValueError(f"AsyncResult requires valid id, not {type(id)}")
+        self.id = id
+        if backend is not None:
+            self._backend = backend
+        if app is not None or self.app is None:
+            self.app = _state._app_or_default(app)
+        if task_name is not None:
+            self._task_name = task_name
+        if parent is not None:
+            self.parent = parent
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    def get(
+        self,
+        timeout: float | None = None,
+        propagate: bool = True,
+        interval: float = 0.5,
+        no_ack: bool = True,
+        follow_parents: bool = True,
+        callback: Callable[[str, Any], Any] | None = None,
+        on_message: Callable[[Any], Any] | None = None,
+        on_interval: Callable[[], Any] | None = None,
+        disable_sync_subtasks: bool = True,
+        EXCEPTION_STATES: Collection[str] = states.EXCEPTION_STATES,  # noqa: N803 - public names
+        PROPAGATE_STATES: Collection[str] = states.PROPAGATE_STATES,  # noqa: N803
+    ) -> R:
+        """Wait for the task, and return what it returned ([result.2]).
+
+        `timeout` in seconds; None waits for ever, 0 looks once. A failure is raised, as the exception that it was,
+        unless `propagate` is False: then it is returned. With `follow_parents` the failure of a task that this one
+        follows is raised as well. `callback(id, value)` gets the value; `on_interval` is called every `interval`
+        seconds of waiting (nothing else depends on `interval`, for nothing is polled).
+
+        Raises `celery.exceptions.TimeoutError`, and RuntimeError within a task (`disable_sync_subtasks`, [call.33]).
+        """
+        if self.ignored:
+            return cast("R", None)
+        if disable_sync_subtasks and task_join_will_block():
+            raise RuntimeError(E_WOULDBLOCK)
+        meta = self._cache
+        if meta is None:
+            if on_message is not None:
+                raise ImproperlyConfigured("Backend does not support on_message callback")
+            if on_interval is None and self.parent is None:
+                found = self.backend.wait_ready((self.id,), timeout)
+                if not found:
+                    raise TimeoutError(_TIMED_OUT)
+                meta = self._remember(found[self.id])
+            else:
+                parents = list(self._parents()) if follow_parents and propagate else []
+                meta = self._remember(self._wait_with(parents, timeout, interval, on_interval))
+        value = meta["result"]
+        if propagate and meta["status"] in PROPAGATE_STATES:
+            self._raise(value, meta.get("traceback"))
+        if callback is not None:
+            callback(self.id, value)
+        return cast("R", value)
+
+    wait = get
+
+    def _wait_with(
+        self, parents: list[ResultBase], timeout: float | None, interval: float, on_interval: Callable[[], Any] | None
+    ) -> dict[str, Any]:
+        """Wait for this task or the failure of one that it follows, whichever is first ([result.5])."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pending = {parent.id: parent for parent in parents if isinstance(parent, AsyncResult)}
+        while True:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            patience = left if on_interval is None else interval if left is None else min(left, interval)
+            found = self.backend.wait_ready((self.id, *pending), patience)
+            if self.id in found:
+                return found[self.id]
+            for task_id in found:
+                pending.pop(task_id).maybe_throw()
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(_TIMED_OUT)
+            if on_interval is not None:
+                on_interval()
+
+    def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
+        """The value as it is now, without waiting; raises it if the task failed or was revoked ([result.11])."""
+        meta = self._get_task_meta()
+        value = meta["result"]
+        if propagate and meta["status"] in states.PROPAGATE_STATES:
+            self._raise(value, meta.get("traceback"))
+        if callback is not None:
+            callback(self.id, value)
+        return value
+
+    maybe_reraise = maybe_throw
+
+    def throw(self, exc: BaseException | None = None, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise that exception; without one, the exception that is being handled."""
+        if exc is None:
+            raise
+        raise exc
+
+    def forget(self) -> None:
+        """Delete what is kept for this task and for those that it follows ([result.13])."""
+        self._cache = None
+        if isinstance(self.parent, AsyncResult):
+            self.parent.forget()
+        self.backend.forget(self.id)
+
+    # -- state -------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """PENDING (or unknown), STARTED, RETRY, FAILURE, SUCCESS, REVOKED, or a state of the task's own ([state])."""
+        return str(self._get_task_meta()["status"])
+
+    status = state
+
+    def ready(self) -> bool:
+        """Whether the task has come to a final state."""
+        return self.state in states.READY_STATES
+
+    def successful(self) -> bool:
+        return self.state == states.SUCCESS
+
+    def failed(self) -> bool:
+        return self.state == states.FAILURE
+
+    def exists(self) -> bool:
+        """Whether the backend keeps anything for this id ([result.7])."""
+        return self._cache is not None or self.backend.task_result_exists(self.id)
+
+    @property
+    def result(self) -> Any:
+        """What the task returned, the exception that it failed with, or the data of its current state."""
+        return self._get_task_meta()["result"]
+
+    info = result
+
+    @property
+    def traceback(self) -> str | None:
+        """The text of the traceback of a failed task."""
+        return self._get_task_meta().get("traceback")
+
+    @property
+    def children(self) -> list[ResultBase] | None:
+        """The results of the tasks that this one sent; None until that is known."""
+        meta = self._get_task_meta()
+        children = meta.get("children")
+        if not children:
+            return cast("list[ResultBase] | None", children)
+        return [result_from_tuple(child, self.app) for child in children]
+
+    # -- with result_extended ([result.8]) ---------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str | None:
+        return self._get_task_meta().get("name")
+
+    @property
+    def args(self) -> Any:
+        return self._get_task_meta().get("args")
+
+    @property
+    def kwargs(self) -> Any:
+        return self._get_task_meta().get("kwargs")
+
+    @property
+    def worker(self) -> str | None:
+        return self._get_task_meta().get("worker")
+
+    @property
+    def retries(self) -> int | None:
+        return self._get_task_meta().get("retries")
+
+    @property
+    def queue(self) -> str | None:
+        return self._get_task_meta().get("queue")
+
+    @property
+    def date_done(self) -> dt.datetime | None:
+        """When the task came to its final state."""
+        date = self._get_task_meta().get("date_done")
+        return dt.datetime.fromisoformat(date) if isinstance(date, str) else date
+
+    # -- relatives ---------------------------------------------------------------------------------------------------
+
+    def _parents(self) -> Iterator[ResultBase]:
+        node = self.parent
+        while node is not None:
+            yield node
+            node = node.parent
+
+    def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[AsyncResult[Any] | None, AsyncResult[Any]]]:
+        """`(parent, result)` of this task, its children, their children …, level by level ([result.9]).
+
+        Raises `IncompleteStream` at a task that is not ready, unless `intermediate`.
+        """
+        waiting: deque[tuple[Any, Any]] = deque([(None, self)])
+        while waiting:
+            parent, node = waiting.popleft()
+            yield parent, node
+            if node.ready():
+                waiting.extend((node, child) for child in node.children or ())
+            elif not intermediate:
+                raise IncompleteStream()
+
+    def collect(self, intermediate: bool = False, **kwargs: Any) -> Iterator[tuple[AsyncResult[Any], Any]]:
+        """`(result, value)` for all that `iterdeps` finds; the keyword arguments are those of `get`."""
+        for _, node in self.iterdeps(intermediate):
+            yield node, node.get(**kwargs)
+
+    def get_leaf(self) -> Any:
+        """The value of the last task that `collect` finds."""
+        value = None
+        for _, node_value in self.collect():
+            value = node_value
+        return value
+
+    # -- identity ----------------------------------------------------------------------------------------------------
+
+    @property
+    def task_id(self) -> str:
+        return self.id
+
+    @task_id.setter
+    def task_id(self, id: str) -> None:
+        self.id = id
+
+    @property
+    def backend(self) -> Backend:
+        """Where the result is read: the one given, or the app's."""
+        return self._backend if self._backend is not None else cast("Backend", self.app.backend)
+
+    @backend.setter
+    def backend(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @property
+    def supports_native_join(self) -> bool:
+        return self.backend.supports_native_join
+
+    def as_tuple(self) -> tuple[Any, None]:
+        """`((id, parent), None)`, with the parent in the same form: what `result_from_tuple` reads ([result.15])."""
+        parent = self.parent
+        return (self.id, parent.as_tuple() if isinstance(parent, AsyncResult) else None), None
+
+    def as_list(self) -> list[str]:
+        """This id, then those of the tasks that it follows, nearest first."""
+        return [self.id, *(parent.id for parent in self._parents() if isinstance(parent, AsyncResult))]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, AsyncResult):
+            return bool(other.id == self.id)
+        return other == self.id if isinstance(other, str) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.id}>"
+
+    def __reduce__(self) -> Any:
+        return self.__class__, self.__reduce_args__()
+
+    def __reduce_args__(self) -> tuple[Any, ...]:
+        return self.id, self._backend, self._task_name, None, self.parent
+
+    def __copy__(self) -> AsyncResult[R]:
+        return type(self)(*self.__reduce_args__())
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _get_task_meta(self) -> dict[str, Any]:
+        if self._cache is not None:
+            return self._cache
+        return self._remember(self.backend.get_task_meta(self.id))
+
+    def _remember(self, meta: dict[str, Any]) -> dict[str, Any]:
+        """A final state is not read again."""
+        if meta["status"] in states.READY_STATES:
+            self._cache = meta
+        return meta
+
+    def _raise(self, value: Any, traceback: str | None) -> NoReturn:
+        failure = value if isinstance(value, BaseException) else Exception(value)
+        # Not the traceback of an earlier `get`: it would grow with each.
+        failure.__traceback__ = None
+        if traceback and self.app.conf.task_remote_tracebacks:
+            from tblib import Traceback
+
+            failure.__traceback__ = Traceback.from_string(traceback).as_traceback()
+        raise failure
+
+
+class EagerResult(AsyncResult[R]):
+    """The result of a task that has run in this very process; always ready, and kept nowhere ([result.25])."""
+
+    def __init__(
+        self, id: str, ret_value: Any, state: str, traceback: str | None = None, name: str | None = None
+    ) -> None:
+        self.id = id
+        self._result = ret_value
+        self._state = state
+        self._traceback = traceback
+        self._name = name
+
+    def get(  # type: ignore[override]
+        self, timeout: float | None = None, propagate: bool = True, disable_sync_subtasks: bool = True, **kwargs: Any
+    ) -> R:
+        """The value, or the failure (raised unless `propagate` is False); None for any other state."""
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        if self._state == states.SUCCESS:
+            return cast("R", self._result)
+        if self._state not in states.PROPAGATE_STATES:
+            return cast("R", None)
+        if propagate:
+            raise self._result if isinstance(self._result, BaseException) else Exception(self._result)
+        return cast("R", self._result)
+
+    wait = get  # type: ignore[assignment]
+
+    def ready(self) -> bool:
+        return True
+
+    def forget(self) -> None:
+        """There is nothing to delete."""
+
+    def revoke(self, *args: Any, **kwargs: Any) -> None:
+        """The task has run; the result says REVOKED from now on."""
+        self._state = states.REVOKED
+        self._result = TaskRevokedError("revoked")
+
+    @property
+    def supports_native_join(self) -> bool:
+        return False
+
+    def __reduce_args__(self) -> tuple[Any, ...]:
+        return self.id, self._result, self._state, self._traceback, self._name
+
+    def _get_task_meta(self) -> dict[str, Any]:
+        return {
+            "task_id": self.id,
+            "result": self._result,
+            "status": self._state,
+            "traceback": self._traceback,
+            "name": self._name,
+        }
+
+
+def result_from_tuple(r: Any, app: Celery | None = None) -> Any:
+    """The result that `as_tuple` described; a result is given back as it is ([result.15]).
+
+    Raises ValueError for anything else. Groups have no results here yet.
+    """
+    if isinstance(r, ResultBase):
+        return r
+    try:
+        identity, nodes = r
+        task_id, parent = identity if isinstance(identity, list | tuple) else (identity, None)
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"expected a result as ((id, parent), None), got {r!r}") from exc
+    if nodes is not None:
+        raise ValueError(f"expected the result of a single task as ((id, parent), None), got that of a group: {r!r}")
+    app = _state._app_or_default(app)
+    return app.AsyncResult(task_id, parent=result_from_tuple(parent, app) if parent else None)

@@ -1,0 +1,272 @@
+"""Flow. Deliveries come in and become jobs for the pool; outcomes go out, and settle them.
+
+Coming in, each is admitted, put off, dropped or refused. Going out, records go to the store, follow-ups to the broker,
+and only then is the delivery settled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING
+
+from kombu.exceptions import ContentDisallowed
+
+from celery.exceptions import InvalidTaskError, NotRegistered, TaskRevokedError
+from celery.message import MalformedMessage, Message
+from celery.ports import Job, Joining, Publication, Settled
+from celery.routing import Route
+from celery.states import FAILURE, REVOKED
+from celery.worker.admission import RUN, Drop, Refuse, Run, Wait, admit
+from celery.worker.settlement import ACK, REJECT, REQUEUE
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from celery.outcome import Record
+    from celery.ports import Broker, Clock, Consumer, Delivery, ResultBackend
+    from celery.worker.admission import Admission, TaskPolicy
+    from celery.worker.consumer.observer import Observer
+    from celery.worker.consumer.waiting import WaitingRoom
+
+__all__ = ["Held", "Receiver", "Settler", "publications"]
+
+_REFUSALS: dict[str, type[Exception]] = {
+    "unknown": NotRegistered,
+    "content": ContentDisallowed,
+    "invalid": InvalidTaskError,
+}
+
+
+@dataclass(slots=True, eq=False)
+class Held(Job):
+    """A job that the worker has taken on, until it is settled. The pool sees only the job."""
+
+    delivery: Delivery
+    policy: TaskPolicy
+    #: True once the acknowledgement is on its way to the broker.
+    acknowledged: bool = False
+
+
+class Receiver:
+    """Decides on each delivery. What cannot be run is settled at once; the rest becomes jobs."""
+
+    def __init__(
+        self,
+        *,
+        policies: Callable[[str], TaskPolicy | None],
+        accept: AbstractSet[str] | None,
+        read_other: Callable[[bytes], Message],
+        verdict: Callable[[Message, str, BaseException], Record | None],
+        observer: Observer,
+        clock: Clock,
+        totals: Counter[str],
+    ) -> None:
+        """`policies`: task name → policy, None if there is no such task; asked once for each known name.
+
+        `accept`: content types that may be decoded, None for all. `read_other` reads what is no protocol 2 message, or
+        raises `MalformedMessage`. `verdict` makes the record of a message that ends here, in that state with that
+        exception. `totals` counts the messages taken on, by task name.
+        """
+        self._ask = policies
+        self._policies: dict[str, TaskPolicy] = {}
+        self._accept = accept
+        self._read_other = read_other
+        self._verdict = verdict
+        self._observer = observer
+        self._clock = clock
+        self._totals = totals
+        self._keys = count(1)
+
+    def receive(self, deliveries: Iterable[Delivery], settler: Settler, waiting: WaitingRoom) -> list[Held]:
+        """Take these on; returns those that may be run now, in order."""
+        policies, accept, keys = self._policies, self._accept, self._keys
+        run: list[Held] = []
+        told: list[Message] = []
+        for delivery in deliveries:
+            message = delivery.message
+            if (  # what `admit` says of nearly every message, without asking it
+                message is not None
+                and message.eta is None
+                and message.expires is None
+                and (policy := policies.get(message.task)) is not None
+                and (accept is None or message.content_type in accept)
+            ):
+                run.append(Held(next(keys), message, delivery, policy))
+                told.append(message)
+            else:
+                self._receive_other(delivery, run, told, settler, waiting)
+        if told:
+            self._totals.update([message.task for message in told])
+            self._observer.received(told)
+        return run
+
+    def _receive_other(
+        self, delivery: Delivery, run: list[Held], told: list[Message], settler: Settler, waiting: WaitingRoom
+    ) -> None:
+        try:
+            admission, message = self._admit(delivery, run)
+            if isinstance(admission, Refuse):
+                self._refuse(delivery, admission, settler)
+            elif isinstance(admission, Drop):
+                self._observer.received([message])
+                self._drop(delivery, message, settler)
+            elif self._is_new(delivery, message, admission, waiting):
+                told.append(message)
+        except MalformedMessage as exc:
+            kind = "message" if exc.__cause__ is None else "undecodable"
+            self._refuse(delivery, Refuse(kind, str(exc)), settler)
+        except Exception as exc:  # noqa: BLE001 - one message that upsets us must not take its neighbours with it
+            self._refuse(delivery, Refuse("invalid", repr(exc)), settler)
+
+    def _is_new(self, delivery: Delivery, message: Message, admission: Run | Wait, waiting: WaitingRoom) -> bool:
+        """Put off what has to wait. False for what came before, was parked and is back."""
+        if isinstance(admission, Wait):
+            return waiting.add(delivery, admission.until, self._clock.time())
+        return message.eta is None or not waiting.returned(message.id)
+
+    def _admit(self, delivery: Delivery, run: list[Held]) -> tuple[Admission, Message]:
+        message = delivery.message
+        if message is None:
+            message = self._other(delivery)
+        policy = self._policies.get(message.task)
+        if policy is None:
+            policy = self._policy(message.task)
+        admission = admit(message, policy, self._accept, self._clock.time())
+        if admission is RUN and policy is not None:
+            run.append(Held(next(self._keys), message, delivery, policy))
+        return admission, message
+
+    def due(self, deliveries: Iterable[Delivery], settler: Settler, waiting: WaitingRoom) -> list[Held]:
+        """Their time has come: run them, unless they have expired meanwhile (`[worker.29]`)."""
+        run: list[Held] = []
+        for delivery in deliveries:
+            admission, message = self._admit(delivery, run)
+            if isinstance(admission, Drop):
+                self._drop(delivery, message, settler)
+            elif isinstance(admission, Refuse):
+                self._refuse(delivery, admission, settler)
+            elif isinstance(admission, Wait):  # the clock was set back
+                waiting.add(delivery, admission.until, self._clock.time())
+        return run
+
+    def _policy(self, name: str) -> TaskPolicy | None:
+        policy = self._ask(name)
+        if policy is not None:
+            self._policies[name] = policy
+        return policy
+
+    def _other(self, delivery: Delivery) -> Message:
+        """Read what is no protocol 2 message. Raises `MalformedMessage`."""
+        if delivery.raw is None:
+            raise MalformedMessage(delivery.error or "expected a task message, got nothing")
+        try:
+            delivery.message = message = self._read_other(delivery.raw)
+        except MalformedMessage:
+            raise
+        except Exception as exc:  # whatever a decoder raises
+            raise MalformedMessage(f"expected a task message, got what cannot be decoded: {exc!r}") from exc
+        return message
+
+    def _refuse(self, delivery: Delivery, refusal: Refuse, settler: Settler) -> None:
+        self._observer.refused(delivery, refusal)
+        record = None
+        if delivery.message is not None:  # somebody may wait for it
+            record = self._verdict(delivery.message, FAILURE, _REFUSALS[refusal.kind](refusal.reason))
+        settler.add(delivery, REJECT, record)
+
+    def _drop(self, delivery: Delivery, message: Message, settler: Settler) -> None:
+        self._observer.expired(message)
+        settler.add(delivery, ACK, self._verdict(message, REVOKED, TaskRevokedError("expired")))
+
+
+def publications(follow: Sequence[tuple[str, str, bytes]]) -> list[Publication]:
+    """The messages that follow from a run, ready to be published."""
+    return [
+        Publication(Message.from_envelope(envelope), Route(exchange, routing_key))
+        for exchange, routing_key, envelope in follow
+    ]
+
+
+class Settler:
+    """Gathers what is to be settled and settles it in batches.
+
+    Where the consumer can settle together with the store (`ports.Joining`), a batch is one step. Elsewhere it is
+    three, in the only order in which a kill between two of them repeats but never loses: the record is there before
+    the follow-ups go out, and both before the broker forgets the message. A step that failed is done again by the next
+    `settle`; those before it are not.
+    """
+
+    def __init__(self, consumer: Consumer, broker: Broker, store: ResultBackend | None) -> None:
+        self._consumer = consumer
+        self._broker = broker
+        self._store = store
+        self._joined: Joining | None = None
+        if store is not None and isinstance(consumer, Joining) and consumer.join(store):
+            self._joined = consumer
+        self._batch: list[Settled] = []
+        self._records: list[Record] = []
+        self._publications: list[Publication] = []
+        self._settlements: dict[str, list[Delivery]] = {ACK: [], REJECT: [], REQUEUE: []}
+        #: Whether there is anything in `_settlements`.
+        self._others = False
+
+    def add(
+        self,
+        delivery: Delivery,
+        disposition: str,
+        record: Record | None = None,
+        follow: Sequence[tuple[str, str, bytes]] = (),
+    ) -> None:
+        """Settle this one with the next `settle`."""
+        if (record is None and not follow) or self._joined is None:
+            if record is not None:
+                self._records.append(record)
+            if follow:
+                self._publications.extend(publications(follow))
+            if disposition in self._settlements:
+                self._others = True
+                self._settlements[disposition].append(delivery)
+        else:
+            self._batch.append(Settled(delivery, disposition, record, publications(follow) if follow else ()))
+
+    @property
+    def pending(self) -> int:
+        """How many deliveries, records and publications wait to be settled."""
+        return (
+            len(self._batch)
+            + len(self._records)
+            + len(self._publications)
+            + sum(len(deliveries) for deliveries in self._settlements.values())
+        )
+
+    def settle(self) -> None:
+        """Settle everything gathered. Raises `OperationalError`; then what is left is settled by the next call."""
+        if self._batch:
+            assert self._joined is not None
+            self._joined.settle(self._batch)
+            self._batch = []
+        if self._records:
+            if self._store is not None:
+                self._store.save(self._records)
+            self._records = []
+        if self._publications:
+            self._broker.publish(self._publications)
+            self._publications = []
+        if self._others:
+            self._settle_deliveries()
+
+    def _settle_deliveries(self) -> None:
+        settlements = self._settlements
+        if settlements[ACK]:
+            self._consumer.ack(settlements[ACK])
+            settlements[ACK] = []
+        if settlements[REJECT]:
+            self._consumer.reject(settlements[REJECT], requeue=False)
+            settlements[REJECT] = []
+        if settlements[REQUEUE]:
+            self._consumer.reject(settlements[REQUEUE], requeue=True)
+            settlements[REQUEUE] = []
+        self._others = False

@@ -1,0 +1,103 @@
+"""The contracts on `redis://`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from celery.backends.redis import RedisBackend
+from celery.brokers.redis import RedisBroker
+from celery.ports import BackendConfig, BrokerConfig
+from tests.contracts.backend import BackendContract
+from tests.contracts.broker import BrokerContract
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.contracts.backend import MakeBackend, PassTime
+    from tests.contracts.broker import MakeBroker, PutRaw
+    from tests.servers import RedisServer
+
+pytestmark = pytest.mark.server
+
+#: Short, so that the dead are found out while the test waits.
+LEASE = 1.5
+
+
+@pytest.fixture
+def url(redis_server: RedisServer) -> str:
+    return redis_server.url()
+
+
+@pytest.fixture
+def make_any_backend(url: str) -> Iterator[Callable[..., RedisBackend]]:
+    made: list[RedisBackend] = []
+
+    def make(expires: float | None = None) -> RedisBackend:
+        made.append(RedisBackend(BackendConfig(url, expires=expires)))
+        return made[-1]
+
+    yield make
+    for backend in made:
+        backend.close()
+
+
+class TestBroker(BrokerContract):
+    @pytest.fixture
+    def options(self) -> dict[str, object]:
+        return {"lease_timeout": LEASE}
+
+    @pytest.fixture
+    def make_broker(self, url: str, options: dict[str, object]) -> Iterator[MakeBroker]:
+        made: list[RedisBroker] = []
+
+        def make(node: str = "") -> RedisBroker:
+            made.append(RedisBroker(BrokerConfig(url, options, node=node)))
+            return made[-1]
+
+        yield make
+        for broker in made:
+            broker.close()
+
+    @pytest.fixture
+    def make_backend(self, make_any_backend: Callable[..., RedisBackend]) -> Callable[..., RedisBackend]:
+        return make_any_backend
+
+    @pytest.fixture
+    def put_raw(self, redis_server: RedisServer) -> PutRaw:
+        return lambda queue, raw: redis_server.call("LPUSH", queue, raw)
+
+
+class TestBrokerWithPrefix(TestBroker):
+    """Every key under a global prefix, over a unix socket, with other names for what kombu lets one name."""
+
+    @pytest.fixture
+    def url(self, redis_server: RedisServer) -> str:
+        return f"redis+socket://{redis_server.socket}?virtual_host=2"
+
+    @pytest.fixture
+    def options(self) -> dict[str, object]:
+        return {"lease_timeout": LEASE, "global_keyprefix": "p:", "unacked_key": "mine", "sep": ":"}
+
+    @pytest.fixture
+    def put_raw(self, redis_server: RedisServer) -> PutRaw:
+        return lambda queue, raw: redis_server.call("LPUSH", "p:" + queue, raw, db=2)
+
+
+class TestBackend(BackendContract):
+    @pytest.fixture
+    def make_backend(self, make_any_backend: MakeBackend) -> MakeBackend:
+        return make_any_backend
+
+    @pytest.fixture
+    def pass_time(self, redis_server: RedisServer) -> PassTime:
+        """Takes the time off what every key has left."""
+
+        def move(seconds: float) -> None:
+            for key in redis_server.call("KEYS", "*"):
+                left = redis_server.call("PTTL", key)
+                if left >= 0:
+                    redis_server.call("PEXPIRE", key, int(left - seconds * 1000))
+
+        return move

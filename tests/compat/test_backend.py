@@ -1,0 +1,302 @@
+"""`app.backend`, the old wide face of a result backend ([backend.1] to [backend.7], [state.1] to [state.14])."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import pickle
+import zlib
+from typing import Any
+
+import pytest
+from kombu.exceptions import ContentDisallowed
+
+from celery import Celery
+from celery.app.backends import BACKEND_ALIASES, by_name, by_url
+from celery.backends.base import Backend, BaseBackend, DisabledBackend
+from celery.exceptions import ImproperlyConfigured, TaskRevokedError
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from celery.outcome import Record
+from tests.compat.memory_apps import make_app
+
+
+@pytest.fixture
+def app() -> Any:
+    return make_app()
+
+
+@pytest.fixture
+def backend(app: Any) -> Any:
+    return app.backend
+
+
+def stored(backend: Any, task_id: str) -> Any:
+    (meta,) = backend.store.load([task_id])
+    return None if meta is None else json.loads(meta)
+
+
+class TestReading:
+    def test_unknown(self, backend: Any) -> None:
+        assert backend.get_task_meta("x") == {"status": "PENDING", "result": None}
+        assert (backend.get_state("x"), backend.get_status("x"), backend.get_result("x")) == (
+            "PENDING",
+            "PENDING",
+            None,
+        )
+        assert (backend.get_traceback("x"), backend.get_children("x")) == (None, None)
+        assert not backend.task_result_exists("x")
+
+    def test_known(self, backend: Any) -> None:
+        backend.mark_as_failure("x", KeyError(1), "tb")
+        assert (backend.get_state("x"), backend.get_traceback("x"), backend.get_children("x")) == (
+            "FAILURE",
+            "tb",
+            None,
+        )
+        assert isinstance(backend.get_result("x"), KeyError)
+        assert backend.task_result_exists("x")
+
+    def test_only_accepted_content(self) -> None:
+        app = make_app(result_serializer="pickle", result_accept_content=["json"])
+        app.backend.store_result("x", 1, "SUCCESS")
+        with pytest.raises(ContentDisallowed):
+            app.backend.get_task_meta("x")
+
+    @pytest.mark.parametrize("serializer", ["json", "pickle", "yaml", "msgpack"])
+    def test_serializers(self, serializer: str) -> None:
+        app = make_app(result_serializer=serializer, result_accept_content=[serializer])
+        app.backend.store_result("x", {"a": [1, None]}, "SUCCESS")
+        assert app.AsyncResult("x").get() == {"a": [1, None]}
+        app.backend.mark_as_failure("y", KeyError("z"))
+        with pytest.raises(KeyError, match="z"):
+            app.AsyncResult("y").get()
+
+    def test_compressed_by_another_writer(self, app: Any, backend: Any) -> None:
+        plain = json.dumps({"status": "SUCCESS", "result": 7}).encode()
+        meta = b"\x00celery-compressed\x00application/x-gzip\x00" + zlib.compress(plain)
+        backend.store.save([Record("x", "SUCCESS", meta)])
+        assert app.AsyncResult("x").get() == 7
+        assert backend.decode_result(meta)["result"] == 7
+
+    @pytest.mark.parametrize(
+        ("limit", "cached"), [(-1, []), (2, ["b", "c"]), (0, ["a", "b", "c"]), (None, ["a", "b", "c"])]
+    )
+    def test_cache(self, limit: int | None, cached: list[str]) -> None:
+        backend = make_app(result_cache_max=limit).backend
+        for task_id in "abc":
+            backend.mark_as_done(task_id, task_id)
+            backend.get_task_meta(task_id)
+        backend.mark_as_failure("f", KeyError())
+        backend.get_task_meta("f")
+        assert [task_id for task_id in "abcf" if backend.is_cached(task_id)] == cached
+        backend.store.forget(cached)
+        assert [backend.get_state(task_id) for task_id in cached] == ["SUCCESS"] * len(cached)
+        assert [backend.get_task_meta(task_id, cache=False)["status"] for task_id in cached] == ["PENDING"] * len(
+            cached
+        )
+        if cached:
+            backend.forget(cached[0])
+            assert backend.get_state(cached[0]) == "PENDING"
+
+
+class TestWriting:
+    def test_the_document(self, app: Any, backend: Any) -> None:
+        request = app.Context(id="own", group="g", parent_id="p", root_id="r")
+        request.children.append(app.AsyncResult("child"))
+        assert backend.store_result("x", {"a": 1}, "SUCCESS", request=request) == {"a": 1}
+        document = stored(backend, "x")
+        assert dt.datetime.fromisoformat(document.pop("date_done")).tzinfo is not None
+        assert document == {
+            "status": "SUCCESS",
+            "result": {"a": 1},
+            "traceback": None,
+            "children": [[["child", None], None]],
+            "group_id": "g",
+            "parent_id": "p",
+            "task_id": "x",
+        }
+
+    def test_without_a_request(self, backend: Any) -> None:
+        backend.mark_as_started("x", pid=1)
+        assert stored(backend, "x") == {
+            "status": "STARTED",
+            "result": {"pid": 1},
+            "traceback": None,
+            "children": None,
+            "date_done": None,
+            "task_id": "x",
+        }
+
+    def test_exceptions(self, backend: Any) -> None:
+        data = {"exc_type": "KeyError", "exc_message": ["foo", 3], "exc_module": "builtins"}
+        assert backend.mark_as_retry("x", KeyError("foo", 3), "tb") == data
+        assert stored(backend, "x")["result"] == data
+        backend.mark_as_revoked("x", "because")
+        assert isinstance(backend.get_result("x"), TaskRevokedError)
+
+    def test_success_is_final(self, backend: Any) -> None:
+        backend.mark_as_done("x", 1)
+        backend.mark_as_failure("x", KeyError())
+        backend.mark_as_started("x")
+        assert backend.get_state("x") == "SUCCESS"
+
+    def test_need_not_be_stored(self, backend: Any) -> None:
+        backend.mark_as_done("x", 1, store_result=False)
+        backend.mark_as_failure("x", KeyError(), store_result=False)
+        backend.mark_as_revoked("x", store_result=False)
+        assert backend.mark_as_retry("x", KeyError(), store_result=False) is None
+        assert not backend.task_result_exists("x")
+
+    def test_fail_from_current_stack(self, backend: Any) -> None:
+        with contextlib.suppress(KeyError):
+            try:
+                raise KeyError("here")
+            finally:
+                kept = backend.fail_from_current_stack("x")
+        assert repr(kept) == "KeyError('here')"
+        assert backend.get_state("x") == "FAILURE"
+        assert "KeyError: 'here'" in backend.get_traceback("x")
+        assert backend.fail_from_current_stack("y") is None
+
+    def test_results_are_kept_as_tuples(self, app: Any, backend: Any) -> None:
+        backend.store_result("x", app.AsyncResult("other"), "SUCCESS")
+        assert stored(backend, "x")["result"] == [["other", None], None]
+
+
+class TestWaiting:
+    def test_wait_for(self, backend: Any) -> None:
+        backend.mark_as_done("x", 1)
+        assert backend.wait_for("x", timeout=1)["result"] == 1
+        with pytest.raises(CeleryTimeoutError):
+            backend.wait_for("y", timeout=0)
+
+    def test_wait_for_pending(self, app: Any, backend: Any) -> None:
+        backend.mark_as_failure("x", KeyError("z"))
+        with pytest.raises(KeyError):
+            backend.wait_for_pending(app.AsyncResult("x"), timeout=1)
+        assert isinstance(backend.wait_for_pending(app.AsyncResult("x"), propagate=False), KeyError)
+
+    def test_get_many(self, app: Any, backend: Any) -> None:
+        backend.mark_as_done("a", 1)
+        backend.mark_as_failure("b", KeyError())
+        found = dict(backend.get_many([app.AsyncResult("a"), "b", "c"], timeout=0))
+        assert {task_id: meta["status"] for task_id, meta in found.items()} == {"a": "SUCCESS", "b": "FAILURE"}
+        rounds: list[int] = []
+        assert (
+            list(backend.get_many(["c"], interval=0.001, on_interval=lambda: rounds.append(1), max_iterations=3)) == []
+        )
+        assert len(rounds) == 2
+
+    def test_get_many_until_all_are_there(self, backend: Any) -> None:
+        backend.mark_as_done("a", 1)
+        order = []
+        for task_id, _ in backend.get_many(["a", "b"], timeout=10):
+            order.append(task_id)
+            backend.mark_as_done("b", 2)
+        assert order == ["a", "b"]
+
+
+class TestEncoding:
+    def test_documents(self, backend: Any) -> None:
+        assert json.loads(backend.encode({"a": 1})) == {"a": 1}
+        assert backend.decode(backend.encode({"a": 1})) == {"a": 1}
+        failed = (
+            '{"status": "FAILURE", "result": {"exc_type": "KeyError", "exc_message": [1], "exc_module": "builtins"}}'
+        )
+        assert repr(backend.decode_result(failed)["result"]) == "KeyError(1)"
+
+    def test_exceptions(self, backend: Any) -> None:
+        data = backend.prepare_exception(KeyError(1))
+        assert data == {"exc_type": "KeyError", "exc_message": [1], "exc_module": "builtins"}
+        assert repr(backend.exception_to_python(data)) == "KeyError(1)"
+        assert backend.encode_result(KeyError(1), "FAILURE") == data
+        assert backend.encode_result(3, "SUCCESS") == 3
+
+    def test_settings(self, backend: Any) -> None:
+        assert backend.expires == 86400
+        assert backend.prepare_expires(dt.timedelta(minutes=1)) == 60
+        assert backend.prepare_expires(30, type=str) == "30"
+        assert (backend.prepare_persistent(), backend.prepare_persistent(False)) == (True, False)
+        assert backend.current_task_children() is None
+        assert backend.on_task_call(None, "x") == {}
+
+    def test_pickles_to_the_current_app(self, app: Any, backend: Any) -> None:
+        app.set_current()
+        restored = pickle.loads(pickle.dumps(backend))
+        assert (type(restored), restored.url, restored.app) == (type(backend), backend.url, app)
+
+
+class TestDisabled:
+    @pytest.fixture
+    def backend(self) -> Any:
+        return Celery("t", broker="memory://", set_as_current=False).backend
+
+    def test_is_what_there_is_without_a_backend(self, backend: Any) -> None:
+        assert isinstance(backend, DisabledBackend)
+        assert backend.as_uri() == "disabled://"
+
+    def test_writing_does_nothing(self, backend: Any) -> None:
+        assert backend.store_result("x", 1, "SUCCESS") is None
+        backend.mark_as_done("x", 1)
+        backend.mark_as_failure("x", KeyError())
+
+    @pytest.mark.parametrize(
+        "name", ["get_state", "get_status", "get_result", "get_traceback", "wait_for", "get_task_meta"]
+    )
+    def test_reading_says_what_to_do(self, backend: Any, name: str) -> None:
+        with pytest.raises(NotImplementedError, match=r"No result backend is configured\.\nSet result_backend"):
+            getattr(backend, name)("x")
+
+    @pytest.mark.parametrize("read", [lambda r: r.get(), lambda r: r.state, lambda r: r.ready(), lambda r: r.forget()])
+    def test_results_say_so_too(self, backend: Any, read: Any) -> None:
+        with pytest.raises(NotImplementedError, match="No result backend is configured"):
+            read(backend.app.AsyncResult("x"))
+
+    def test_no_chords(self, backend: Any, app: Any) -> None:
+        with pytest.raises(NotImplementedError, match="Starting chords requires a result backend"):
+            backend.ensure_chords_allowed()
+        app.backend.ensure_chords_allowed()
+
+
+class TestLookUp:
+    @pytest.mark.parametrize(
+        "url", ["redis://localhost/0", "rediss://h", "sqlite:///x", "memory://", "cache+memory://"]
+    )
+    def test_ours_share_one_face(self, url: str) -> None:
+        assert by_url(url) == (Backend, url)
+
+    def test_names(self) -> None:
+        assert by_name("redis") is Backend is BaseBackend
+        assert by_name(None) is by_name("disabled") is DisabledBackend
+        assert by_url(None) == (DisabledBackend, None)
+        assert by_name("celery.backends.base:DisabledBackend") is DisabledBackend
+        assert by_name(DisabledBackend) is DisabledBackend
+        assert BACKEND_ALIASES["redis"] == "celery.backends.base:Backend"
+
+    def test_an_override_takes_the_rest_of_the_url(self) -> None:
+        class Loader:
+            override_backends = {"mine": f"{__name__}:Mine", "redis": f"{__name__}:Mine"}  # noqa: RUF012
+
+        assert by_url("mine+sqlite:///x", Loader()) == (Mine, "sqlite:///x")
+        assert by_url("redis://h", Loader()) == (Mine, "redis://h")
+
+    @pytest.mark.parametrize(
+        "name", ["zork", "zork://h", "zork+x://h", "no.such:Class", "celery.backends.base", "riak"]
+    )
+    def test_unknown_ones_say_what_is_known(self, name: str) -> None:
+        with pytest.raises(ImproperlyConfigured, match=r"Unknown result backend: .*expected one of .*redis"):
+            by_url(name)
+
+    def test_passwords_stay_secret(self, app: Any) -> None:
+        backend = Backend(app, url="redis://user:secret@host:6379/1")
+        assert backend.as_uri() == "redis://user:**@host:6379/1"
+        assert backend.as_uri(include_password=True) == "redis://user:secret@host:6379/1"
+        assert "secret" not in repr(backend)
+        with pytest.raises(ImproperlyConfigured) as raised:
+            by_url("zork://user:secret@host")
+        assert "secret" not in str(raised.value)
+
+
+class Mine(Backend):
+    """A backend of somebody's own."""

@@ -1,0 +1,170 @@
+"""The command line without a worker: options, errors, exit codes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from celery.app.assembly import POOLS
+from celery.bin import base
+from celery.bin.celery import celery
+from celery.bin.worker import WORKERS_POOL
+from tests.running import PATIENCE, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Shell:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.variables = environment(folder)
+
+    def run(self, arguments: str, **variables: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "celery", *arguments.split()], cwd=self.folder, env={**self.variables, **variables},
+            text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE,
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
+    def invoke(self, arguments: str, **variables: str) -> tuple[int, str]:
+        """The same in this process, which is quicker."""
+        done = CliRunner(env=variables).invoke(celery, arguments.split(), auto_envvar_prefix="CELERY")
+        return done.exit_code, done.output
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "proj.py").write_text(
+        "from celery import Celery\napp = Celery('proj', broker='memory://')\n"
+        "@app.task\ndef add(x, y):\n    return x + y\n"
+    )
+    (tmp_path / "broken.py").write_text("import no_such_package\n")
+    (tmp_path / "empty.py").write_text("")
+    yield Shell(tmp_path)
+    for name in ("proj", "broken", "empty"):
+        sys.modules.pop(name, None)
+
+
+def test_version_and_help(cli: Shell) -> None:
+    code, output = cli.run("--version")
+    assert code == 0
+    assert re.fullmatch(r"5\.8\.0\+next \(.+\)\n", output)
+    code, output = cli.run("")
+    assert code == 0
+    assert re.search(r"^  worker  +Start worker instance\.$", output, re.M)
+    code, output = cli.run("worker --help")
+    assert code == 0
+    assert "--concurrency" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("-A nope worker", "Unable to load celery application.\nThe module nope was not found."),
+        ("-A proj:nope report", "Unable to load celery application.\n"),
+        ("-A empty report", "Unable to load celery application.\nexpected a Celery app"),
+        ("-A broken report", "the following error occurred"),
+        ("-A broken report", "No module named 'no_such_package'"),
+        ("-A proj workr", "Did you mean one of these?\n    worker"),
+        ("-A proj worker --bogus", "No such option"),
+        ("-A proj worker -c x", "must be a non-negative integer or 'auto', got 'x'"),
+        ("-A proj worker -P zzz", "'zzz' is not one of"),
+        ("-A proj worker -l foo", "Invalid value for '-l' / '--loglevel'"),
+        ("-A proj worker bogus", "Unable to parse extra configuration from command line."),
+        ("-A proj call add -a [1", "Invalid value for '-a' / '--args'"),
+        ("-A proj call add -k [1]", "expected a json object"),
+    ],
+)
+def test_what_is_wrong_is_said_and_ends_with_2(cli: Shell, arguments: str, says: str) -> None:
+    code, output = cli.invoke(arguments)
+    assert says in output
+    assert code == 2
+
+
+def test_the_app_comes_before_the_command(cli: Shell) -> None:
+    code, output = cli.run("worker -l INFO -A proj")
+    assert "celery -A celeryapp worker" in output
+    assert code == 2
+
+
+def test_options_come_from_the_environment_too(cli: Shell) -> None:
+    assert cli.invoke("call proj.add", APP="proj")[0] == 0
+    assert cli.invoke("call proj.add", CELERY_APP="proj")[0] == 0
+    assert "'soli' is not one of" in cli.invoke("-A proj worker", CELERY_WORKER_POOL="soli")[1]
+
+
+def test_global_options_reach_the_app(cli: Shell) -> None:
+    (cli.folder / "shows.py").write_text(
+        "import os\nfrom celery import Celery\napp = Celery('shows')\n"
+        "print(app.conf.broker_url, app.conf.result_backend, os.getcwd())\n"
+    )
+    (cli.folder / "elsewhere").mkdir()
+    (cli.folder / "shows.py").rename(cli.folder / "elsewhere" / "shows.py")
+    output = cli.run("-A shows --workdir elsewhere -b memory://b --result-backend cache+memory:// call x")[1]
+    assert output.splitlines()[0] == f"memory://b cache+memory:// {cli.folder / 'elsewhere'}"
+
+
+def test_a_package_adds_a_command(cli: Shell) -> None:
+    info = cli.folder / "plug-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[celery.commands]\nplugged = plug:command\nbroken = plug:nothing\n")
+    (cli.folder / "plug.py").write_text(
+        "import click\nfrom celery.bin.base import CeleryCommand, CeleryOption, handle_preload_options\n"
+        "@click.command(cls=CeleryCommand)\n"
+        "@click.option('--loud', is_flag=True, cls=CeleryOption, help_group='Plug Options')\n"
+        "@click.pass_context\n@handle_preload_options\n"
+        "def command(ctx, loud):\n    ctx.obj.echo(f'{ctx.obj.app.main} {loud}')\n"
+    )
+    path = f"{cli.variables['PYTHONPATH']}:{cli.folder}"
+    assert cli.run("-A proj plugged --loud", PYTHONPATH=path) == (0, "proj True\n")
+    assert "Plug Options:\n  --loud" in cli.run("-A proj plugged --help", PYTHONPATH=path)[1]
+    code, output = cli.run("-A proj broken anything", PYTHONPATH=path)
+    assert code == 1
+    assert "The command broken (plug:nothing) cannot be loaded" in output
+
+
+def test_an_app_adds_options(cli: Shell) -> None:
+    (cli.folder / "more.py").write_text(
+        "import click\nfrom celery import Celery\nfrom celery.signals import user_preload_options\n"
+        "app = Celery('more', broker='memory://')\n"
+        "app.user_options['preload'].add(click.Option(['-Z', '--template'], default='none'))\n"
+        "@user_preload_options.connect\n"
+        "def seen(options, **_):\n    print('template is', options['template'])\n"
+    )
+    assert "template is red" in cli.run("-A more call x --template red")[1]
+
+
+def test_the_help_knows_the_pools() -> None:
+    assert tuple(WORKERS_POOL.choices) == tuple(sorted(POOLS))
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        (base.COMMA_SEPARATED_LIST, "a, b,,c", ["a", "b", "c"]),
+        (base.JSON_ARRAY, "[1]", [1]),
+        (base.JSON_OBJECT, '{"a": 1}', {"a": 1}),
+        (base.ISO8601_OR_FLOAT, "1.5", 1.5),
+        (base.LOG_LEVEL, "info", 20),
+        (base.LOG_LEVEL, "25", 25),
+    ],
+)
+def test_types(kind: click.ParamType, given: str, expected: object) -> None:
+    assert kind.convert(given, None, None) == expected
+
+
+@pytest.mark.parametrize("kind", [base.JSON_ARRAY, base.JSON_OBJECT, base.ISO8601, base.LOG_LEVEL])
+def test_types_refuse(kind: click.ParamType) -> None:
+    with pytest.raises(click.BadParameter):
+        kind.convert("nonsense", None, None)

@@ -1,0 +1,49 @@
+"""What must type-check: run by mypy and pyright, never by Python."""
+
+from typing import assert_type
+
+from celery import Celery, Task, shared_task
+from celery.result import AsyncResult
+
+app = Celery("typed", broker="memory://")
+
+
+@app.task
+def add(x: int, y: int = 1) -> int:
+    return x + y
+
+
+@app.task(bind=True, max_retries=3)
+def bound(self: Task[..., str], name: str, *, loud: bool = False) -> str:
+    return f"{self.name} {name} {loud}"
+
+
+@app.task(queue="lopri")
+def with_options(text: str) -> list[str]:
+    return [text]
+
+
+@shared_task
+def shared(n: float) -> float:
+    return n
+
+
+@shared_task(bind=True)
+def shared_and_bound(self: Task[..., None], n: float) -> None: ...
+
+
+class Base(Task[[int], int]):
+    def run(self, x: int) -> int:
+        return x
+
+
+assert_type(add(1, y=2), int)
+assert_type(add.delay(1, 2), AsyncResult[int])
+assert_type(add.delay(1).get(timeout=1), int)
+assert_type(add.apply_async((1,), {"y": 2}, countdown=3, queue="lopri"), AsyncResult[int])
+assert_type(bound.delay("x", loud=True), AsyncResult[str])
+assert_type(bound("x"), str)
+assert_type(with_options.delay("x").get(), list[str])
+assert_type(shared.delay(1.5), AsyncResult[float])
+assert_type(shared_and_bound.delay(1.5), AsyncResult[None])
+assert_type(Base().delay(3), AsyncResult[int])
