@@ -36,8 +36,7 @@ class Documents:
 
     def success(self, value: Any, request: Any) -> bytes:
         """A return value. Raises kombu's `EncodeError` if the serializer refuses it (`[task.54]`)."""
-        children = _children(request)
-        if self._splice and not children and request.group is None and codecs.is_plain(value):
+        if self._splice and not request._children and request.group is None and codecs.is_plain(value):
             return self._spliced(value, request)
         return self.write("SUCCESS", _plain_result(value), request)
 

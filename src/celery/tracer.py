@@ -36,8 +36,8 @@ class TracerParts:
 
     #: Name → task; raises KeyError for an unknown one.
     tasks: Mapping[str, Any]
-    #: Makes the task's request from its fields.
-    context: Callable[[dict[str, Any]], Any]
+    #: The class of the task's request: its attributes are the message's fields.
+    context: type[Any]
     #: Body, content type, content encoding → value; refuses content types that are not accepted.
     decode: Callable[[bytes, str, str], Any]
     decompress: Callable[[bytes, str], bytes]
@@ -113,8 +113,8 @@ class Tracer:
             return self._failed(plan, run, exc, begin)
         ended = Ended(SUCCESS, value, perf_counter() - begin)
         try:
-            follow = self._continue(run, value)
-            record = self._record(run, value)
+            follow = self._continue(run, value) if run.embed.get("callbacks") else []
+            record = None if self._ignores(run) else self._record(run, value)
         except Exception as exc:  # noqa: BLE001 - what cannot be encoded or published is a failure ([task.52], [task.54])
             return self._failed(plan, run, exc, begin)
         if plan.on_success is not None:
@@ -126,8 +126,7 @@ class Tracer:
 
     def _read(self, task: Any, message: Message) -> Run:
         """Decode the body and make the request. Raises `MalformedMessage`, `ContentDisallowed` or `DecodeError`."""
-        headers, properties = message.headers, message.properties
-        body = message.body
+        headers, properties, body = message.headers, message.properties, message.body
         compression = headers.get("compression")
         if compression:
             body = self._parts.decompress(body, compression)
@@ -154,7 +153,10 @@ class Tracer:
             chain=embed.get("chain"),
             chord=embed.get("chord"),
         )
-        return Run(message, task, self._parts.context(fields), args, kwargs, embed)
+        # Made without its constructor, which copies: nobody else holds these fields.
+        request = object.__new__(self._parts.context)
+        request.__dict__ = fields
+        return Run(message, task, request, args, kwargs, embed)
 
     def _started(self, plan: _Plan, run: Run) -> None:
         for gate, tell in self._tellers["started"]:
@@ -173,15 +175,10 @@ class Tracer:
 
     def _continue(self, run: Run, value: Any) -> list[tuple[str, str, bytes]]:
         """The messages that follow from success: one for each `link`."""
-        callbacks = run.embed.get("callbacks")
-        if not callbacks:
-            return []
-        publications = [self._parts.follow(signature, value) for signature in callbacks]
+        publications = [self._parts.follow(signature, value) for signature in run.embed["callbacks"]]
         return [_portable(publication) for publication in publications]
 
-    def _record(self, run: Run, value: Any) -> Record | None:
-        if self._ignores(run):
-            return None
+    def _record(self, run: Run, value: Any) -> Record:
         return self._as_record(run, SUCCESS, self._parts.documents.success(value, run.request))
 
     def _ended(self, plan: _Plan, run: Run, ended: Ended) -> None:
@@ -286,7 +283,7 @@ class Tracer:
         """The call's own word beats the task's (`[task.42]`)."""
         if not self._parts.store_results:
             return True
-        ignore = run.message.headers.get("ignore_result")
+        ignore = run.message.ignore_result
         return bool(run.task.ignore_result if ignore is None else ignore)
 
     def _as_record(self, run: Run, state: str, document: bytes) -> Record:

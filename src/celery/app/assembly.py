@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.ports import Broker, Pool, Publication, ResultBackend, Runner
     from celery.result import AsyncResult
-    from celery.routing import Route
 
 __all__ = ["BACKENDS", "BROKERS", "POOLS", "Assembly"]
 
@@ -70,6 +69,7 @@ class Assembly:
         self._lock = threading.RLock()
         self._version = -1
         self._parts: dict[str, Any] = {}
+        self._producer: Producer | None = None
         self._clock = SystemClock()
 
     # -- adapters ----------------------------------------------------------------------------------------------------
@@ -106,16 +106,18 @@ class Assembly:
     @property
     def producer(self) -> Producer:
         producer: Producer = self._part("producer", self._make_producer)
+        self._producer = producer
         return producer
 
     def send(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any = None) -> AsyncResult[Any]:
         """Publish a call (`[call.2]`, `[app.19]`); where `Task.apply_async` and `Celery.send_task` end."""
-        call = Call(name, args or (), kwargs or {}, options, task)
-        message = self.producer.send(call)
+        conf = self._app._conf
+        producer = self._producer if conf is not None and conf.version == self._version else self.producer
+        message = (producer or self.producer).send(Call(name, args or (), kwargs or {}, options, task))
         result = (options.get("result_cls") or self._app.AsyncResult)(message.id)
-        if message.headers.get("ignore_result"):
+        if message.ignore_result:
             result.ignored = True
-        if options.get("add_to_parent", True):
+        if current.task_stack.top is not None and options.get("add_to_parent", True):
             parent = current.get_current_worker_task()
             if parent is not None:
                 parent.add_trail(result)
@@ -133,6 +135,7 @@ class Assembly:
         """Close every connection. Idempotent; whatever is used again connects anew."""
         with self._lock:
             parts, self._parts = self._parts, {}
+            self._producer = None
             for name in ("broker", "broker_for_read", "store"):
                 if parts.get(name) is not None:
                     parts[name].close()
@@ -210,23 +213,18 @@ class Assembly:
             origin=f"gen{os.getpid()}@{socket.gethostname()}",
         )
         return Producer(
-            lambda: self.broker,
-            route=self._route,
+            self.broker,
+            route=app.amqp.router.route_for,
             encode=codecs.encode,
             compress=codecs.compress,
             represent=saferepr,
+            running=current.task_stack,
             parent=current.current_request,
-            reply_to=lambda: app.thread_oid,
+            address=_Address(app),
             defaults=defaults,
             clock=self._clock,
             observer=PublishSignals(app.amqp.kombu_queue),
         )
-
-    def _route(self, call: Call) -> tuple[Route, dict[str, Any]]:
-        answer: tuple[Route, dict[str, Any]] = self._app.amqp.router.route_for(
-            call.name, call.options, call.args, call.kwargs, call.task
-        )
-        return answer
 
     def _tracer_parts(self, hostname: str, lines: LogLines) -> TracerParts:
         app, conf = self._app, self._conf
@@ -265,6 +263,13 @@ class Assembly:
             self._app._tasks.get(signature["task"]),
         )
         return self.producer.prepare(call)
+
+
+class _Address(threading.local):
+    """Where replies to this thread go: `text`, looked up once in each thread."""
+
+    def __init__(self, app: Celery) -> None:
+        self.text: str = app.thread_oid
 
 
 def _adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> Any:

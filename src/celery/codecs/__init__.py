@@ -1,10 +1,10 @@
 """Adapter. Arguments and results to bytes and back: kombu's serializer registry, with a fast path for JSON.
 
 Specified by `[wire.15]`, `[wire.16]`, `[call.13]`, `[call.14]`. JSON has the values of kombu's, several times faster
-for ordinary data. Writing: what is made of exact str, int, bool, None, finite float, list, tuple and str-keyed dict goes
-through msgspec; everything else (tagged types, subclasses, `__json__`, NaN, other keys) through kombu itself. Reading:
-msgspec, and kombu for documents that hold a type tag or that msgspec refuses (NaN, lone surrogates, broken input). A
-property test holds that both ways give the same values as kombu's. kombu is imported only when something other than
+for ordinary data. Writing: what is made of exact str, int, bool, None, finite float, list, tuple and str-keyed dict
+goes through msgspec; everything else (tagged types, subclasses, `__json__`, NaN, other keys) through kombu itself.
+Reading: msgspec, and kombu for documents that hold a type tag or that msgspec refuses (NaN, lone surrogates, broken
+input). A property test holds that both ways give kombu's values. kombu is imported only when something other than
 plain JSON is at hand, so that a process which just sends simple tasks starts quickly.
 """
 

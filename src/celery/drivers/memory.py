@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from celery.brokers.bindings import Bindings
 from celery.states import READY_STATES, SUCCESS
@@ -23,19 +24,17 @@ if TYPE_CHECKING:
 __all__ = ["Item", "Server", "server_of"]
 
 
-@dataclass(slots=True, order=True)
-class Item:
-    """A message on its queue; compares by what comes first."""
+class Item(Struct, order=True):
+    """A message on its queue; compares by what comes first: `number` is unique, so nothing after it is compared."""
 
     priority: int
     number: int
-    queue: str = field(compare=False)
-    envelope: bytes = field(compare=False)
-    redelivered: bool = field(compare=False, default=False)
+    queue: str
+    envelope: bytes
+    redelivered: bool = False
 
 
-@dataclass(slots=True)
-class _Kept:
+class _Kept(Struct):
     state: str
     meta: bytes
     expires: float
@@ -69,9 +68,11 @@ class Server:
         """The lock is held."""
         for publication in publications:
             message, route = publication.message, publication.route
-            if route.queue is not None and route.queue.declare:
+            if route.queue is not None and route.queue.declare and route.queue.name not in self._queues:
                 self.declare([route.queue])
-            for queue in self._bindings.queues(route.exchange, route.routing_key):
+            exchange = route.exchange
+            names = self._bindings.queues(exchange, route.routing_key) if exchange else (route.routing_key,)
+            for queue in names:
                 self.put(queue, message.to_envelope(), message.priority)
         self.wake()
 
@@ -156,15 +157,21 @@ class Server:
 
 
 _servers: dict[str, Server] = {}
+#: The same, by each URL that named one.
+_by_url: dict[str, Server] = {}
 _servers_lock = threading.Lock()
 
 
 def server_of(url: str) -> Server:
     """The server of a `memory://name` URL; everybody in this process who names it gets the same."""
+    known = _by_url.get(url)
+    if known is not None:
+        return known
     parts = urlsplit(url)
     name = (parts.netloc + parts.path).strip("/")
     with _servers_lock:
-        return _servers.setdefault(name, Server(name))
+        server = _by_url[url] = _servers.setdefault(name, Server(name))
+    return server
 
 
 def _forget_servers() -> None:
@@ -172,6 +179,7 @@ def _forget_servers() -> None:
     global _servers_lock  # one that another thread held at the fork would stay locked for ever
     _servers_lock = threading.Lock()
     _servers.clear()
+    _by_url.clear()
 
 
 os.register_at_fork(after_in_child=_forget_servers)
