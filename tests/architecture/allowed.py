@@ -12,10 +12,12 @@ LATE_PACKAGES: dict[str, str] = {
     "eventlet": "optional driver",
     "gevent": "optional driver",
     "tblib": "optional driver",
+    "setproctitle": "optional driver",
 }
 
 #: Other imports inside functions: (module, imported) → reason.
 LATE_IMPORTS: dict[tuple[str, str], str] = {
+    ("celery.platforms", "multiprocessing"): "slow to import, and only processes that show a title ask for its name",
     ("celery.app.search", "celery.app.base"): "most apps are called `app`, and found without it",
     ("celery.utils.imports", "importlib.metadata"): "20 ms to import, and no program that only sends needs it",
     ("celery.patching", "eventlet"): "optional driver",
@@ -49,6 +51,7 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.message:Message.__init__": "keyword-only: the fields of a message",
     "celery.producer:Producer.__init__": "keyword-only: what the assembly hands over, once",
     "celery.result:AsyncResult.get": PUBLIC,
+    "celery.utils.time:ffwd.__init__": PUBLIC,
     "celery.wire:headers_v2": "keyword-only: the headers of protocol 2",
 }
 

@@ -1,16 +1,18 @@
 """Dates, durations, rates and time zones."""
 
-from datetime import date, datetime, timedelta, timezone as fixed
+from datetime import UTC, date, datetime, timedelta
+from datetime import timezone as fixed
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from celery.utils import time as ct
 from celery.utils.iso8601 import parse_iso8601
 
 OSLO = ZoneInfo("Europe/Oslo")
-UTC = fixed.utc
+UTC = UTC
 NAIVE = datetime(2020, 1, 2, 3, 4, 5, 6)
 
 
