@@ -18,7 +18,7 @@ from celery.app.checking import argument_checker
 from celery.app.context import Context
 from celery.app.registry import TaskRegistry
 from celery.app.task import BaseTask
-from celery.exceptions import DuplicateTaskNameWarning, InvalidTaskError, NotRegistered
+from celery.exceptions import CDeprecationWarning, DuplicateTaskNameWarning, InvalidTaskError, NotRegistered
 from tests.compat.isolated import app, state
 
 __all__ = ["app", "state"]
@@ -136,6 +136,16 @@ def test_tasks_reach_every_app_unless_they_are_not_shared(app, add):
     assert app.tasks[add.name].app is app
     assert "private" in app.tasks
     assert "private" not in other.tasks
+
+
+def test_an_app_s_own_task_wins_over_another_s_of_that_name(app):
+    def declare(made, answer):
+        return made.task(name="same.name")(lambda: answer)
+
+    first, other = declare(app, 1), Celery("other")
+    second = declare(other, 2)
+    assert (second(), first()) == (2, 1)
+    assert Celery("third").tasks["same.name"]() in (1, 2)
 
 
 def test_shared_tasks_follow_the_current_app(app):
@@ -369,7 +379,8 @@ def test_calls_reach_the_assembly_with_the_task_s_options_below_the_call_s(app, 
     @app.task(name="t", queue="lopri", expires=30, priority=3, typing=False)
     def task(): ...
 
-    assert task.delay(1, a=2) == "sent t"
+    with pytest.warns(CDeprecationWarning, match="task_routes"):  # [task.4]
+        assert task.delay(1, a=2) == "sent t"
     name, args, kwargs, options, sender = sent[-1]
     assert (name, args, kwargs, sender) == ("t", (1,), {"a": 2}, task)
     assert options == {"queue": "lopri", "expires": 30, "priority": 3, "serializer": "json"}
@@ -380,7 +391,8 @@ def test_calls_reach_the_assembly_with_the_task_s_options_below_the_call_s(app, 
 
 def test_send_task_needs_no_task_but_takes_its_options(app, sent):
     app.task(name="known", queue="lopri", time_limit=9, expires=5)(lambda: 1)
-    app.finalize()
+    with pytest.warns(CDeprecationWarning, match="'queue'"):
+        app.finalize()
     app.send_task("unknown", (1,), countdown=3, headers={"a": 1})
     assert sent[-1] == ("unknown", (1,), None, {"countdown": 3, "headers": {"a": 1}}, None)
     app.send_task("known", time_limit=None, add_to_parent=False)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.running import ROOT
 
 
+@pytest.mark.process
 def test_the_demo_shows_every_answer_and_stops_cleanly() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "demo.py")]
     shown = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)

@@ -151,6 +151,7 @@ BANNER = r"""
 """
 
 
+@pytest.mark.process
 def test_starting_the_worker(project: Project, worker: Background) -> None:
     printed = worker.wait_for(r" ready\.$")
     for line in BANNER.strip("\n").splitlines():
@@ -166,6 +167,7 @@ def test_help_without_an_app(project: Project) -> None:
         assert option in printed
 
 
+@pytest.mark.process
 def test_stopping_the_worker(project: Project) -> None:
     [(command, _)] = block("starting-the-worker-1").commands()
     with project.start(f"{command} -n another@%h -Q elsewhere") as worker:
@@ -173,6 +175,7 @@ def test_stopping_the_worker(project: Project) -> None:
         assert "Warm shutdown (MainProcess)" in worker.output
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("worker")
 def test_calling_tasks(project: Project) -> None:
     prompt = project.prompt
@@ -195,6 +198,7 @@ def test_calling_tasks(project: Project) -> None:
         assert time.monotonic() - sent >= 10, "a countdown of 10 seconds was cut short"
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("worker")
 def test_signatures(project: Project) -> None:
     project.prompt.enter("from proj.tasks import add")
@@ -207,6 +211,7 @@ def test_signatures(project: Project) -> None:
     assert project.prompt.value("_.get(timeout=30)") == "4"
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("worker")
 def test_routing(project: Project) -> None:
     prompt = project.prompt

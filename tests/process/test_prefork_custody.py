@@ -87,8 +87,8 @@ def test_every_job_ends_in_one_way_and_the_pool_tells_which(tmp_path: Path, seed
     assert not {names[key] for key in told.returned} & set(ran)
     # A kill of the zygote takes all three children with it.
     assert len(told.lost) <= killer.kills * (3 if zygote else 1)
-    assert killer.kills > 3
-    assert len(told.finished) > JOBS / 3
+    assert killer.kills > 2
+    assert len(told.finished) > 100
 
 
 def test_nobody_waits_for_a_pipe_that_is_full(tmp_path: Path) -> None:

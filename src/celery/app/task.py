@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
@@ -11,7 +12,7 @@ from celery.app.annotations import apply_to
 from celery.app.context import Context
 from celery.app.registry import _unpickle_task_v2
 from celery.current import LocalStack, task_stack
-from celery.exceptions import MaxRetriesExceededError
+from celery.exceptions import CDeprecationWarning, MaxRetriesExceededError
 from celery.local import class_property
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ class Task(Generic[P, R]):
         """Make the task belong to `app`: copy its settings, annotate (once) and call `on_bound` ([task.57])."""
         was_bound, cls.__bound__ = cls.__bound__, True
         cls._app, cls._exec_options, cls._given_options = app, None, None
+        if not was_bound:
+            _warn_of_routing(cls)
         _copy_settings(cls, app)
         if not was_bound:
             cls.annotate()
@@ -259,7 +262,8 @@ class Task(Generic[P, R]):
             _check_arguments(self, args, kwargs)
         if task_id is not None or producer is not None or link or link_error or shadow:
             options.update(task_id=task_id, producer=producer, link=link, link_error=link_error, shadow=shadow)
-        merged = {**(self._given_options or self._get_given_options()), **options}
+        given = self._given_options
+        merged = {**(self._get_given_options() if given is None else given), **options}
         if type(self).shadow_name is not Task.shadow_name and not shadow:
             merged["shadow"] = self.shadow_name(args, kwargs, merged)
         return app._dispatch(self.name, args, kwargs, merged, self)
@@ -356,6 +360,17 @@ def _copy_settings(cls: type[Task[..., Any]], app: Celery) -> None:
     for attribute in ("acks_on_failure", "acks_on_timeout"):
         if getattr(cls, attribute) is None:  # [task.3]
             setattr(cls, attribute, cls.acks_on_failure_or_timeout is not False)
+
+
+def _warn_of_routing(cls: type[Task[..., Any]]) -> None:
+    for attribute in _ROUTING_ATTRIBUTES:
+        if getattr(cls, attribute, None) is not None:
+            warnings.warn(
+                f"the task attribute {attribute!r} (of {cls.name}) is deprecated and scheduled for removal in 6.0: "
+                "use the task_routes setting",
+                CDeprecationWarning,
+                stacklevel=4,
+            )
 
 
 def _check_arguments(task: Task[..., Any], args: Any, kwargs: Any) -> None:

@@ -81,6 +81,8 @@ class SignalLadder:
         self._warm(number, EX_OK)
 
     def _warm(self, number: int, exitcode: int) -> None:
+        if self._worker.consumer.stopping:
+            return
         signals.worker_shutting_down.send(
             sender=self._worker.hostname, sig=signal.Signals(number).name, how="Warm", exitcode=exitcode
         )

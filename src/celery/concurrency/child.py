@@ -8,6 +8,7 @@ that is inside a long run (sends outcomes that have waited, tells which job is r
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import select
 import signal
@@ -184,23 +185,24 @@ class Child:
     def _read(self) -> None:
         # A signal that this thread took would not interrupt what the main thread waits in.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        with contextlib.suppress(OSError):  # the main process is gone, or has closed its end
+            self._listen()
+        self._drain()
+        self._queue.put(None)
+
+    def _listen(self) -> None:
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         frames = FrameReader()
-        try:
-            while True:
-                if poll.poll(None if self._quiet() else _WATCH * 1000):
-                    data = self._sock.recv(_READ)
-                    if not data:
-                        break
-                    for kind, body in frames.feed(memoryview(data)):
-                        self._obey(kind, body)
-                else:
-                    self._watch()
-        except OSError:
-            pass  # the main process is gone, or has closed its end
-        self._drain()
-        self._queue.put(None)
+        while True:
+            if not poll.poll(None if self._quiet() else _WATCH * 1000):
+                self._watch()
+                continue
+            data = self._sock.recv(_READ)
+            if not data:
+                return
+            for kind, body in frames.feed(memoryview(data)):
+                self._obey(kind, body)
 
     def _obey(self, kind: int, body: memoryview) -> None:
         if kind == JOBS:

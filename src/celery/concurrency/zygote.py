@@ -146,30 +146,28 @@ class Zygote:
         """End the zygote (it kills what children are left) and reap it."""
         with contextlib.suppress(OSError):
             self._sock.sendall(_RECORD.pack(_END, 0, 0, 0))
-        for event in self._until_end(time.monotonic() + 5.0):
-            if isinstance(event, Born):
-                event.sock.close()
+        self._hear_out(time.monotonic() + 5.0)
         self.abandon()
         with contextlib.suppress(ProcessLookupError, ChildProcessError):  # reaped by somebody who reaps everything
-            if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
-                os.kill(self.pid, signal.SIGKILL)
-                os.waitpid(self.pid, 0)
+            # Its end of the socket is closed, so it is in its last instructions; or else it is stuck.
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
 
     def abandon(self) -> None:
         self._sock.close()
 
-    def _until_end(self, deadline: float) -> Iterator[Born | Died | None]:
+    def _hear_out(self, deadline: float) -> None:
+        """Read until the zygote has closed its end; what is born now has been killed already."""
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         while (left := deadline - time.monotonic()) > 0:
             poll.poll(left * 1000)
-            for event in self.events():
-                if event is None:
-                    # Its descriptors are closed; the process itself is over in a moment.
-                    with contextlib.suppress(ChildProcessError):
-                        os.waitpid(self.pid, 0)
-                    return
-                yield event
+            events = list(self.events())
+            for event in events:
+                if isinstance(event, Born):
+                    event.sock.close()
+            if None in events:
+                return
 
 
 # ------------------------------------------------------------------------------------------------- in the zygote itself
@@ -250,8 +248,7 @@ class _Nursery:
             while True:
                 ready = dict(poll.poll(self._timeout()))
                 if self._wake in ready:
-                    with contextlib.suppress(BlockingIOError):
-                        os.read(self._wake, 4096)
+                    os.read(self._wake, 4096)
                 self._reap()
                 if self._sock.fileno() in ready and not self._obey():
                     return

@@ -73,7 +73,7 @@ class _Regenerated(list[Any]):
         self._fill()
         return super().__eq__(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __reduce__(self) -> Any:
         return list, (list(self),)
