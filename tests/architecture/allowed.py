@@ -49,6 +49,7 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.message:Message.__init__": "keyword-only: the fields of a message",
     "celery.producer:Producer.__init__": "keyword-only: what the assembly hands over, once",
     "celery.result:AsyncResult.get": PUBLIC,
+    "celery.utils.time:ffwd.__init__": PUBLIC,
     "celery.wire:headers_v2": "keyword-only: the headers of protocol 2",
 }
 
