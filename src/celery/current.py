@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextvars import Token
 
     from celery.app.task import Context, Task
 
@@ -22,29 +21,19 @@ __all__ = [
 T = TypeVar("T")
 
 
-class _Node(Generic[T]):
-    """One pushed object, and what lay on top before it."""
-
-    __slots__ = ("below", "item", "token")
-
-    token: Token[_Node[T] | None]
-
-    def __init__(self, item: T, below: _Node[T] | None) -> None:
-        self.item = item
-        self.below = below
-
-
 class LocalStack(Generic[T]):
     """A stack of which each thread, greenlet and asyncio task has its own ([task.13], [util.8])."""
 
     def __init__(self) -> None:
-        self._top: ContextVar[_Node[T] | None] = ContextVar("celery.LocalStack", default=None)
+        # A node is [what was pushed, the node below, the token that takes the node off again]. A list and no class:
+        # this is done twice for every run of a task.
+        self._top: ContextVar[list[Any] | None] = ContextVar("celery.LocalStack", default=None)
         self._get = self._top.get
         self._set = self._top.set
 
     def push(self, obj: T) -> None:
-        node = _Node(obj, self._get())
-        node.token = self._set(node)
+        node: list[Any] = [obj, self._get(), None]
+        node[2] = self._set(node)
 
     def pop(self) -> T | None:
         """Take off what was pushed last and return it; None if the stack is empty."""
@@ -53,15 +42,16 @@ class LocalStack(Generic[T]):
             return None
         try:
             # Taking the value back out keeps the context from holding variables of apps that are long gone.
-            self._top.reset(node.token)
+            self._top.reset(node[2])
         except ValueError:  # pushed in another context: an asyncio task took over its maker's chain
-            self._set(node.below)
-        return node.item
+            self._set(node[1])
+        found: T = node[0]
+        return found
 
     @property
     def top(self) -> T | None:
         node = self._get()
-        return None if node is None else node.item
+        return None if node is None else node[0]
 
     @property
     def stack(self) -> list[T]:
@@ -72,8 +62,8 @@ class LocalStack(Generic[T]):
         """Newest first."""
         node = self._get()
         while node is not None:
-            yield node.item
-            node = node.below
+            yield node[0]
+            node = node[1]
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -94,13 +84,18 @@ def get_current_task() -> Task[..., Any] | None:
 
 def get_current_worker_task() -> Task[..., Any] | None:
     """The innermost task here that a worker runs; those called directly inside it are passed over ([call.20])."""
-    for task in task_stack:
+    node = task_stack._get()
+    while node is not None:
+        task: Task[..., Any] = node[0]
         if not task.request.called_directly:
             return task
+        node = node[1]
     return None
 
 
 def current_request() -> Context | None:
     """The request of the task that a worker runs here, or None."""
+    if task_stack._get() is None:  # outside of tasks, that is on most calls
+        return None
     task = get_current_worker_task()
     return None if task is None else task.request

@@ -12,7 +12,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs
-from celery.codecs import json
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -38,7 +37,7 @@ class Documents:
     def success(self, value: Any, request: Any) -> bytes:
         """A return value. Raises kombu's `EncodeError` if the serializer refuses it (`[task.54]`)."""
         children = _children(request)
-        if self._splice and not children and request.group is None and json.is_plain(value):
+        if self._splice and not children and request.group is None and codecs.is_plain(value):
             return self._spliced(value, request)
         return self.write("SUCCESS", _plain_result(value), request)
 
@@ -78,10 +77,10 @@ class Documents:
 
     def _spliced(self, value: Any, request: Any) -> bytes:
         """The usual case at a tenth of the cost: only the value is encoded, the rest of the text is known."""
-        parent = b"" if request.parent_id is None else b'"parent_id": %b, ' % json.dumps(request.parent_id)
+        parent = b"" if request.parent_id is None else b'"parent_id": %b, ' % codecs.dumps(request.parent_id)
         return (
             b'{"status": "SUCCESS", "result": %b, "traceback": null, "children": [], "date_done": "%b", %b'
-            b'"task_id": %b}' % (json.dumps(value), self._now().encode(), parent, json.dumps(request.id))
+            b'"task_id": %b}' % (codecs.dumps(value), self._now().encode(), parent, codecs.dumps(request.id))
         )
 
 

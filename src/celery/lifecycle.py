@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from celery.message import Message
 
-__all__ = ["Ended", "Listener", "Run"]
+__all__ = ["MOMENTS", "Ended", "Gate", "Run", "Tellers"]
 
 
-@dataclass(slots=True, eq=False)
-class Run:
+class Run(Struct, eq=False):
     """One run of a task in a pool's process: what every listener may look at. `request` is the task's `Context`."""
 
     message: Message
@@ -23,8 +24,7 @@ class Run:
     embed: Any
 
 
-@dataclass(slots=True, eq=False)
-class Ended:
+class Ended(Struct, eq=False):
     """How a run ended. `value` is the return value, or the exception."""
 
     #: SUCCESS, FAILURE, RETRY, IGNORED or REJECTED.
@@ -36,17 +36,17 @@ class Ended:
     einfo: Any = None
 
 
-class Listener(Protocol):
-    """Hears of runs in the process that runs them, in the order of `[task.51]`."""
+class Gate(Protocol):
+    """Says whether anybody listens; a signal is one."""
 
-    def started(self, run: Run) -> None:
-        """Before the body (`task_prerun`)."""
+    @property
+    def receivers(self) -> Any: ...
 
-    def ended(self, run: Run, ended: Ended) -> None:
-        """The outcome is known and its record made (`task_success`, the log line …)."""
 
-    def finished(self, run: Run, ended: Ended) -> None:
-        """Last of all (`task_postrun`)."""
+#: What can be told of, in the order of `[task.51]`. `started` tells of the run; an ending (`SUCCESS`, `FAILURE`,
+#: `RETRY`, `IGNORED`, `REJECTED`) and `finished`, the last of all, of the run and how it ended; `broke` of the message
+#: and the exception that was raised outside the task's body (`[task.56]`).
+MOMENTS = ("started", "SUCCESS", "FAILURE", "RETRY", "IGNORED", "REJECTED", "finished", "broke")
 
-    def broke(self, message: Message, exc: BaseException) -> None:
-        """The run failed outside the task's body (`task_internal_error`, `[task.56]`)."""
+#: Moment → who is told of it, each behind a gate: what nobody listens to costs an attribute read.
+Tellers: TypeAlias = Mapping[str, Sequence[tuple[Gate, Callable[..., None]]]]

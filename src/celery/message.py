@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-__all__ = ["MalformedMessage", "Message", "mark_redelivered"]
+__all__ = ["MalformedMessage", "Message", "headers_v2", "mark_redelivered", "read_body"]
 
 
 class MalformedMessage(ValueError):
@@ -253,3 +254,58 @@ def _pair(timelimit: Any) -> tuple[float | None, float | None]:
 
 def _peek(data: bytes) -> str:
     return f"{len(data)} bytes beginning {bytes(data[:40])!r}"
+
+
+def headers_v2(
+    name: str,
+    task_id: str,
+    *,
+    options: Mapping[str, Any],
+    root_id: str,
+    parent_id: str | None,
+    argsrepr: str,
+    kwargsrepr: str,
+    origin: str,
+    eta: str | None = None,
+    expires: str | None = None,
+) -> dict[str, Any]:
+    """All headers of protocol 2, in Celery's order (`[wire.2]`), custom ones merged in last (`[call.16]`)."""
+    get = options.get
+    headers: dict[str, Any] = {
+        "lang": "py",
+        "task": name,
+        "id": task_id,
+        "shadow": get("shadow"),
+        "eta": eta,
+        "expires": expires,
+        "group": get("group_id"),
+        "group_index": get("group_index"),
+        "retries": get("retries") or 0,
+        "timelimit": [get("time_limit"), get("soft_time_limit")],
+        "root_id": root_id,
+        "parent_id": parent_id,
+        "argsrepr": argsrepr,
+        "kwargsrepr": kwargsrepr,
+        "origin": origin,
+        "ignore_result": get("ignore_result") or False,
+        "replaced_task_nesting": get("replaced_task_nesting") or 0,
+        "stamped_headers": get("stamped_headers"),
+        "stamps": {},
+    }
+    if options:
+        stamped = get("stamped_headers")
+        if stamped:
+            headers["stamps"] = {stamp: options[stamp] for stamp in stamped if stamp in options}
+        custom = get("headers")
+        if custom:
+            headers.update(custom)
+    return headers
+
+
+def read_body(payload: Any) -> tuple[Any, dict[str, Any], Mapping[str, Any]]:
+    """Split a decoded protocol 2 body into args, kwargs and embed. Raises `MalformedMessage` for any other shape."""
+    if isinstance(payload, list | tuple) and len(payload) == 3:
+        args, kwargs, embed = payload
+        if isinstance(kwargs, Mapping) and isinstance(embed, Mapping) and isinstance(args, list | tuple):
+            return args, dict(kwargs), embed
+    raise MalformedMessage(f"expected a body of [args, kwargs, embed], got {type(payload).__name__}: {payload!r:.200}")

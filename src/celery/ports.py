@@ -11,6 +11,8 @@ import time as _time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from msgspec import Struct
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -43,16 +45,14 @@ class BrokerConfig:
     node: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(Struct, eq=False):
     """A message and where it goes."""
 
     message: Message
     route: Route
 
 
-@dataclass(slots=True, eq=False)
-class Delivery:
+class Delivery(Struct, eq=False):
     """A message handed to this worker, to be settled exactly once: acked, rejected or deferred.
 
     `message` is None where the bytes that came are no task message; `error` then says why, and `raw` holds them.
@@ -127,8 +127,7 @@ class Deferring(Protocol):
         """Park each until its wall-clock time (seconds since the epoch). It is then fetched again like any other."""
 
 
-@dataclass(slots=True, eq=False)
-class Settled:
+class Settled(Struct, eq=False):
     """A delivery, and everything that its outcome leaves behind."""
 
     delivery: Delivery
@@ -204,8 +203,7 @@ class ResultBackend(Protocol):
 # ------------------------------------------------------------------------------------------------------------ pools
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Job(Struct, eq=False):
     """One run to be done by a pool."""
 
     #: Chosen by the caller, unique among the jobs that the pool holds.
@@ -213,8 +211,7 @@ class Job:
     message: Message
 
 
-@dataclass(slots=True)
-class Report:
+class Report(Struct):
     """What happened in a pool since it was last asked."""
 
     #: Keys of jobs that have begun, told at the latest together with their end, and within 20 ms otherwise.

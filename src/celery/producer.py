@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from celery import wire
-from celery.message import Message
+from celery.message import Message, headers_v2
 from celery.ports import Publication
 from celery.retry import PublishPolicy
 
@@ -174,7 +174,7 @@ class Producer:
             properties |= {k: v for k, v in options.items() if k not in _NOT_PROPERTIES and k not in stamps}
         if priority is not None:
             properties["priority"] = priority
-        headers = wire.headers_v2(
+        headers = headers_v2(
             call.name,
             task_id,
             options=options,

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from celery import wire
 from celery.exceptions import Ignore, NotRegistered, Reject, Retry
-from celery.lifecycle import Ended, Run
+from celery.lifecycle import MOMENTS, Ended, Run
+from celery.message import read_body
 from celery.outcome import Failure, Ignored, Outcome, Record, Rejected, Retrying, Success
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, STARTED, SUCCESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from celery.lifecycle import Listener
+    from celery.lifecycle import Gate, Tellers
     from celery.message import Message
     from celery.ports import Publication
 
@@ -54,7 +54,8 @@ class TracerParts:
     exception_info: Callable[[], Any]
     #: Whether a task's class overrides a method of the base class.
     overrides: Callable[[Any, str], bool]
-    listeners: Sequence[Listener] = ()
+    #: Who is told what.
+    tellers: Tellers
     hostname: str = ""
     pid: Callable[[], int] = lambda: 0
     #: False: nobody keeps results, so none is encoded.
@@ -80,7 +81,8 @@ class Tracer:
 
     def __init__(self, parts: TracerParts) -> None:
         self._parts = parts
-        self._listeners = tuple(parts.listeners)
+        self._tellers: dict[str, Sequence[tuple[Gate, Callable[..., None]]]]
+        self._tellers = {moment: tuple(parts.tellers.get(moment, ())) for moment in MOMENTS}
         self._plans: dict[str, _Plan] = {}
 
     def run(self, message: Message) -> Outcome:
@@ -130,7 +132,7 @@ class Tracer:
         if compression:
             body = self._parts.decompress(body, compression)
         payload = self._parts.decode(body, message.content_type, message.content_encoding)
-        args, kwargs, embed = wire.read_body(payload)
+        args, kwargs, embed = read_body(payload)
         fields = dict(headers)
         fields.update(
             args=args,
@@ -155,8 +157,9 @@ class Tracer:
         return Run(message, task, self._parts.context(fields), args, kwargs, embed)
 
     def _started(self, plan: _Plan, run: Run) -> None:
-        for listener in self._listeners:
-            listener.started(run)
+        for gate, tell in self._tellers["started"]:
+            if gate.receivers:
+                tell(run)
         if plan.track_started and not self._ignores(run):
             meta = {"pid": self._parts.pid(), "hostname": self._parts.hostname}
             document = self._parts.documents.write(STARTED, meta, run.request)
@@ -183,14 +186,16 @@ class Tracer:
 
     def _ended(self, plan: _Plan, run: Run, ended: Ended) -> None:
         """Everybody hears how it ended; then `after_return`, then the end of the run itself."""
-        for listener in self._listeners:
-            listener.ended(run, ended)
+        for gate, tell in self._tellers[ended.state]:
+            if gate.receivers:
+                tell(run, ended)
         if plan.after_return is not None and ended.state in (SUCCESS, FAILURE):
             request = run.request
             details = (ended.state, ended.value, request.id, run.args, run.kwargs, ended.einfo)
             self._hook(run, "after_return", plan.after_return, *details)
-        for listener in self._listeners:
-            listener.finished(run, ended)
+        for gate, tell in self._tellers["finished"]:
+            if gate.receivers:
+                tell(run, ended)
 
     # -- other endings -----------------------------------------------------------------------------------------------
 
@@ -231,16 +236,19 @@ class Tracer:
     def _refuse(self, message: Message, exc: Exception) -> Outcome:
         """The message cannot be run at all: a dead letter, and a FAILURE for whoever waits."""
         logger.error("Task %s[%s] cannot be run: %r", message.task, message.id, exc)
-        for listener in self._listeners:
-            listener.broke(message, exc)
+        self._tell_broke(message, exc)
         return Rejected(record=self._failure_record(message, exc), reason=_bounded_repr(exc))
 
     def _broke(self, run: Run, exc: Exception, runtime: float) -> Outcome:
         """Something around the task's body failed (`[task.56]`)."""
         logger.critical("Task %s[%s] INTERNAL ERROR: %r", run.task.name, run.request.id, exc, exc_info=True)
-        for listener in self._listeners:
-            listener.broke(run.message, exc)
+        self._tell_broke(run.message, exc)
         return Failure(record=self._failure_record(run.message, exc), runtime=runtime, reason=_bounded_repr(exc))
+
+    def _tell_broke(self, message: Message, exc: Exception) -> None:
+        for gate, tell in self._tellers["broke"]:
+            if gate.receivers:
+                tell(message, exc)
 
     def _failure_record(self, message: Message, exc: Exception) -> Record:
         request = self._parts.context({"id": message.id, "task": message.task})

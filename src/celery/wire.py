@@ -1,6 +1,6 @@
-"""Domain. The task protocols: how a call is laid out in headers and body (`[wire.1]` to `[wire.14]`).
+"""Domain. Protocol 1, Celery's old task message: the whole call in the body (`[wire.13]`, `[wire.14]`).
 
-Protocol 2 is written (1 on request) and both are read; what is read is always turned into protocol 2.
+It is written on request (`task_protocol`), and read into what protocol 2 would have said.
 """
 
 from __future__ import annotations
@@ -15,55 +15,9 @@ from celery.message import MalformedMessage, Message
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["body_v1", "from_protocol_1", "headers_v2", "read_body"]
+__all__ = ["body_v1", "from_protocol_1"]
 
 _NO_LIMITS = (None, None)
-
-
-def headers_v2(
-    name: str,
-    task_id: str,
-    *,
-    options: Mapping[str, Any],
-    root_id: str,
-    parent_id: str | None,
-    argsrepr: str,
-    kwargsrepr: str,
-    origin: str,
-    eta: str | None = None,
-    expires: str | None = None,
-) -> dict[str, Any]:
-    """All headers of protocol 2, in Celery's order (`[wire.2]`), custom ones merged in last (`[call.16]`)."""
-    get = options.get
-    headers: dict[str, Any] = {
-        "lang": "py",
-        "task": name,
-        "id": task_id,
-        "shadow": get("shadow"),
-        "eta": eta,
-        "expires": expires,
-        "group": get("group_id"),
-        "group_index": get("group_index"),
-        "retries": get("retries") or 0,
-        "timelimit": [get("time_limit"), get("soft_time_limit")],
-        "root_id": root_id,
-        "parent_id": parent_id,
-        "argsrepr": argsrepr,
-        "kwargsrepr": kwargsrepr,
-        "origin": origin,
-        "ignore_result": get("ignore_result") or False,
-        "replaced_task_nesting": get("replaced_task_nesting") or 0,
-        "stamped_headers": get("stamped_headers"),
-        "stamps": {},
-    }
-    if options:
-        stamped = get("stamped_headers")
-        if stamped:
-            headers["stamps"] = {stamp: options[stamp] for stamp in stamped if stamp in options}
-        custom = get("headers")
-        if custom:
-            headers.update(custom)
-    return headers
 
 
 def body_v1(headers: Mapping[str, Any], args: Any, kwargs: Any, embed: Mapping[str, Any], utc: bool) -> dict[str, Any]:
@@ -85,15 +39,6 @@ def body_v1(headers: Mapping[str, Any], args: Any, kwargs: Any, embed: Mapping[s
         "taskset": headers["group"],
         "chord": embed["chord"],
     }
-
-
-def read_body(payload: Any) -> tuple[Any, dict[str, Any], Mapping[str, Any]]:
-    """Split a decoded protocol 2 body into args, kwargs and embed. Raises `MalformedMessage` for any other shape."""
-    if isinstance(payload, list | tuple) and len(payload) == 3:
-        args, kwargs, embed = payload
-        if isinstance(kwargs, Mapping) and isinstance(embed, Mapping) and isinstance(args, list | tuple):
-            return args, dict(kwargs), embed
-    raise MalformedMessage(f"expected a body of [args, kwargs, embed], got {type(payload).__name__}: {payload!r:.200}")
 
 
 def from_protocol_1(envelope: bytes, decode: Callable[[bytes, str, str], Any]) -> Message:

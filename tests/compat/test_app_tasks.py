@@ -138,6 +138,16 @@ def test_tasks_reach_every_app_unless_they_are_not_shared(app, add):
     assert "private" not in other.tasks
 
 
+def test_an_app_s_own_task_wins_over_another_s_of_that_name(app):
+    def declare(made, answer):
+        return made.task(name="same.name")(lambda: answer)
+
+    first, other = declare(app, 1), Celery("other")
+    second = declare(other, 2)
+    assert (second(), first()) == (2, 1)
+    assert Celery("third").tasks["same.name"]() in (1, 2)
+
+
 def test_shared_tasks_follow_the_current_app(app):
     app.finalize()
 

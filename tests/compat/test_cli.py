@@ -61,7 +61,7 @@ def test_version_and_help(cli: Shell) -> None:
     assert re.fullmatch(r"5\.8\.0\+next \(.+\)\n", output)
     code, output = cli.run("")
     assert code == 0
-    assert re.search(r"^  worker  +Start worker instance\.$", output, re.M)
+    assert re.search(r"^  worker  +Start a worker\.$", output, re.M)
     code, output = cli.run("worker --help")
     assert code == 0
     assert "--concurrency" in output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+PR_SET_PDEATHSIG = 1
 
 
 class Child:
@@ -27,6 +30,7 @@ class Child:
 
     def _live(self, work: Callable[[], object], write: int) -> None:
         try:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a failed test leaves nobody behind
             kept = work()
             os.write(write, b"done")
             while kept is not self:

@@ -243,7 +243,7 @@ def test_proxies_pass_for_their_object():
     items = [3, 1]
     proxy = Proxy(lambda: items)
     assert isinstance(proxy, list)
-    assert (proxy + [2], proxy == items, proxy[0], len(proxy), list(proxy), 3 in proxy) == (
+    assert (proxy + [2], proxy == items, proxy[0], len(proxy), list(proxy), 3 in proxy) == (  # noqa: RUF005
         [3, 1, 2],
         True,
         3,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from celery import wire
+from celery import message, wire
 from celery.codecs import decode
 from celery.message import MalformedMessage
 
@@ -19,7 +19,7 @@ CELERY_5_7_HEADERS = (
 
 
 def headers(**options: Any) -> dict[str, Any]:
-    return wire.headers_v2(
+    return message.headers_v2(
         "proj.add", "ID", options=options, root_id="ID", parent_id=None, argsrepr="(1,)", kwargsrepr="{}", origin="me"
     )
 
@@ -49,13 +49,13 @@ def test_stamps_are_taken_from_the_options_that_they_name() -> None:
 
 
 def test_reads_a_body() -> None:
-    assert wire.read_body([[1], {"a": 2}, {"chain": None}]) == ([1], {"a": 2}, {"chain": None})
+    assert message.read_body([[1], {"a": 2}, {"chain": None}]) == ([1], {"a": 2}, {"chain": None})
 
 
 @pytest.mark.parametrize("payload", [None, 5, "abc", [], [[1], {}], [[1], 5, {}], [5, {}, {}], {"task": "x"}])
 def test_refuses_any_other_body(payload: Any) -> None:
     with pytest.raises(MalformedMessage, match="expected a body of"):
-        wire.read_body(payload)
+        message.read_body(payload)
 
 
 def protocol_1(body: Any, **headers: Any) -> bytes:
@@ -95,7 +95,7 @@ def test_reads_protocol_1_as_protocol_2() -> None:
     assert message.headers["group"] == "G"
     assert message.headers["foo"] == "bar"
     assert message.properties["reply_to"] == "R"
-    args, kwargs, embed = wire.read_body(json.loads(message.body))
+    args, kwargs, embed = message.read_body(json.loads(message.body))
     assert (args, kwargs, embed["callbacks"], embed["chain"]) == ([1], {"y": 2}, [{"task": "x"}], None)
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from celery.codecs import json
+from celery import codecs as json
 
 
 class Colour(str, enum.Enum):  # noqa: UP042 - users write both kinds

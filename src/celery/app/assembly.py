@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from celery import codecs, current
 from celery.app.publishing import PublishSignals
 from celery.app.runner import TaskRunner
-from celery.app.trace import LogLines, Signals, task_has_custom
+from celery.app.trace import LogLines, task_has_custom, tellers
 from celery.documents import Documents
 from celery.exceptions import ImproperlyConfigured
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
@@ -243,7 +243,7 @@ class Assembly:
             leave=_leave,
             exception_info=_exception_info,
             overrides=task_has_custom,
-            listeners=(Signals(), lines),
+            tellers=tellers(lines),
             hostname=hostname,
             pid=os.getpid,
             store_results=self.store is not None,

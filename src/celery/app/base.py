@@ -457,7 +457,7 @@ class Celery:
     @property
     def backend(self) -> Any:
         """Where results are kept."""
-        return configuring.backend(self)
+        return configuring.backend(self) if self._backend is None else self._backend
 
     @backend.setter
     def backend(self, value: Any) -> None:

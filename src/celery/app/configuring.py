@@ -128,10 +128,9 @@ def autodiscover_later(app: Celery, packages: Any, related_name: str | None) -> 
 
 
 def backend(app: Celery) -> Any:
-    """The app's backend face; another one after the settings have named another."""
-    if app._backend is None:
-        cls, url = _backend_by_url(app.backend_cls or app.conf.result_backend, app.loader)
-        app._backend = cls(app=app, url=url)
+    """Make the app's backend face."""
+    cls, url = _backend_by_url(app.backend_cls or app.conf.result_backend, app.loader)
+    app._backend = cls(app=app, url=url)
     return app._backend
 
 

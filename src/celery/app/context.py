@@ -95,7 +95,8 @@ class Context:
         """Takes what `dict` takes."""
         self.__dict__ = own = dict(*args, **kwargs)
         own["_said"] = len(own)
-        if own.get("timelimit") is not None or own.get("headers", own) is None:
+        limits = own.get("timelimit")
+        if own.get("headers", own) is None or not (limits is None or (type(limits) is list and len(limits) == 2)):
             self._tidy()
 
     def _tidy(self) -> None:

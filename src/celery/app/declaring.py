@@ -31,7 +31,7 @@ def declare(
     `shared`: every other app gets the task too, under a name of its own.
     """
     if shared:
-        _state.connect_on_app_finalize(lambda other: other._task_from_fun(fun, **options))
+        _state.connect_on_app_finalize(lambda other: _offer(app, other, fun, options))
     task: Any
     if lazy and not app.finalized:
         task = PromiseProxy(app._task_from_fun, (fun,), options, __doc__=fun.__doc__)
@@ -39,6 +39,14 @@ def declare(
     else:
         task = app._task_from_fun(fun, **options)
     return filter(task) if filter else task
+
+
+def _offer(app: Celery, other: Celery, fun: Any, options: dict[str, Any]) -> None:
+    """Give another app the task, unless it has one of that name: its own come first."""
+    if other is not app:
+        name = options.get("name") or other.gen_task_name(fun.__name__, fun.__module__)
+        if name not in other._tasks:
+            other._task_from_fun(fun, **options)
 
 
 def make_task(
@@ -81,9 +89,9 @@ def make_task(
 def finalize(app: Celery) -> None:
     """Make every task that waits for it, bind all to the app, and say so ([app.8])."""
     app.finalized = True
-    _state._announce_app_finalized(app)
     while app._pending:
         maybe_evaluate(app._pending.popleft())
+    _state._announce_app_finalized(app)  # after its own, which so win over those that others share
     for task in list(app._tasks.values()):
         task.bind(app)
     app.on_after_finalize.send(sender=app)

@@ -12,8 +12,6 @@ from celery.utils.log import flush_lines
 if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.app.trace import LogLines
-    from celery.message import Message
-    from celery.outcome import Outcome
     from celery.tracer import Tracer
 
 __all__ = ["TaskRunner"]
@@ -26,7 +24,10 @@ class TaskRunner:
         self._app = app
         self._lines = lines
         self._main = os.getpid()
-        self._run = tracer.run
+        #: One message to its outcome.
+        self.run = tracer.run
+        #: Write the log lines of the runs since the last time.
+        self.flush = lines.flush
 
     def start(self, index: int) -> None:
         """Name the process, let go of what belongs to the parent, and tell that a child is there."""
@@ -38,14 +39,6 @@ class TaskRunner:
         self._app.loader.init_worker_process()
         self._lines.refresh()
         signals.worker_process_init.send(sender=None)
-
-    def run(self, message: Message) -> Outcome:
-        """One message to its outcome."""
-        return self._run(message)
-
-    def flush(self) -> None:
-        """Write the log lines of the runs since the last time."""
-        flush_lines()
 
     def stop(self) -> None:
         """Tell that a child ends."""

@@ -10,19 +10,19 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
-from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
-from celery.utils.log import line_writer
+from celery.states import IGNORED, REJECTED, RETRY
+from celery.utils.log import flush_lines, line_writer
 from celery.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from celery.lifecycle import Ended, Run
+    from celery.lifecycle import Ended, Run, Tellers
     from celery.message import Message
 
 __all__ = [
     "LOG_FAILURE", "LOG_IGNORED", "LOG_INTERNAL_ERROR", "LOG_RECEIVED", "LOG_REJECTED", "LOG_RETRY", "LOG_SUCCESS",
-    "LogLines", "Signals", "task_has_custom",
+    "LogLines", "task_has_custom", "tellers",
 ]  # fmt: skip
 
 logger = logging.getLogger("celery.app.trace")
@@ -52,32 +52,21 @@ class LogLines:
     """Writes the line that says how a task ended, in the process that ran it."""
 
     def __init__(self) -> None:
+        #: Open while lines of successes are wanted.
+        self.successes = _Gate(True)
         self._write: Callable[[str], None] | None = None
-        self._enabled = True
 
     def refresh(self) -> None:
         """Look again at how logging is set up; called when a child starts."""
-        self._enabled = logger.isEnabledFor(logging.INFO)
+        self.successes.receivers = logger.isEnabledFor(logging.INFO)
         self._write = line_writer(logger, logging.INFO)
 
-    def started(self, run: Run) -> None:
-        """Says nothing: the main process said that the task was received."""
+    def flush(self) -> None:
+        """Write the lines of the runs since the last time."""
+        if self.successes.receivers:
+            flush_lines()
 
-    def ended(self, run: Run, ended: Ended) -> None:
-        if ended.state == SUCCESS:
-            self._succeeded(run, ended)
-        else:
-            self._otherwise(run, ended)
-
-    def finished(self, run: Run, ended: Ended) -> None:
-        """Says nothing more."""
-
-    def broke(self, message: Message, exc: BaseException) -> None:
-        """The tracer itself has logged it."""
-
-    def _succeeded(self, run: Run, ended: Ended) -> None:
-        if not self._enabled:
-            return
+    def succeeded(self, run: Run, ended: Ended) -> None:
         request = run.request
         context = {
             "id": request.id,
@@ -92,7 +81,8 @@ class LogLines:
         else:
             logger.info(LOG_SUCCESS, context, extra={"data": context})
 
-    def _otherwise(self, run: Run, ended: Ended) -> None:
+    def ended_otherwise(self, run: Run, ended: Ended) -> None:
+        """A failure, a retry, or what the task said of itself."""
         severity, template, description = _policy(run.task, ended)
         if not logger.isEnabledFor(severity):
             return
@@ -109,58 +99,74 @@ class LogLines:
             "internal": False,
             "runtime": ended.runtime,
         }
-        with_traceback = severity >= logging.WARNING and einfo is not None
-        exc_info = _exc_info(ended, with_traceback)
+        exc_info = _exc_info(ended, severity >= logging.WARNING and einfo is not None)
         logger.log(severity, template.strip(), context, exc_info=exc_info, extra={"data": context})
 
 
-class Signals:
-    """Sends the signals of a run. A signal that nobody listens to costs one attribute read."""
+class _Gate:
+    """A gate that is opened and shut by hand."""
 
-    def started(self, run: Run) -> None:
-        if signals.task_prerun.receivers:
-            signals.task_prerun.send(
-                sender=run.task, task_id=run.request.id, task=run.task, args=run.args, kwargs=run.kwargs
-            )
-
-    def ended(self, run: Run, ended: Ended) -> None:
-        if ended.state == SUCCESS:
-            if signals.task_success.receivers:
-                signals.task_success.send(sender=run.task, result=ended.value, runtime=ended.runtime)
-        elif ended.state == RETRY:
-            if signals.task_retry.receivers:
-                signals.task_retry.send(sender=run.task, request=run.request, reason=ended.value, einfo=ended.einfo)
-        elif signals.task_failure.receivers and _is_final_failure(ended):
-            _send_failure(run, ended)
-
-    def finished(self, run: Run, ended: Ended) -> None:
-        if signals.task_postrun.receivers:
-            signals.task_postrun.send(
-                sender=run.task,
-                task_id=run.request.id,
-                task=run.task,
-                args=run.args,
-                kwargs=run.kwargs,
-                retval=ended.value,
-                state=ended.state,
-            )
-
-    def broke(self, message: Message, exc: BaseException) -> None:
-        if signals.task_internal_error.receivers:
-            signals.task_internal_error.send(
-                sender=message.task,
-                task_id=message.id,
-                args=(),
-                kwargs={},
-                request=message.headers,
-                exception=exc,
-                traceback=exc.__traceback__,
-                einfo=None,
-            )
+    def __init__(self, receivers: bool) -> None:
+        self.receivers = receivers
 
 
-def _is_final_failure(ended: Ended) -> bool:
-    return ended.state == FAILURE or (ended.state == REJECTED and not ended.value.requeue)
+def tellers(lines: LogLines) -> Tellers:
+    """Who is told what of a run: signals and log lines, in the order of `[task.51]`."""
+    always = _Gate(True)
+    ended = (always, lines.ended_otherwise)
+    return {
+        "started": [(signals.task_prerun, _send_prerun)],
+        "SUCCESS": [(signals.task_success, _send_success), (lines.successes, lines.succeeded)],
+        "FAILURE": [(signals.task_failure, _send_failure), ended],
+        "RETRY": [(signals.task_retry, _send_retry), ended],
+        "IGNORED": [ended],
+        "REJECTED": [(signals.task_failure, _send_rejection), ended],
+        "finished": [(signals.task_postrun, _send_postrun)],
+        "broke": [(signals.task_internal_error, _send_internal_error)],
+    }
+
+
+def _send_prerun(run: Run) -> None:
+    signals.task_prerun.send(sender=run.task, task_id=run.request.id, task=run.task, args=run.args, kwargs=run.kwargs)
+
+
+def _send_success(run: Run, ended: Ended) -> None:
+    signals.task_success.send(sender=run.task, result=ended.value, runtime=ended.runtime)
+
+
+def _send_retry(run: Run, ended: Ended) -> None:
+    signals.task_retry.send(sender=run.task, request=run.request, reason=ended.value, einfo=ended.einfo)
+
+
+def _send_rejection(run: Run, ended: Ended) -> None:
+    """A rejection for good is a failure too (`[task.40]`)."""
+    if not ended.value.requeue:
+        _send_failure(run, ended)
+
+
+def _send_postrun(run: Run, ended: Ended) -> None:
+    signals.task_postrun.send(
+        sender=run.task,
+        task_id=run.request.id,
+        task=run.task,
+        args=run.args,
+        kwargs=run.kwargs,
+        retval=ended.value,
+        state=ended.state,
+    )
+
+
+def _send_internal_error(message: Message, exc: BaseException) -> None:
+    signals.task_internal_error.send(
+        sender=message.task,
+        task_id=message.id,
+        args=(),
+        kwargs={},
+        request=message.headers,
+        exception=exc,
+        traceback=exc.__traceback__,
+        einfo=None,
+    )
 
 
 def _send_failure(run: Run, ended: Ended) -> None:

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 #: A setting whose name has one of these in it is not shown.
 HIDDEN_SETTINGS = re.compile("API|TOKEN|KEY|SECRET|PASS|PROFANITIES_LIST|SIGNATURE|DATABASE|BEAT_DBURI", re.IGNORECASE)
 _MASK = "********"
+_MISSING = object()
 
 #: Numbers of writes, over all settings of the process: two different states never bear the same one.
 _versions = count(1)
@@ -148,10 +149,9 @@ class Settings(MutableMapping[str, Any]):
         names = self._names(key)
         for layer in self.maps:
             for name in names:
-                try:
-                    return layer[name]
-                except KeyError:
-                    continue
+                value = layer.get(name, _MISSING)
+                if value is not _MISSING:
+                    return value
         raise KeyError(key)
 
     def get(self, key: str, default: Any = None) -> Any:

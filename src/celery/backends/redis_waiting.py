@@ -242,9 +242,16 @@ class Waiting:
             if now >= deadline:
                 return
             try:
-                self._read(min(deadline - now, _SILENCE))
+                self._read(min(deadline - now, self._patience(now)))
             except OperationalError:
                 self._connect_again(deadline)
+
+    def _patience(self, now: float) -> float:
+        """Seconds to wait for anything before the server is to be doubted."""
+        with self._lock:
+            if self._asked:
+                return max(self._asked[0][0] + self._endpoint.timeout - now, 0.0) + 0.001
+        return _SILENCE
 
     def _read(self, timeout: float) -> None:
         link = self._link

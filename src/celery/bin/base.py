@@ -9,7 +9,6 @@ import json
 import numbers
 from datetime import datetime
 from functools import cached_property, update_wrapper
-from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +17,7 @@ from celery.signals import user_preload_options
 from celery.utils.log import mlevel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     _ParamType = click.ParamType[Any]
     _Choice = click.Choice[str]
@@ -82,39 +81,6 @@ class CLIContext:
         kwargs["err"] = True
         self.echo(message, **kwargs)
 
-    def pretty(self, n: Any) -> tuple[str, str]:
-        """A worker's answer as (status, text)."""
-        if isinstance(n, list):
-            return self.OK, self.pretty_list(n)
-        if isinstance(n, dict):
-            if "ok" in n or "error" in n:
-                return self.pretty_dict_ok_error(n)
-            return self.OK, json.dumps(n, sort_keys=True, indent=4, default=repr)
-        return self.OK, n if isinstance(n, str) else pformat(n)
-
-    def pretty_list(self, n: Sequence[Any]) -> str:
-        """One line each."""
-        return "\n".join(f"{self.style('*', fg='white')} {item}" for item in n) if n else "- empty -"
-
-    def pretty_dict_ok_error(self, n: dict[str, Any]) -> tuple[str, str]:
-        """An answer that says itself whether it went well."""
-        if "ok" in n:
-            return self.OK, _indented(self.pretty(n["ok"])[1])
-        return self.ERROR, _indented(self.pretty(n["error"])[1])
-
-    def say_chat(self, direction: str, title: str, body: str = "", show_body: bool = False) -> None:
-        """A line of a conversation with workers; nothing in quiet mode for what we say ourselves."""
-        if direction == "<-" and self.quiet:
-            return
-        arrow = "" if self.quiet else f"{self.style(direction, fg='white', bold=True)} "
-        self.echo(f"{arrow}{title}")
-        if body and show_body:
-            self.echo(body)
-
-
-def _indented(text: str, by: int = 4) -> str:
-    return "\n".join(" " * by + line for line in str(text).splitlines())
-
 
 # ------------------------------------------------------------------------------------------------- options, commands
 
@@ -175,12 +141,12 @@ class CeleryDaemonCommand(CeleryCommand):
         super().__init__(*args, **kwargs)
         self.params.extend(
             (
-                DaemonOption(("--logfile", "-f"), help="Log destination; defaults to stderr"),
-                DaemonOption(("--pidfile",), help="PID file path; defaults to no PID file"),
-                DaemonOption(("--uid",), help="Drops privileges to this user ID"),
-                DaemonOption(("--gid",), help="Drops privileges to this group ID"),
-                DaemonOption(("--umask",), help="Create files and directories with this umask (octal)"),
-                DaemonOption(("--executable",), help="Override path to the Python executable"),
+                DaemonOption(("--logfile", "-f"), help="Write the log to this file instead of stderr"),
+                DaemonOption(("--pidfile",), help="Keep the process id in this file"),
+                DaemonOption(("--uid",), help="Run as this user"),
+                DaemonOption(("--gid",), help="Run as this group"),
+                DaemonOption(("--umask",), help="Umask of files that are made, in octal"),
+                DaemonOption(("--executable",), help="Python to run it with"),
             )
         )
 

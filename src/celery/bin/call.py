@@ -34,6 +34,6 @@ _ROUTING: dict[str, Any] = {"cls": CeleryOption, "help_group": "Routing Options"
 @click.pass_context
 @handle_preload_options
 def call(ctx: click.Context, name: str, args: list[Any], kwargs: dict[str, Any], **options: Any) -> None:
-    """Call a task by name."""
+    """Send a task by its name and print its id."""
     wanted = {key: value for key, value in options.items() if value is not None}
     ctx.obj.echo(ctx.obj.app.send_task(name, args=args, kwargs=kwargs, **wanted).id)

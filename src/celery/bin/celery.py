@@ -107,7 +107,7 @@ _GLOBAL = {"help_group": "Global Options"}
     envvar="SKIP_CHECKS",
     is_flag=True,
     cls=CeleryOption,
-    help="Skip Django core checks on startup.",
+    help="Leave out the checks that Django makes at start.",
     **_GLOBAL,
 )
 @click.pass_context
@@ -124,7 +124,7 @@ def celery(
     version: bool,
     skip_checks: bool,
 ) -> None:
-    """Celery command entrypoint."""
+    """Run workers and talk to them; send tasks and look at their results."""
     if version:
         click.echo(VERSION_BANNER)
         ctx.exit()

@@ -12,13 +12,13 @@ _PURGE: dict[str, Any] = {"cls": CeleryOption, "help_group": "Purging Options"}
 
 
 @click.command(cls=CeleryCommand)
-@click.option("-f", "--force", is_flag=True, help="Don't prompt for verification.", **_PURGE)
+@click.option("-f", "--force", is_flag=True, help="Delete without asking.", **_PURGE)
 @click.option("-Q", "--queues", type=COMMA_SEPARATED_LIST, help="Only these queues.", **_PURGE)
 @click.option("-X", "--exclude-queues", type=COMMA_SEPARATED_LIST, help="All but these queues.", **_PURGE)
 @click.pass_context
 @handle_preload_options
 def purge(ctx: click.Context, force: bool, queues: list[str] | None, exclude_queues: list[str] | None) -> None:
-    """Erase all messages from all known task queues. There is no undo."""
+    """Delete the messages that wait in all known queues."""
     app = ctx.obj.app
     names = set(queues or app.amqp.queues) - set(exclude_queues or ())
     if not names:
@@ -26,9 +26,7 @@ def purge(ctx: click.Context, force: bool, queues: list[str] | None, exclude_que
     listed, plural = ", ".join(sorted(names)), "queue" if len(names) == 1 else "queues"
     if not force:
         click.confirm(
-            f"{ctx.obj.style('WARNING', fg='red')}: This will remove all tasks from {plural}: {listed}.\n"
-            f"         There is no undo for this operation!\n\n"
-            f"(to skip this prompt use the -f option)\nAre you sure you want to delete all tasks",
+            f"All messages waiting in the {plural} {listed} will be deleted for good (-f does not ask). Delete them",
             abort=True,
         )
     broker = app.assembly.broker

@@ -11,7 +11,7 @@ from celery.bin.base import CeleryCommand, handle_preload_options
 @click.pass_context
 @handle_preload_options
 def report(ctx: click.Context) -> None:
-    """Shows information useful to include in bug-reports."""
+    """Show platform, versions and settings, for a bug report."""
     app = ctx.obj.app
     app.loader.import_default_modules()
     ctx.obj.echo(app.bugreport())

@@ -18,7 +18,7 @@ _RESULT: dict[str, Any] = {"cls": CeleryOption, "help_group": "Result Options"}
 @click.pass_context
 @handle_preload_options
 def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool) -> None:
-    """Print the return value for a given task id."""
+    """Print what a task returned, by its id."""
     app = ctx.obj.app
     found = (app.tasks[task] if task else app).AsyncResult(task_id)
     ctx.obj.echo(found.traceback if traceback else found.get())

@@ -89,21 +89,32 @@ def detach(
     hostname: str | None = None,
 ) -> int:
     """Run the program at `path` in the background (`[worker.20]`). Returns only in the foreground."""
-    name = default_nodename(hostname or "")
-    logfile, pidfile = logfile and node_format(logfile, name), pidfile and node_format(pidfile, name)
-    try:
-        with detached(logfile, pidfile, uid, gid, umask, workdir, fake, after_forkers=False):
-            program = executable or path
+    node = default_nodename(hostname or "")
+    logfile, pidfile = logfile and node_format(logfile, node), pidfile and node_format(pidfile, node)
+    program = executable or path
+    with detached(logfile, pidfile, uid=uid, gid=gid, umask=umask, workdir=workdir, fake=fake, after_forkers=False):
+        try:
             os.execv(program, [program, *argv])  # noqa: S606 - ourselves, as the user called us
-    except OSError:
-        app.log.setup_logging_subsystem(logging.ERROR, logfile)
-        logging.getLogger("celery.bin.worker").critical("Can't exec %r", " ".join([path, *argv]), exc_info=True)
-        return EX_FAILURE
+        except OSError as exc:
+            _log_to(
+                logfile, f"{program} cannot be run in the background: {exc}. Expected the path of a Python program."
+            )
+            return EX_FAILURE
     return EX_OK
 
 
+def _log_to(logfile: str | None, text: str) -> None:
+    """The terminal is gone by now; the log file is all there is."""
+    handler = logging.FileHandler(logfile) if logfile else logging.NullHandler()
+    logger = logging.getLogger("celery.bin.worker")
+    logger.addHandler(handler)
+    logger.critical(text)
+    logger.removeHandler(handler)
+    handler.close()
+
+
 def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> int:
-    argv = ["-m", "celery", *(argument for argument in sys.argv[1:] if argument not in ("-D", "--detach"))]
+    argv = [argument for argument in sys.orig_argv[1:] if argument not in ("-D", "--detach")]
     wanted = ("logfile", "pidfile", "uid", "gid", "umask", "executable")
     return detach(
         sys.executable, argv, app=app, hostname=hostname, fake=bool(C_FAKEFORK), **{n: options.get(n) for n in wanted}
@@ -118,9 +129,9 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     "--hostname",
     type=HOSTNAME,
     **_WORKER,
-    help="Set custom hostname (e.g., 'w1@%%h'). Expands: %%h (hostname), %%n (name) and %%d (domain).",
+    help="Name of this worker, such as w1@%%h: %%h is the host, %%n its name, %%d its domain.",
 )
-@click.option("-D", "--detach", is_flag=True, help="Start worker as a background process.", **_WORKER)
+@click.option("-D", "--detach", is_flag=True, help="Go on in the background.", **_WORKER)
 @click.option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", help="Logging level.", **_WORKER)
 @click.option(
     "-O",
@@ -152,7 +163,7 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     **_POOL,
     help="How many tasks run at once. The default is the number of CPUs; 'auto' respects the CPU quota and affinity.",
 )
-@click.option("-P", "--pool", "pool", type=WORKERS_POOL, default=None, help="Pool implementation.", **_POOL)
+@click.option("-P", "--pool", "pool", type=WORKERS_POOL, default=None, help="What runs the tasks.", **_POOL)
 @click.option(
     "-E",
     "--task-events",
@@ -161,7 +172,7 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     is_flag=True,
     default=None,
     **_POOL,
-    help="Send task-related events that can be captured by monitors.",
+    help="Tell monitors of each task (not sent by this version yet).",
 )
 @click.option("--purge", "--discard", "purge", is_flag=True, help="Erase all waiting messages first.", **_QUEUES)
 @click.option("-Q", "--queues", type=COMMA_SEPARATED_LIST, help="Take messages from these queues.", **_QUEUES)
@@ -185,17 +196,16 @@ def worker(
     executable: str | None = None,
     **options: Any,
 ) -> None:
-    """Start worker instance.
+    """Start a worker.
 
     \b
     Examples
     --------
 
     \b
-    $ celery --app=proj worker -l INFO
-    $ celery -A proj worker -l INFO -Q hipri,lopri
-    $ celery -A proj worker --concurrency=4
-    $ celery worker key=value      (settings: worker_key, or the whole name)
+    $ celery -A proj worker -l INFO
+    $ celery -A proj worker -Q urgent,celery -c 8
+    $ celery -A proj worker -c 8 prefetch_multiplier=1
     """
     app = ctx.obj.app
     if ctx.args:
@@ -223,7 +233,7 @@ def worker(
     )
     worker.start()
     if worker.restart:
-        os.execv(sys.executable, [sys.executable, "-m", "celery", *sys.argv[1:]])  # noqa: S606 - HUP asks for it
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - HUP asks for it
     ctx.exit(worker.exitcode)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from itertools import count
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from celery.brokers.redis_consumer import RedisConsumer
@@ -32,6 +35,9 @@ class RedisBroker:
         self.endpoint = Endpoint(config.url, config.options, config.ssl, config.connect_timeout)
         self.layout = Layout(config.options, self.endpoint.prefix)
         self._pool = LinkPool(self.endpoint, config.pool_limit)
+        #: kombu keeps what it holds under the tag that the publisher gave: no two messages may bear the same.
+        self._mark = token_hex(8)
+        self._numbers = count()
         self._bindings: dict[str, tuple[float, list[bytes]]] = {}
 
     def publish(self, publications: Sequence[Publication]) -> None:
@@ -68,7 +74,7 @@ class RedisBroker:
         queue = route.queue
         if queue is not None and queue.declare and queue.name not in link.declared:
             self._declare(link, commands, queue)
-        envelope = message.to_envelope()
+        envelope = message.to_envelope(f"{os.getpid()}-{self._mark}-{next(self._numbers)}")
         if not route.exchange:
             commands.append(("LPUSH", self.layout.list_of(route.routing_key, message.priority), envelope))
             return

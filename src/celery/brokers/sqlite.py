@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SqliteBroker", "SqliteConsumer"]
 
-#: Seconds between two looks at the file while waiting: often right after something happened.
-PAUSES = (0.001, 0.002, 0.005, 0.01, 0.025)
+#: Seconds between two looks at the file while waiting: often right after something happened, and after two seconds of
+#: silence just often enough that a task begins within 30 ms (median).
+PAUSES = (0.001, 0.002, 0.005, 0.01, *[0.025] * 80, 0.04)
 #: Seconds between two searches for the messages of dead workers.
 RECLAIM_EVERY = 0.5
 #: Seconds that a settlement may wait for the next fetch.
@@ -94,15 +95,15 @@ class SqliteConsumer:
         #: True: the last look left, or this consumer made, something that the watch does not tell of.
         self._more = True
         self._due: float | None = None
+        #: Looks since something last happened.
+        self._looks = -1
         self._next_reclaim = 0.0
         self._holder = self._register(node, queues)
 
     def fetch(self, limit: int, timeout: float, until_readable: Sequence[int] = ()) -> list[Delivery]:
-        """See `Consumer.fetch`. New messages are seen within 25 ms."""
+        """See `Consumer.fetch`. New messages are seen within 40 ms."""
         deadline = self._clock.monotonic() + timeout
         poll = None
-        pauses = iter(PAUSES)
-        pause = 0.0
         while True:
             taken = self._look(limit)
             remaining = deadline - self._clock.monotonic()
@@ -112,8 +113,8 @@ class SqliteConsumer:
                 poll = select.poll()
                 for fd in until_readable:
                     poll.register(fd, select.POLLIN)
-            pause = next(pauses, pause)
-            if poll.poll(ceil(self._until_due(min(pause, remaining)) * 1000)):
+            self._looks = min(self._looks + 1, len(PAUSES) - 1)
+            if poll.poll(ceil(self._until_due(min(PAUSES[self._looks], remaining)) * 1000)):
                 return []
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
@@ -209,6 +210,7 @@ class SqliteConsumer:
             rows = queues_of.claim(db, self._holder, self._names, limit)
         self._settled()
         self._more = len(rows) == limit
+        self._looks = -1
         return [self._deliver(row) for row in rows]
 
     def _worth_it(self) -> bool:

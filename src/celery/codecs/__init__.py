@@ -1,22 +1,31 @@
 """Adapter. Arguments and results to bytes and back: kombu's serializer registry, with a fast path for JSON.
 
-Specified by `[wire.15]`, `[wire.16]`, `[call.13]`, `[call.14]`. kombu is imported only when something other than plain
-JSON is at hand, so that a process which just sends simple tasks starts quickly.
+Specified by `[wire.15]`, `[wire.16]`, `[call.13]`, `[call.14]`. JSON has the values of kombu's, several times faster
+for ordinary data. Writing: what is made of exact str, int, bool, None, finite float, list, tuple and str-keyed dict goes
+through msgspec; everything else (tagged types, subclasses, `__json__`, NaN, other keys) through kombu itself. Reading:
+msgspec, and kombu for documents that hold a type tag or that msgspec refuses (NaN, lone surrogates, broken input). A
+property test holds that both ways give the same values as kombu's. kombu is imported only when something other than
+plain JSON is at hand, so that a process which just sends simple tasks starts quickly.
 """
 
 from __future__ import annotations
 
 import sys
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from celery.codecs import json
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-__all__ = ["accept_types", "compress", "decode", "decompress", "encode"]
+__all__ = ["JSON", "accept_types", "compress", "decode", "decompress", "dumps", "encode", "is_plain", "loads"]
 
 JSON = "application/json"
+_SCALARS = frozenset({str, int, bool, type(None)})
+_DEPTH = 32
+_write = msgspec.json.Encoder().encode
+_read = msgspec.json.Decoder().decode
 _TYPES = {
     "json": JSON,
     "pickle": "application/x-python-serialize",
@@ -32,14 +41,14 @@ def encode(data: Any, serializer: str | None) -> tuple[str, str, bytes]:
     """
     if (serializer is None or serializer == "json") and _json_is_ours():
         try:
-            return JSON, "utf-8", json.dumps(data)
+            return JSON, "utf-8", dumps(data)
         except (TypeError, ValueError, RecursionError) as exc:
             from kombu.exceptions import EncodeError
 
             raise EncodeError(exc) from exc
-    from kombu.serialization import dumps
+    from kombu.serialization import dumps as registered
 
-    content_type, content_encoding, payload = dumps(data, serializer=serializer)
+    content_type, content_encoding, payload = registered(data, serializer=serializer)
     return content_type, content_encoding, payload.encode() if isinstance(payload, str) else payload
 
 
@@ -50,14 +59,14 @@ def decode(body: bytes, content_type: str, content_encoding: str, accept: Collec
     """
     if content_type == JSON and (accept is None or JSON in accept) and _json_is_ours():
         try:
-            return json.loads(body)
+            return loads(body)
         except (ValueError, RecursionError, TypeError) as exc:
             from kombu.exceptions import DecodeError
 
             raise DecodeError(f"expected JSON, got {len(body)} bytes beginning {body[:40]!r}: {exc}") from exc
-    from kombu.serialization import loads
+    from kombu.serialization import loads as registered
 
-    return loads(body, content_type, content_encoding, accept=accept)
+    return registered(body, content_type, content_encoding, accept=accept)
 
 
 def accept_types(names: Iterable[str]) -> frozenset[str]:
@@ -104,3 +113,50 @@ def _json_is_ours() -> bool:
         return True
     codec = serialization.registry._encoders.get("json")
     return codec is not None and codec.encoder is sys.modules["kombu.utils.json"].dumps
+
+
+def dumps(data: Any) -> bytes:
+    """Encode; raises TypeError or ValueError for what JSON cannot hold, as kombu does."""
+    if is_plain(data):
+        try:
+            return _write(data)
+        except UnicodeEncodeError:  # a lone surrogate: kombu escapes it
+            pass
+    from kombu.utils.json import dumps as kombu_dumps
+
+    text: str = kombu_dumps(data)
+    return text.encode()
+
+
+def loads(data: bytes) -> Any:
+    """Decode; raises ValueError for what is no JSON."""
+    if b"__type__" not in data:
+        try:
+            return _read(data)
+        except msgspec.DecodeError:
+            pass
+    from kombu.utils.json import loads as kombu_loads
+
+    return kombu_loads(data.decode("utf-8", "surrogatepass"))
+
+
+def is_plain(data: Any, depth: int = _DEPTH) -> bool:
+    """Whether msgspec writes the same value as kombu would. Deeper than `depth` counts as not plain."""
+    kind = type(data)
+    if kind in _SCALARS:
+        return True
+    if kind is float:
+        return isfinite(data)
+    if depth == 0:
+        return False
+    if kind is list or kind is tuple:
+        kinds = set(map(type, data))
+        return kinds <= _SCALARS or all(is_plain(item, depth - 1) for item in data)
+    if kind is dict:
+        if not data:
+            return True
+        if set(map(type, data)) != {str}:
+            return False
+        values = data.values()
+        return set(map(type, values)) <= _SCALARS or all(is_plain(item, depth - 1) for item in values)
+    return False

@@ -46,6 +46,8 @@ _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _GRACE = 0.5
 #: Seconds before a child is forked again whose predecessors died at start: doubled each time, up to the second.
 _BACKOFF, _MOST_BACKOFF = 0.1, 10.0
+#: How a child ends that gets TERM.
+_ASKED_TO_GO = f"exit status {128 + signal.SIGTERM}"
 #: Bytes read from a child at once.
 _SCRATCH = 256 << 10
 
@@ -331,7 +333,8 @@ class PreforkPool:
         seat.close()
         del self._seats[seat.index]
         self._giving_back.discard(seat.index)
-        if not seat.leaving:
+        # An idle child that was asked to go (a TERM to the whole process group at shutdown) is no misfortune.
+        if not seat.leaving and (begun or how != _ASKED_TO_GO):
             logger.error("Pool child %d (pid %d) died: %s", seat.index, seat.pid, how)
         self._replace(seat.index, ready=seat.ready)
 

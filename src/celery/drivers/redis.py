@@ -14,10 +14,16 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-import hiredis
 from kombu.exceptions import OperationalError
 from kombu.utils.imports import symbol_by_name
 from kombu.utils.url import maybe_sanitize_url, url_to_parts
+
+from celery.exceptions import ImproperlyConfigured
+
+try:
+    import hiredis
+except ImportError as exc:
+    raise ImproperlyConfigured("redis:// needs the hiredis package: pip install 'celery[redis]'") from exc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

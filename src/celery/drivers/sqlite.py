@@ -34,8 +34,9 @@ DEFAULT_NAME = "celery.sqlite3"
 BUSY_TIMEOUT = 10.0
 #: Bytes; measured: claims and acks cost a third less than with 4096.
 PAGE_SIZE = 8192
-#: Pages in the write-ahead log before they are copied to the file, which costs two fsyncs.
-CHECKPOINT = 2000
+#: Pages in the write-ahead log before they are copied to the file: 4 MB. Writing over a log is twice as fast as growing
+#: it (an fsync then writes no metadata), so it had better reach its full size soon.
+CHECKPOINT = 500
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 #: Nanoseconds; some ticks of the clock that files are stamped with.
 YOUNG = 50_000_000
@@ -154,7 +155,10 @@ class File:
 
     def _migrate(self, db: sqlite3.Connection) -> None:
         """Bring the file to this version's tables. Raises `ImproperlyConfigured` if it is not ours or newer."""
-        if self._version(db) == VERSION:
+        db.execute("BEGIN")  # what is read must be of one moment: another process may just be making the file
+        version = self._version(db)
+        db.execute("COMMIT")
+        if version == VERSION:
             return
         db.execute(f"PRAGMA page_size = {PAGE_SIZE}")  # has an effect on an empty file only
         db.execute("PRAGMA journal_mode = WAL")

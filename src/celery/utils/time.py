@@ -66,13 +66,13 @@ class LocalTimezone(tzinfo):
 
     def fromutc(self, dt: datetime) -> datetime:
         """That moment in local time."""
-        moment = calendar.timegm(dt.timetuple())
+        moment = dt.replace(tzinfo=UTC).timestamp()
         return dt + timedelta(seconds=_time.localtime(moment).tm_gmtoff)
 
     def _local(self, dt: datetime | None) -> _time.struct_time:
         if dt is None:
             return _time.localtime()
-        return _time.localtime(_time.mktime((*dt.timetuple()[:6], dt.weekday(), 1, -1)))
+        return _time.localtime(_time.mktime((dt.year, dt.month, dt.day, dt.hour, dt.minute, dt.second, 0, 0, -1)))
 
 
 def _local_zone() -> tzinfo:

@@ -58,14 +58,14 @@ def describe(delivery: Delivery, refusal: Refuse) -> tuple[int, str]:
 def _details(delivery: Delivery) -> str:
     message = delivery.message
     body = delivery.raw or b"" if message is None else _body(message)
-    lines = ["", "The full contents of the message body was:", _cut(body)]
+    lines = ["", "Body:", _cut(body)]
     if message is not None:
-        lines += ["", "The full contents of the message headers:", repr(message.headers)]
+        lines += ["", "Headers:", repr(message.headers)]
         info = {"exchange": message.exchange, "routing_key": message.routing_key, "queue": delivery.queue}
         lines += ["", f"type: {message.content_type!r} encoding: {message.content_encoding!r}"]
     else:
         info = {"queue": delivery.queue}
-    return "\n".join([*lines, "", "The delivery info for this task is:", repr(info)])
+    return "\n".join([*lines, "", "Came from:", repr(info)])
 
 
 def _body(message: Message) -> bytes:

@@ -114,9 +114,8 @@ class Telling:
     def trouble(self, exc: BaseException, seconds: float) -> None:
         if seconds:
             consumer_log.warning(
-                "consumer: Connection to %s lost: %s. Trying again in %.2f seconds; running tasks go on.",
-                self._url,
-                exc,
+                "consumer: Connection lost: %s. Trying again in %.2f seconds; running tasks go on.",
+                str(exc).rstrip("."),
                 seconds,
             )
         else:
