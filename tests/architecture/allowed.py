@@ -11,8 +11,8 @@ LATE_PACKAGES: dict[str, str] = {
     "click": "its exceptions are made when one is asked for",
     "eventlet": "optional driver",
     "gevent": "optional driver",
-    "tblib": "optional driver",
     "setproctitle": "optional driver",
+    "tblib": "optional driver",
 }
 
 #: Other imports inside functions: (module, imported) → reason.
@@ -52,7 +52,7 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.producer:Producer.__init__": "keyword-only: what the assembly hands over, once",
     "celery.result:AsyncResult.get": PUBLIC,
     "celery.utils.time:ffwd.__init__": PUBLIC,
-    "celery.wire:headers_v2": "keyword-only: the headers of protocol 2",
+    "celery.message:headers_v2": "keyword-only: the headers of protocol 2",
 }
 
 #: What only some rooms may import: the third-party package → the modules (prefixes) that may.
