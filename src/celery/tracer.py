@@ -21,6 +21,7 @@ from celery.states import FAILURE, IGNORED, REJECTED, RETRY, STARTED, SUCCESS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from celery.current import Context
     from celery.lifecycle import Gate, Tellers
     from celery.message import Message
     from celery.ports import Publication
@@ -36,8 +37,8 @@ class TracerParts:
 
     #: Name → task; raises KeyError for an unknown one.
     tasks: Mapping[str, Any]
-    #: The class of the task's request: its attributes are the message's fields.
-    context: type[Any]
+    #: The class of the task's request.
+    context: type[Context]
     #: Body, content type, content encoding → value; refuses content types that are not accepted.
     decode: Callable[[bytes, str, str], Any]
     decompress: Callable[[bytes, str], bytes]
@@ -136,6 +137,7 @@ class Tracer:
         fields.update(
             args=args,
             kwargs=kwargs,
+            timelimit=message.timelimit,
             properties=properties,
             reply_to=properties.get("reply_to"),
             correlation_id=properties.get("correlation_id"),
@@ -153,10 +155,7 @@ class Tracer:
             chain=embed.get("chain"),
             chord=embed.get("chord"),
         )
-        # Made without its constructor, which copies: nobody else holds these fields.
-        request = object.__new__(self._parts.context)
-        request.__dict__ = fields
-        return Run(message, task, request, args, kwargs, embed)
+        return Run(message, task, self._parts.context.adopt(fields), args, kwargs, embed)
 
     def _started(self, plan: _Plan, run: Run) -> None:
         for gate, tell in self._tellers["started"]:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from celery import Celery, Task, _state, current_task, shared_task
 from celery.app.checking import argument_checker
-from celery.app.context import Context
 from celery.app.registry import TaskRegistry
 from celery.app.task import BaseTask
+from celery.current import Context
 from celery.exceptions import CDeprecationWarning, DuplicateTaskNameWarning, InvalidTaskError, NotRegistered
 from tests.compat.isolated import app, state
 

@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
+from celery.lifecycle import Latch
 from celery.states import IGNORED, REJECTED, RETRY
 from celery.utils.log import flush_lines, line_writer
 from celery.utils.saferepr import saferepr
@@ -53,7 +54,7 @@ class LogLines:
 
     def __init__(self) -> None:
         #: Open while lines of successes are wanted.
-        self.successes = _Gate(True)
+        self.successes = Latch(True)
         self._write: Callable[[str], None] | None = None
 
     def refresh(self) -> None:
@@ -103,16 +104,9 @@ class LogLines:
         logger.log(severity, template.strip(), context, exc_info=exc_info, extra={"data": context})
 
 
-class _Gate:
-    """A gate that is opened and shut by hand."""
-
-    def __init__(self, receivers: bool) -> None:
-        self.receivers = receivers
-
-
 def tellers(lines: LogLines) -> Tellers:
     """Who is told what of a run: signals and log lines, in the order of `[task.51]`."""
-    always = _Gate(True)
+    always = Latch(True)
     ended = (always, lines.ended_otherwise)
     return {
         "started": [(signals.task_prerun, _send_prerun)],
