@@ -199,12 +199,19 @@ class Waiting:
                 unwanted.append(self._prefix + id_)
         if self._leader is waiter:
             self._leader = None
-            for others in self._wanted.values():
-                others[0].wake()
-                break
+        if self._leader is None:
+            self._wake_one()
         if unwanted and self._link is not None:
             with suppress(OperationalError):  # with the connection the subscription ends too
                 self._link.send([("UNSUBSCRIBE", *unwanted)])
+
+    def _wake_one(self) -> None:
+        """Wake somebody to lead. Asked of all who leave: who was woken before may have left with an answer instead."""
+        for waiters in self._wanted.values():
+            for waiter in waiters:
+                if waiter.asleep:
+                    waiter.wake()
+                    return
 
     def _forget_link(self) -> None:
         if self._link is not None:
