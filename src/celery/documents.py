@@ -12,6 +12,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs
+from celery.exceptions import SecurityError
+from celery.utils.serialization import get_pickleable_exception
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -134,8 +136,6 @@ class Reading:
 def exception_to_data(exc: BaseException, serializer: str = "json") -> Any:
     """An exception as the serializer can hold it: data, or a picklable exception for pickle."""
     if serializer in _PICKLES:
-        from celery.utils.serialization import get_pickleable_exception
-
         return get_pickleable_exception(exc)
     kind = type(exc)
     return {
@@ -172,8 +172,6 @@ def _find_exception(name: str, module: str | None, message: Any) -> type[BaseExc
         if found is None:
             return _generated(name)
     if not (isinstance(found, type) and issubclass(found, BaseException)):
-        from celery.exceptions import SecurityError
-
         raise SecurityError(f"Expected an exception class, got {module}.{name} with payload {message!r}")
     return found
 

@@ -234,10 +234,11 @@ class Message:
     def to_envelope(self, delivery_tag: str = "") -> bytes:
         """The kombu envelope (`[wire.19]`); the very bytes that came, where the message was read from one.
 
-        `delivery_tag` goes into the properties of a new envelope; kombu asks that it is there, not what it is.
+        `delivery_tag` goes into the properties of a new envelope. Real workers keep what they hold under it, so a
+        retry must not have that of the message that it retries.
         """
         if self._envelope is None:
-            self._envelope = self._write_envelope(delivery_tag or self.id)
+            self._envelope = self._write_envelope(delivery_tag or f"{self.id}.{self.retries}")
         return self._envelope
 
     def _write_envelope(self, delivery_tag: str) -> bytes:

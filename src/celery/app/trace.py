@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
+from celery.app.task import Task
 from celery.lifecycle import Latch
 from celery.states import IGNORED, REJECTED, RETRY
 from celery.utils.log import flush_lines, line_writer
@@ -39,8 +40,6 @@ LOG_RETRY = "Task %(name)s[%(id)s] retry: %(exc)s"
 
 def task_has_custom(task: Any, attr: str) -> bool:
     """Whether the task's class, or one between it and `Task`, defines `attr` itself."""
-    from celery.app.task import Task
-
     for cls in type(task).__mro__:
         if cls is Task:
             return False

@@ -99,7 +99,7 @@ class Backend:
         self._cache = _Cache(limit)
         self._store = store
         #: Nothing stands between a result and the app's store: no subclass, no cache, no store of its own.
-        self.reads_straight = type(self) is Backend and limit < 0 and store is None
+        self.reads_straight = type(self) is Backend and limit is not None and limit < 0 and store is None
 
     def __reduce__(self) -> Any:
         return unpickle_backend, (type(self), (), {"url": self.url})

@@ -172,17 +172,17 @@ class Waiting:
         cut = len(self._prefix.encode())
         for item in items:
             if type(item) is hiredis.PushNotification:
-                if item[0] == b"message":
-                    self._deliver(item[1][cut:].decode(), item[2])
+                self._deliver(item[1][cut:].decode(), item[2] if item[0] == b"message" else None)
             elif isinstance(item, hiredis.ReplyError):
                 raise ServerReply(f"Redis at {self._endpoint.shown} refused a wait for results: {item}")
             else:
                 _, ids = self._asked.popleft()
                 for id_, document in zip(ids, item if ids else (), strict=True):
-                    if document is not None:
-                        self._deliver(id_, document)
+                    self._deliver(id_, document)
 
-    def _deliver(self, id_: str, document: bytes) -> None:
+    def _deliver(self, id_: str, document: bytes | None) -> None:
+        if document is None:
+            return
         waiters = self._wanted.get(id_)
         if waiters and is_ready(document):
             for waiter in waiters:
