@@ -133,28 +133,28 @@ class Tracer:
             body = self._parts.decompress(body, compression)
         payload = self._parts.decode(body, message.content_type, message.content_encoding)
         args, kwargs, embed = read_body(payload)
-        fields = dict(headers)
-        fields.update(
-            args=args,
-            kwargs=kwargs,
-            timelimit=message.timelimit,
-            properties=properties,
-            reply_to=properties.get("reply_to"),
-            correlation_id=properties.get("correlation_id"),
-            hostname=self._parts.hostname,
-            delivery_info={
+        fields = {
+            **headers,
+            "args": args,
+            "kwargs": kwargs,
+            "timelimit": message.timelimit,
+            "properties": properties,
+            "reply_to": properties.get("reply_to"),
+            "correlation_id": properties.get("correlation_id"),
+            "hostname": self._parts.hostname,
+            "delivery_info": {
                 "exchange": message.exchange,
                 "routing_key": message.routing_key,
                 "priority": message.priority,
                 "redelivered": message.redelivered,
             },
-            is_eager=False,
-            called_directly=False,
-            callbacks=embed.get("callbacks"),
-            errbacks=embed.get("errbacks"),
-            chain=embed.get("chain"),
-            chord=embed.get("chord"),
-        )
+            "is_eager": False,
+            "called_directly": False,
+            "callbacks": embed.get("callbacks"),
+            "errbacks": embed.get("errbacks"),
+            "chain": embed.get("chain"),
+            "chord": embed.get("chord"),
+        }
         return Run(message, task, self._parts.context.adopt(fields), args, kwargs, embed)
 
     def _started(self, plan: _Plan, run: Run) -> None:

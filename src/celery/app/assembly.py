@@ -10,6 +10,7 @@ import datetime as dt
 import os
 import socket
 import threading
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -253,7 +254,7 @@ class Assembly:
         return TracerParts(
             tasks=app._tasks,
             context=app.Context,
-            decode=lambda body, kind, encoding: codecs.decode(body, kind, encoding, accept),
+            decode=partial(codecs.decode, accept=accept),
             decompress=codecs.decompress,
             documents=Documents(conf.result_serializer, extended=bool(conf.result_extended)),
             save=self._save,
