@@ -239,7 +239,7 @@ class Celery:
         self.conf.update(self.loader.cmdline_config_parser(argv, namespace))
 
     def add_defaults(self, fun: Any) -> Any:
-        """Add a mapping, or a callable that returns one, below all other settings ([app.27])."""
+        """Add a mapping, or a callable that returns one, below what was set: an app's own defaults ([app.27])."""
         return configuring.add_defaults(self, fun)
 
     def prepare_config(self, c: Any) -> Any:

@@ -95,7 +95,10 @@ def module_from_environment(variable: str, silent: bool) -> str | None:
 
 
 def add_defaults(app: Celery, defaults: Any) -> Any:
-    """Add a lowest layer now, or once the settings are loaded. Returns `defaults`, so that it may decorate."""
+    """Add a layer now, or once the settings are loaded. Returns `defaults`, so that it may decorate.
+
+    Their name is a promise that Celery does not keep: they lie above the configuration's source ([conf.5]).
+    """
     if app.configured:
         app.conf.add_defaults(_evaluate(defaults))
     else:
