@@ -362,6 +362,7 @@ class Celery:
     ) -> ResultType[Any]:
         """Send a task by its name, which needs not be known here ([app.19])."""
         given = sending.given_options(dict(locals(), **options))
+        sending.warn_if_eager(self)
         task = task_type if task_type is not None else self._tasks.get(name)
         if task is not None and task_type is None:
             given = {**task._get_given_options(), **given}
