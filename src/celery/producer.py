@@ -218,6 +218,8 @@ class Producer:
             kwargsrepr="{}" if not kwargs else self._represent(kwargs),
             origin=self._defaults.origin,
         )
+        if headers["ignore_result"] is None and call.task is not None:
+            headers["ignore_result"] = bool(call.task.ignore_result)
         if options:
             self._lay_out_options(options, headers, properties)
             priority = options.get("priority", priority)
