@@ -10,6 +10,7 @@ import datetime as dt
 import os
 import socket
 import threading
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,8 @@ POOLS: dict[str, str] = {
     "solo": "celery.concurrency.solo:SoloPool",
 }
 
+#: Characters of the arguments that the `argsrepr` and `kwargsrepr` headers show (`[wire.6]`).
+_REPRESENTED = 1024
 DEFAULT_BROKER = "amqp://guest@localhost//"
 
 
@@ -217,7 +220,7 @@ class Assembly:
             route=app.amqp.router.route_for,
             encode=codecs.encode,
             compress=codecs.compress,
-            represent=saferepr,
+            represent=partial(saferepr, maxlen=_REPRESENTED, maxlevels=conf.task_repr_maxlevels),
             running=current.task_stack,
             parent=current.current_request,
             address=_Address(app),
