@@ -155,6 +155,7 @@ class Tracer:
         )
         # Made without its constructor, which copies: nobody else holds these fields.
         request = object.__new__(self._parts.context)
+        fields["_said"] = len(fields)
         request.__dict__ = fields
         return Run(message, task, request, args, kwargs, embed)
 

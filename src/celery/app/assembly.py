@@ -265,7 +265,11 @@ class Assembly:
             dict(signature.get("options") or {}),
             self._app._tasks.get(signature["task"]),
         )
-        return self.producer.prepare(call)
+        publication = self.producer.prepare(call)
+        parent = current.get_current_worker_task()
+        if parent is not None:
+            parent.add_trail(self._app.AsyncResult(publication.message.id))
+        return publication
 
 
 class _Address(threading.local):
