@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 OURS, THEIRS = "ours", "theirs"
 SIDES = (OURS, THEIRS)
+#: Who sends, who runs. The pair of theirs alone is what the others are measured by.
+PAIRS = [(THEIRS, THEIRS), (THEIRS, OURS), (OURS, THEIRS), (OURS, OURS)]
+MIXED = PAIRS[1:3]
 
 
 @dataclass
@@ -112,6 +115,9 @@ class Fleet:
         self.sides = {name: Side(name, folder, server.url()) for name in SIDES}
         self.workers = {name: side.worker("-Q", name) for name, side in self.sides.items()}
         self.clients = {name: side.client() for name, side in self.sides.items()}
+
+    def start(self) -> None:
+        """Wait until the workers are ready."""
         for worker in self.workers.values():
             worker.wait_for(r"ready\.")
 

@@ -9,30 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.running import wait_until
-from tests.servers import RedisServer
 from tests.wire import golden
-from tests.wire.mixed import OURS, SIDES, THEIRS, Fleet
+from tests.wire.mixed import MIXED, OURS, PAIRS, SIDES, THEIRS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.wire.mixed import Fleet
 
 pytestmark = [
     pytest.mark.server,
     pytest.mark.process,
     pytest.mark.skipif(not Path(golden.REFERENCE).is_file(), reason="CELERY_REFERENCE_PYTHON names no Python"),
 ]
-
-#: Who sends, who runs. The pair of theirs alone is what the others are measured by.
-PAIRS = [(THEIRS, THEIRS), (THEIRS, OURS), (OURS, THEIRS), (OURS, OURS)]
-MIXED = PAIRS[1:3]
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with RedisServer() as server:
-        fleet = Fleet(server, tmp_path_factory.mktemp("fleet"))
-        yield fleet
-        fleet.close()
 
 
 def everywhere(fleet: Fleet, call: str) -> list[dict[str, Any]]:
@@ -183,12 +170,8 @@ def test_protocol_1(fleet: Fleet, pair: tuple[str, str]) -> None:
 @pytest.mark.parametrize("pair", MIXED)
 @pytest.mark.parametrize(
     "options",
-    [
-        "countdown=0.7",
-        "eta=__import__('datetime').datetime.now(__import__('datetime').timezone.utc) + __import__('datetime').timedelta(seconds=0.7)",
-        "eta=(__import__('datetime').datetime.utcnow() + __import__('datetime').timedelta(seconds=0.7))",
-    ],
-    ids=["countdown", "aware", "naive"],
+    ["countdown=0.7", "eta=soon(True)", "eta=soon(False)", "eta=soon(True).isoformat()"],
+    ids=["countdown", "aware", "naive", "text"],
 )
 def test_eta(fleet: Fleet, pair: tuple[str, str], options: str) -> None:
     sender, runner = pair

@@ -1,4 +1,4 @@
-"""The project of a mixed fleet: the same file is run by this project and by the real Celery, as worker and as client."""
+"""The project of a mixed fleet: one file, run by this project and by the real Celery, as worker and as client."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class OwnError(Exception):
     """One that every process of the fleet knows."""
 
 
-class Awkward(Exception):  # noqa: N818
+class Awkward(Exception):
     """Its constructor does not take what it keeps as arguments."""
 
     def __init__(self, a: Any, b: Any) -> None:
         super().__init__(f"{a} and {b}")
 
 
-class Unknown(Exception):  # noqa: N818
+class Unknown(Exception):
     __module__ = "nowhere.to.be.found"
 
 
@@ -57,7 +57,7 @@ ERRORS: dict[str, Any] = {
 }
 
 
-class ExceptionGroupLike(Exception):  # noqa: N818
+class ExceptionGroupLike(Exception):
     pass
 
 
