@@ -113,8 +113,8 @@ class Address(Protocol):
 #: Options that say something to this process or are laid out elsewhere; every other one becomes a message property.
 _NOT_PROPERTIES = frozenset(
     """
-    add_to_parent argsrepr chain chord compression confirm_timeout connection correlation_id countdown declare
-    delivery_mode eta exchange exchange_type expires group_id group_index headers ignore_result immediate kwargsrepr
+    add_to_parent chain chord compression confirm_timeout connection correlation_id countdown declare
+    delivery_mode eta exchange exchange_type expires group_id group_index headers ignore_result immediate
     link link_error mandatory origin parent_id priority producer publisher queue replaced_task_nesting reply_to
     result_cls retries retry retry_policy root_id route_name router routing_key serializer shadow soft_time_limit
     stamped_headers task_id task_type time_limit timeout
@@ -238,7 +238,7 @@ class Producer:
         """The safe repr of the arguments (`[wire.6]`): plain and short ones need no care."""
         if _SCALARS.issuperset(map(type, args)):
             text = repr(args)
-            if len(text) <= _SHORT:
+            if len(text) <= _SHORT and "\\" not in text and '"' not in text:
                 return text
         return self._represent(args)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from celery import wire
-from celery.codecs import decode
+from celery.codecs import read_protocol_1
 from celery.message import MalformedMessage, headers_v2, read_body
 
 CELERY_5_7_HEADERS = (
@@ -69,7 +69,7 @@ def protocol_1(body: Any, **headers: Any) -> bytes:
 
 
 def read(raw: bytes) -> Any:
-    return wire.from_protocol_1(raw, lambda body, kind, encoding: decode(body, kind, encoding))
+    return read_protocol_1(raw)
 
 
 def test_reads_protocol_1_as_protocol_2() -> None:

@@ -16,10 +16,26 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from celery.wire import from_protocol_1
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-__all__ = ["JSON", "accept_types", "compress", "decode", "decompress", "dumps", "encode", "is_plain", "loads"]
+    from celery.message import Message
+
+__all__ = [
+    "JSON",
+    "accept_types",
+    "compress",
+    "decode",
+    "decompress",
+    "dumps",
+    "encode",
+    "encode_as",
+    "is_plain",
+    "loads",
+    "read_protocol_1",
+]
 
 JSON = "application/json"
 _SCALARS = frozenset({str, int, bool, type(None)})
@@ -68,6 +84,22 @@ def decode(body: bytes, content_type: str, content_encoding: str, accept: Collec
     from kombu.serialization import loads as registered
 
     return registered(body, content_type, content_encoding, accept=accept)
+
+
+def encode_as(data: Any, content_type: str) -> bytes:
+    """Serialise into a content type. Raises kombu's `EncodeError`, and KeyError for a type that is not registered."""
+    if content_type == JSON:
+        return encode(data, "json")[2]
+    from kombu.serialization import registry
+
+    return encode(data, registry.type_to_name[content_type])[2]
+
+
+def read_protocol_1(envelope: bytes, accept: Collection[str] | None = None) -> Message:
+    """A protocol 1 message as protocol 2. Raises `MalformedMessage`, or what `decode` and `decompress` raise."""
+    return from_protocol_1(
+        envelope, lambda body, kind, encoding: decode(body, kind, encoding, accept), encode_as, decompress
+    )
 
 
 def accept_types(names: Iterable[str]) -> frozenset[str]:
