@@ -6,7 +6,6 @@ and only then is the delivery settled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -40,8 +39,7 @@ _REFUSALS: dict[str, type[Exception]] = {
 }
 
 
-@dataclass(slots=True, eq=False)
-class Held(Job):
+class Held(Job, eq=False):
     """A job that the worker has taken on, until it is settled. The pool sees only the job."""
 
     delivery: Delivery
