@@ -122,6 +122,10 @@ _NOT_PROPERTIES = frozenset(
 )
 
 
+#: Options that change neither headers nor properties here: what tasks carry from the settings.
+_SILENT = frozenset({"add_to_parent", "compression", "delivery_mode", "ignore_result", "serializer"})
+
+
 def new_id() -> str:
     """A random (version 4) UUID as text; three times as fast as `str(uuid.uuid4())`."""
     h = os.urandom(16).hex()
@@ -137,6 +141,7 @@ class Producer:
         *,
         router: Router,
         encode: Callable[[Any, str | None], tuple[str, str, bytes]],
+        encode_call: Callable[[tuple[Any, Any, dict[str, Any]], str | None], tuple[str, str, bytes]],
         compress: Callable[[bytes, str], tuple[bytes, str]],
         represent: Callable[[Any], str],
         running: Any,
@@ -151,6 +156,7 @@ class Producer:
         self._broker = broker
         self._router = router
         self._encode = encode
+        self._encode_call = encode_call
         self._compress = compress
         self._represent = represent
         self._running = running
@@ -220,7 +226,7 @@ class Producer:
         )
         if headers["ignore_result"] is None and call.task is not None:
             headers["ignore_result"] = bool(call.task.ignore_result)
-        if options:
+        if options and not _SILENT.issuperset(options):
             self._lay_out_options(options, headers, properties)
             priority = options.get("priority", priority)
         if priority is not None:
@@ -269,12 +275,14 @@ class Producer:
         """A laid out message becomes bytes."""
         get = sketch.options.get
         defaults, headers, properties, route = self._defaults, sketch.headers, sketch.properties, sketch.route
-        payload: Any = sketch.body
+        serializer = get("serializer") or defaults.serializer
         message_headers = headers
         if defaults.protocol == 1:
             payload = wire.body_v1(headers, *sketch.body, defaults.utc)
             message_headers = dict(get("headers") or {})
-        content_type, content_encoding, body = self._encode(payload, get("serializer") or defaults.serializer)
+            content_type, content_encoding, body = self._encode(payload, serializer)
+        else:
+            content_type, content_encoding, body = self._encode_call(sketch.body, serializer)
         method = get("compression", defaults.compression)
         if method:
             body, message_headers["compression"] = self._compress(body, method)

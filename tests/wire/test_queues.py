@@ -38,9 +38,9 @@ def test_a_worker_takes_what_was_there_before_it(fleet: Fleet, sender: str) -> N
     runner, client = other(sender), fleet.clients[sender]
     client(DECLARE.format(sender))
     sent = {
-        client("add.apply_async((1, 2), queue='news-{0}', routing_key='feed.sport.today').id".format(sender)): 3,
-        client("add.apply_async((3, 4), queue='plain-{0}').id".format(sender)): 7,
-        client("add.apply_async((5, 6), queue='created-{0}').id".format(sender)): 11,
+        client(f"add.apply_async((1, 2), queue='news-{sender}', routing_key='feed.sport.today').id"): 3,
+        client(f"add.apply_async((3, 4), queue='plain-{sender}').id"): 7,
+        client(f"add.apply_async((5, 6), queue='created-{sender}').id"): 11,
     }
     publish = (
         "app.send_task('fleet.add', ({1}, 1), exchange='feeds-{0}', routing_key='feed.x', exchange_type='topic').id"

@@ -14,7 +14,6 @@ from tests.servers import RedisServer
 from tests.wire import golden
 from tests.wire.mixed import OURS, SIDES, THEIRS, Side, kill_group
 
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

@@ -240,6 +240,7 @@ class Assembly:
             self.broker,
             router=app.amqp.router,
             encode=codecs.encode,
+            encode_call=codecs.encode_call,
             compress=codecs.compress,
             represent=partial(saferepr, maxlen=_REPRESENTED, maxlevels=conf.task_repr_maxlevels),
             running=current.task_stack,

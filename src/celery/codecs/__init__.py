@@ -32,6 +32,7 @@ __all__ = [
     "dumps",
     "encode",
     "encode_as",
+    "encode_call",
     "is_plain",
     "loads",
     "read_protocol_1",
@@ -41,6 +42,10 @@ JSON = "application/json"
 _SCALARS = frozenset({str, int, bool, type(None)})
 _STRINGS = frozenset({str})
 _DEPTH = 32
+_JSON_NAMES = (None, "json")
+#: The end of a message's body that says nothing beyond its arguments (`[wire.9]`), as a value and as text.
+_NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+_NO_MORE = b', {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 _write = msgspec.json.Encoder().encode
 _read = msgspec.json.Decoder().decode
 _TYPES = {
@@ -67,6 +72,17 @@ def encode(data: Any, serializer: str | None) -> tuple[str, str, bytes]:
 
     content_type, content_encoding, payload = registered(data, serializer=serializer)
     return content_type, content_encoding, payload.encode() if isinstance(payload, str) else payload
+
+
+def encode_call(call: tuple[Any, Any, dict[str, Any]], serializer: str | None) -> tuple[str, str, bytes]:
+    """`encode` for the body of a message, `(args, kwargs, embed)`: most are plain arguments and nothing else."""
+    args, kwargs, embed = call
+    if not kwargs and embed == _NO_EMBED and serializer in _JSON_NAMES and is_plain(args) and _json_is_ours():
+        try:
+            return JSON, "utf-8", b"[%b%b" % (_write(args), _NO_MORE)
+        except UnicodeEncodeError:  # a lone surrogate: kombu escapes it
+            pass
+    return encode(call, serializer)
 
 
 def decode(body: bytes, content_type: str, content_encoding: str, accept: Collection[str] | None = None) -> Any:
