@@ -10,4 +10,5 @@ def add(x: int, y: int) -> int:
     return x + y
 
 
-signature_of_a_ready_task = add.name, app.conf.task_serializer
+#: What sending needs, made but not connected: each implementation has its own name for it.
+ready = add.name, app.assembly.producer if hasattr(app, "assembly") else app.producer_pool

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs
@@ -25,6 +26,8 @@ __all__ = ["Documents", "Reading", "decode", "decompressed", "encode", "exceptio
 #: Not yaml: kombu writes it with PyYAML's safe dumper, which refuses exceptions.
 _COMPRESSED = b"\x00celery-compressed\x00"
 _PICKLES = frozenset({"pickle"})
+#: Modules whose exceptions `celery.exceptions` gives too: known to every program, though loaded when first asked for.
+_ALWAYS_KNOWN = frozenset({"billiard.exceptions", "celery.utils.serialization", "kombu.exceptions"})
 _DEFAULT_FIELDS = ("SUCCESS", "FAILURE", "REVOKED")
 
 
@@ -146,7 +149,8 @@ def exception_to_data(exc: BaseException, serializer: str = "json") -> Any:
 
 
 def exception_from_data(data: Any) -> BaseException | None:
-    """The exception that `exception_to_data` wrote. Never imports anything: only modules already loaded are searched.
+    """The exception that `exception_to_data` wrote. Imports nothing of the user's: only modules already loaded are
+    searched, and the few that are known to every program.
 
     A class that is not there becomes a generated one of that name in `celery.exceptions`; a constructor that refuses
     its arguments gives an `Exception` with the text. Raises `SecurityError` if the name is no exception's.
@@ -167,6 +171,8 @@ def exception_from_data(data: Any) -> BaseException | None:
 
 def _find_exception(name: str, module: str | None, message: Any) -> type[BaseException]:
     found: Any = sys.modules.get(module or "celery.exceptions")
+    if found is None and module in _ALWAYS_KNOWN:
+        found = import_module(module)
     for part in name.split("."):
         found = getattr(found, part, None)
         if found is None:

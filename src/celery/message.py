@@ -334,7 +334,7 @@ def headers_v2(
         "argsrepr": argsrepr,
         "kwargsrepr": kwargsrepr,
         "origin": origin,
-        "ignore_result": get("ignore_result") or False,
+        "ignore_result": get("ignore_result"),
         "replaced_task_nesting": get("replaced_task_nesting") or 0,
         "stamped_headers": get("stamped_headers"),
         "stamps": {},

@@ -113,13 +113,17 @@ class Address(Protocol):
 #: Options that say something to this process or are laid out elsewhere; every other one becomes a message property.
 _NOT_PROPERTIES = frozenset(
     """
-    add_to_parent argsrepr chain chord compression confirm_timeout connection correlation_id countdown declare
-    delivery_mode eta exchange exchange_type expires group_id group_index headers ignore_result immediate kwargsrepr
+    add_to_parent chain chord compression confirm_timeout connection correlation_id countdown declare
+    delivery_mode eta exchange exchange_type expires group_id group_index headers ignore_result immediate
     link link_error mandatory origin parent_id priority producer publisher queue replaced_task_nesting reply_to
     result_cls retries retry retry_policy root_id route_name router routing_key serializer shadow soft_time_limit
     stamped_headers task_id task_type time_limit timeout
     """.split()
 )
+
+
+#: Options that change neither headers nor properties here: what tasks carry from the settings.
+_SILENT = frozenset({"add_to_parent", "compression", "delivery_mode", "ignore_result", "serializer"})
 
 
 def new_id() -> str:
@@ -137,6 +141,7 @@ class Producer:
         *,
         router: Router,
         encode: Callable[[Any, str | None], tuple[str, str, bytes]],
+        encode_call: Callable[[tuple[Any, Any, dict[str, Any]], str | None], tuple[str, str, bytes]],
         compress: Callable[[bytes, str], tuple[bytes, str]],
         represent: Callable[[Any], str],
         running: Any,
@@ -151,6 +156,7 @@ class Producer:
         self._broker = broker
         self._router = router
         self._encode = encode
+        self._encode_call = encode_call
         self._compress = compress
         self._represent = represent
         self._running = running
@@ -218,7 +224,9 @@ class Producer:
             kwargsrepr="{}" if not kwargs else self._represent(kwargs),
             origin=self._defaults.origin,
         )
-        if options:
+        if headers["ignore_result"] is None and call.task is not None:
+            headers["ignore_result"] = bool(call.task.ignore_result)
+        if options and not _SILENT.issuperset(options):
             self._lay_out_options(options, headers, properties)
             priority = options.get("priority", priority)
         if priority is not None:
@@ -236,7 +244,7 @@ class Producer:
         """The safe repr of the arguments (`[wire.6]`): plain and short ones need no care."""
         if _SCALARS.issuperset(map(type, args)):
             text = repr(args)
-            if len(text) <= _SHORT:
+            if len(text) <= _SHORT and "\\" not in text and '"' not in text:
                 return text
         return self._represent(args)
 
@@ -267,12 +275,14 @@ class Producer:
         """A laid out message becomes bytes."""
         get = sketch.options.get
         defaults, headers, properties, route = self._defaults, sketch.headers, sketch.properties, sketch.route
-        payload: Any = sketch.body
+        serializer = get("serializer") or defaults.serializer
         message_headers = headers
         if defaults.protocol == 1:
             payload = wire.body_v1(headers, *sketch.body, defaults.utc)
             message_headers = dict(get("headers") or {})
-        content_type, content_encoding, body = self._encode(payload, get("serializer") or defaults.serializer)
+            content_type, content_encoding, body = self._encode(payload, serializer)
+        else:
+            content_type, content_encoding, body = self._encode_call(sketch.body, serializer)
         method = get("compression", defaults.compression)
         if method:
             body, message_headers["compression"] = self._compress(body, method)

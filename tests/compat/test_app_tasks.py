@@ -405,6 +405,7 @@ def test_send_task_needs_no_task_but_takes_its_options(app, sent):
     assert task is app.tasks["known"]
     assert options == {
         "queue": "lopri", "serializer": "json", "expires": 5, "time_limit": None, "add_to_parent": False,
+        "ignore_result": None,
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from celery import wire
-from celery.codecs import decode
+from celery.codecs import read_protocol_1
 from celery.message import MalformedMessage, headers_v2, read_body
 
 CELERY_5_7_HEADERS = (
@@ -29,7 +29,7 @@ def test_all_headers_are_always_there_in_celerys_order() -> None:
     assert headers()["timelimit"] == [None, None]
     assert headers()["stamps"] == {}
     assert headers()["retries"] == 0
-    assert headers()["ignore_result"] is False
+    assert headers()["ignore_result"] is None, "the task decides, where the sender knows it (seen with send_task)"
 
 
 def test_limits_are_hard_then_soft() -> None:
@@ -69,7 +69,7 @@ def protocol_1(body: Any, **headers: Any) -> bytes:
 
 
 def read(raw: bytes) -> Any:
-    return wire.from_protocol_1(raw, lambda body, kind, encoding: decode(body, kind, encoding))
+    return read_protocol_1(raw)
 
 
 def test_reads_protocol_1_as_protocol_2() -> None:

@@ -49,6 +49,7 @@ class Bench:
                 remembered={}, route_for=lambda name, options, *_: (Route("", "q", QueueSpec("q")), options)
             ),
             encode=codecs.encode,
+            encode_call=codecs.encode_call,
             compress=codecs.compress,
             represent=repr,
             running=SimpleNamespace(top=parent),

@@ -13,6 +13,7 @@ import kombu.utils.json as kombu_json
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from kombu.exceptions import EncodeError
 
 from celery import codecs as json
 
@@ -126,3 +127,23 @@ def _is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+@given(
+    args=st.one_of(st.lists(values, max_size=3), st.tuples(values)),
+    kwargs=st.one_of(st.just({}), st.dictionaries(st.text(max_size=5), values, max_size=2)),
+    embed=st.one_of(st.just(NOTHING), st.just({**NOTHING, "chain": [{"task": "t"}]})),
+)
+@example(args=("\ud800",), kwargs={}, embed=NOTHING)
+@example(args=(float("nan"),), kwargs={}, embed=NOTHING)
+def test_bodies_are_what_kombu_would_have_written(args: Any, kwargs: Any, embed: Any) -> None:
+    kind, theirs = outcome(kombu_json.dumps, (args, kwargs, embed))
+    if kind == "error":
+        with pytest.raises(EncodeError):
+            json.encode_call((args, kwargs, embed), "json")
+        return
+    _, _, ours = json.encode_call((args, kwargs, embed), "json")
+    assert same(kombu_json.loads(ours.decode()), kombu_json.loads(theirs))

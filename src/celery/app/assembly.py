@@ -59,6 +59,8 @@ POOLS: dict[str, str] = {
     "solo": "celery.concurrency.solo:SoloPool",
 }
 
+#: Characters of the arguments that the `argsrepr` and `kwargsrepr` headers show (`[wire.6]`).
+_REPRESENTED = 1024
 DEFAULT_BROKER = "amqp://guest@localhost//"
 
 
@@ -238,8 +240,9 @@ class Assembly:
             self.broker,
             router=app.amqp.router,
             encode=codecs.encode,
+            encode_call=codecs.encode_call,
             compress=codecs.compress,
-            represent=saferepr,
+            represent=partial(saferepr, maxlen=_REPRESENTED, maxlevels=conf.task_repr_maxlevels),
             running=current.task_stack,
             parent=current.current_request,
             address=_Address(app),
@@ -284,7 +287,11 @@ class Assembly:
             dict(signature.get("options") or {}),
             self._app._tasks.get(signature["task"]),
         )
-        return self.producer.prepare(call)
+        publication = self.producer.prepare(call)
+        parent = current.get_current_worker_task()
+        if parent is not None:
+            parent.add_trail(self._app.AsyncResult(publication.message.id))
+        return publication
 
 
 class _Address(threading.local):

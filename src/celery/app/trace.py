@@ -13,6 +13,7 @@ from celery import signals
 from celery.app.task import Task
 from celery.lifecycle import Latch
 from celery.states import IGNORED, REJECTED, RETRY
+from celery.tracer import bounded_repr
 from celery.utils.log import flush_lines, line_writer
 from celery.utils.saferepr import saferepr
 
@@ -189,8 +190,9 @@ def _policy(task: Any, ended: Ended) -> tuple[int, str, str]:
 
 def _reason(ended: Ended) -> str:
     """Retry and Reject speak for themselves; any other exception is shown by its repr."""
-    text = str(ended.value) if ended.state in (RETRY, REJECTED) else repr(ended.value)
-    return text[:2048]
+    if ended.state in (RETRY, REJECTED):
+        return str(ended.value)[:2048]
+    return bounded_repr(ended.value, 2048)
 
 
 def _exc_info(ended: Ended, wanted: bool) -> Any:

@@ -16,15 +16,36 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from celery.wire import from_protocol_1
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-__all__ = ["JSON", "accept_types", "compress", "decode", "decompress", "dumps", "encode", "is_plain", "loads"]
+    from celery.message import Message
+
+__all__ = [
+    "JSON",
+    "accept_types",
+    "compress",
+    "decode",
+    "decompress",
+    "dumps",
+    "encode",
+    "encode_as",
+    "encode_call",
+    "is_plain",
+    "loads",
+    "read_protocol_1",
+]
 
 JSON = "application/json"
 _SCALARS = frozenset({str, int, bool, type(None)})
 _STRINGS = frozenset({str})
 _DEPTH = 32
+_JSON_NAMES = (None, "json")
+#: The end of a message's body that says nothing beyond its arguments (`[wire.9]`), as a value and as text.
+_NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+_NO_MORE = b', {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 _write = msgspec.json.Encoder().encode
 _read = msgspec.json.Decoder().decode
 _TYPES = {
@@ -53,6 +74,17 @@ def encode(data: Any, serializer: str | None) -> tuple[str, str, bytes]:
     return content_type, content_encoding, payload.encode() if isinstance(payload, str) else payload
 
 
+def encode_call(call: tuple[Any, Any, dict[str, Any]], serializer: str | None) -> tuple[str, str, bytes]:
+    """`encode` for the body of a message, `(args, kwargs, embed)`: most are plain arguments and nothing else."""
+    args, kwargs, embed = call
+    if not kwargs and embed == _NO_EMBED and serializer in _JSON_NAMES and is_plain(args) and _json_is_ours():
+        try:
+            return JSON, "utf-8", b"[%b%b" % (_write(args), _NO_MORE)
+        except UnicodeEncodeError:  # a lone surrogate: kombu escapes it
+            pass
+    return encode(call, serializer)
+
+
 def decode(body: bytes, content_type: str, content_encoding: str, accept: Collection[str] | None = None) -> Any:
     """Deserialise; `accept` holds the content types allowed (None: any that the registry trusts).
 
@@ -68,6 +100,22 @@ def decode(body: bytes, content_type: str, content_encoding: str, accept: Collec
     from kombu.serialization import loads as registered
 
     return registered(body, content_type, content_encoding, accept=accept)
+
+
+def encode_as(data: Any, content_type: str) -> bytes:
+    """Serialise into a content type. Raises kombu's `EncodeError`, and KeyError for a type that is not registered."""
+    if content_type == JSON:
+        return encode(data, "json")[2]
+    from kombu.serialization import registry
+
+    return encode(data, registry.type_to_name[content_type])[2]
+
+
+def read_protocol_1(envelope: bytes, accept: Collection[str] | None = None) -> Message:
+    """A protocol 1 message as protocol 2. Raises `MalformedMessage`, or what `decode` and `decompress` raise."""
+    return from_protocol_1(
+        envelope, lambda body, kind, encoding: decode(body, kind, encoding, accept), encode_as, decompress
+    )
 
 
 def accept_types(names: Iterable[str]) -> frozenset[str]:
