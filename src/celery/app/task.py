@@ -7,7 +7,7 @@ import warnings
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
-from celery import _state
+from celery import _state, exceptions
 from celery.app.annotations import apply_to
 from celery.app.registry import _unpickle_task_v2
 from celery.current import Context, LocalStack, task_stack
@@ -151,6 +151,8 @@ class Task(Generic[P, R]):
 
     if not TYPE_CHECKING:
         app = class_property(_get_app, bind)
+        #: What calls raise when the broker cannot be reached ([call.8]); kombu's, imported when asked for.
+        OperationalError = class_property(lambda cls: exceptions.OperationalError)
 
     @classmethod
     def annotate(cls) -> None:
