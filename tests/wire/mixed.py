@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -144,10 +143,3 @@ class Fleet:
             client.close()
         for worker in self.workers.values():
             worker.stop(signal.SIGTERM)
-
-
-def kill_group(worker: Background) -> None:
-    """`kill -9` of the whole worker, its children too."""
-    with suppress(ProcessLookupError):
-        os.killpg(worker._process.pid, signal.SIGKILL)
-    worker._process.wait(PATIENCE)
