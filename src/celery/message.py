@@ -69,6 +69,7 @@ _read_envelope = msgspec.json.Decoder(_Envelope).decode
 _read_whole = msgspec.json.Decoder(_Whole).decode
 _write = msgspec.json.Encoder().encode
 _NO_LIMITS = (None, None)
+_NOTHING: dict[str, Any] = {}
 
 
 class Message:
@@ -186,20 +187,29 @@ class Message:
             seen = _read_whole(envelope)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise MalformedMessage(f"expected a kombu message envelope (JSON), got {_peek(envelope)}: {exc}") from exc
-        info = seen.properties.get("delivery_info") or {}
-        self = cls(
-            seen.headers,
-            b"",
-            properties=seen.properties,
-            content_type=seen.content_type or "application/data",
-            content_encoding=seen.content_encoding or "binary",
-            exchange=info.get("exchange") or "",
-            routing_key=info.get("routing_key") or "",
-            redelivered=bool(info.get("redelivered")),
-        )
+        headers, properties = seen.headers, seen.properties
+        get = headers.get
+        info = properties.get("delivery_info") or _NOTHING
+        self = cls.__new__(cls)
         self._envelope = envelope
+        self._headers, self._properties = headers, properties
         self._body = seen.body
-        self._body_encoding = seen.properties.get("body_encoding")
+        self._body_encoding = properties.get("body_encoding")
+        self.task = get("task") or _missing("task")
+        self.id = get("id") or _missing("id")
+        self.eta = get("eta")
+        self.expires = get("expires")
+        self.retries = get("retries") or 0
+        limits = get("timelimit")
+        self.timelimit = _pair(limits) if limits else _NO_LIMITS
+        self.shadow = get("shadow")
+        self.ignore_result = get("ignore_result")
+        self.priority = properties.get("priority") or 0
+        self.content_type = seen.content_type or "application/data"
+        self.content_encoding = seen.content_encoding or "binary"
+        self.exchange = info.get("exchange") or ""
+        self.routing_key = info.get("routing_key") or ""
+        self.redelivered = bool(info.get("redelivered"))
         return self
 
     @property
@@ -234,10 +244,11 @@ class Message:
     def to_envelope(self, delivery_tag: str = "") -> bytes:
         """The kombu envelope (`[wire.19]`); the very bytes that came, where the message was read from one.
 
-        `delivery_tag` goes into the properties of a new envelope; kombu asks that it is there, not what it is.
+        `delivery_tag` goes into the properties of a new envelope. Real workers keep what they hold under it, so a
+        retry must not have that of the message that it retries.
         """
         if self._envelope is None:
-            self._envelope = self._write_envelope(delivery_tag or self.id)
+            self._envelope = self._write_envelope(delivery_tag or f"{self.id}.{self.retries}")
         return self._envelope
 
     def _write_envelope(self, delivery_tag: str) -> bytes:
@@ -337,6 +348,8 @@ def read_body(payload: Any) -> tuple[Any, dict[str, Any], Mapping[str, Any]]:
     """Split a decoded protocol 2 body into args, kwargs and embed. Raises `MalformedMessage` for any other shape."""
     if isinstance(payload, list | tuple) and len(payload) == 3:
         args, kwargs, embed = payload
+        if type(kwargs) is dict and type(embed) is dict and type(args) is list:  # as JSON has it
+            return args, kwargs, embed
         if isinstance(kwargs, Mapping) and isinstance(embed, Mapping) and isinstance(args, list | tuple):
             return args, dict(kwargs), embed
     raise MalformedMessage(f"expected a body of [args, kwargs, embed], got {type(payload).__name__}: {payload!r:.200}")

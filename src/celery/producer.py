@@ -19,6 +19,7 @@ from celery import wire
 from celery.message import Message, headers_v2
 from celery.ports import Publication
 from celery.retry import PublishPolicy
+from celery.routing import DESTINATION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from celery.ports import Broker, Clock
     from celery.routing import Route
 
-__all__ = ["Address", "Call", "Observer", "Producer", "PublishDefaults", "Sketch", "new_id"]
+__all__ = ["Address", "Call", "Observer", "Producer", "PublishDefaults", "Router", "Sketch", "new_id"]
 
 logger = logging.getLogger("celery.producer")
 
@@ -91,6 +92,18 @@ class Observer(Protocol):
     def published(self, sketch: Sketch) -> None: ...
 
 
+class Router(Protocol):
+    """Decides where calls go (`[route.8]` to `[route.11]`)."""
+
+    #: Task → route and added options, where these depend on the name alone.
+    remembered: dict[str, tuple[Route, dict[str, Any]]]
+
+    def route_for(
+        self, name: str, options: dict[str, Any], args: Any, kwargs: Any, task: Any
+    ) -> tuple[Route, dict[str, Any]]:
+        """The route, and the options that are left. Raises `QueueNotFound`."""
+
+
 class Address(Protocol):
     """Where replies to this thread go."""
 
@@ -122,7 +135,7 @@ class Producer:
         self,
         broker: Broker,
         *,
-        route: Callable[..., tuple[Route, dict[str, Any]]],
+        router: Router,
         encode: Callable[[Any, str | None], tuple[str, str, bytes]],
         compress: Callable[[bytes, str], tuple[bytes, str]],
         represent: Callable[[Any], str],
@@ -133,10 +146,10 @@ class Producer:
         clock: Clock,
         observer: Observer | None = None,
     ) -> None:
-        """`route(name, options, args, kwargs, task)` gives a route and the options that are left. `parent` gives the
-        request of the task that a worker runs here, or None; it is asked only while `running` has a `top`."""
+        """`parent` gives the request of the task that a worker runs here, or None; it is asked only while `running`
+        has a `top`."""
         self._broker = broker
-        self._route = route
+        self._router = router
         self._encode = encode
         self._compress = compress
         self._represent = represent
@@ -182,7 +195,12 @@ class Producer:
     def lay_out(self, call: Call) -> Sketch:
         """Ids and parents, route, headers, body and properties of a call."""
         args, kwargs = call.args, call.kwargs
-        route, options = self._route(call.name, call.options, args, kwargs, call.task)
+        options = call.options
+        known = self._router.remembered.get(call.name)
+        if known is not None and not known[1] and DESTINATION.isdisjoint(options):
+            route = known[0]
+        else:
+            route, options = self._router.route_for(call.name, options, args, kwargs, call.task)
         task_id = options.get("task_id") or new_id()
         properties: dict[str, Any] = {"correlation_id": task_id, "reply_to": self._address.text}
         root_id, parent_id, priority = task_id, None, self._defaults.priority
@@ -200,7 +218,7 @@ class Producer:
             kwargsrepr="{}" if not kwargs else self._represent(kwargs),
             origin=self._defaults.origin,
         )
-        if call.task is not None and "ignore_result" not in call.options:  # else the call decides, or the worker's task
+        if headers["ignore_result"] is None and call.task is not None:
             headers["ignore_result"] = bool(call.task.ignore_result)
         if options:
             self._lay_out_options(options, headers, properties)

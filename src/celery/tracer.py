@@ -21,11 +21,12 @@ from celery.states import FAILURE, IGNORED, REJECTED, RETRY, STARTED, SUCCESS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from celery.current import Context
     from celery.lifecycle import Gate, Tellers
     from celery.message import Message
     from celery.ports import Publication
 
-__all__ = ["Tracer", "TracerParts"]
+__all__ = ["Tracer", "TracerParts", "bounded_repr"]
 
 logger = logging.getLogger("celery.app.trace")
 
@@ -36,8 +37,8 @@ class TracerParts:
 
     #: Name → task; raises KeyError for an unknown one.
     tasks: Mapping[str, Any]
-    #: The class of the task's request: its attributes are the message's fields.
-    context: type[Any]
+    #: The class of the task's request.
+    context: type[Context]
     #: Body, content type, content encoding → value; refuses content types that are not accepted.
     decode: Callable[[bytes, str, str], Any]
     decompress: Callable[[bytes, str], bytes]
@@ -132,32 +133,29 @@ class Tracer:
             body = self._parts.decompress(body, compression)
         payload = self._parts.decode(body, message.content_type, message.content_encoding)
         args, kwargs, embed = read_body(payload)
-        fields = dict(headers)
-        fields.update(
-            args=args,
-            kwargs=kwargs,
-            properties=properties,
-            reply_to=properties.get("reply_to"),
-            correlation_id=properties.get("correlation_id"),
-            hostname=self._parts.hostname,
-            delivery_info={
+        fields = {
+            **headers,
+            "args": args,
+            "kwargs": kwargs,
+            "timelimit": message.timelimit,
+            "properties": properties,
+            "reply_to": properties.get("reply_to"),
+            "correlation_id": properties.get("correlation_id"),
+            "hostname": self._parts.hostname,
+            "delivery_info": {
                 "exchange": message.exchange,
                 "routing_key": message.routing_key,
                 "priority": message.priority,
                 "redelivered": message.redelivered,
             },
-            is_eager=False,
-            called_directly=False,
-            callbacks=embed.get("callbacks"),
-            errbacks=embed.get("errbacks"),
-            chain=embed.get("chain"),
-            chord=embed.get("chord"),
-        )
-        # Made without its constructor, which copies: nobody else holds these fields.
-        request = object.__new__(self._parts.context)
-        fields["_said"] = len(fields)
-        request.__dict__ = fields
-        return Run(message, task, request, args, kwargs, embed)
+            "is_eager": False,
+            "called_directly": False,
+            "callbacks": embed.get("callbacks"),
+            "errbacks": embed.get("errbacks"),
+            "chain": embed.get("chain"),
+            "chord": embed.get("chord"),
+        }
+        return Run(message, task, self._parts.context.adopt(fields), args, kwargs, embed)
 
     def _started(self, plan: _Plan, run: Run) -> None:
         for gate, tell in self._tellers["started"]:
@@ -206,7 +204,7 @@ class Tracer:
             record = self._as_record(run, FAILURE, document)
         run.task.on_failure(exc, run.request.id, run.args, run.kwargs, einfo)
         self._ended(plan, run, Ended(FAILURE, exc, runtime, einfo))
-        return Failure(record=record, runtime=runtime, reason=_bounded_repr(exc))
+        return Failure(record=record, runtime=runtime, reason=bounded_repr(exc))
 
     def _signalled(self, plan: _Plan, run: Run, signal: Exception, begin: float) -> Outcome:
         """`Retry`, `Ignore` and `Reject` say what the outcome is; they are no failures."""
@@ -220,7 +218,7 @@ class Tracer:
             if not signal.requeue and not self._ignores(run):
                 record = self._as_record(run, FAILURE, self._parts.documents.failure(signal, run.request, None))
             self._ended(plan, run, Ended(REJECTED, signal, runtime, einfo))
-            return Rejected(record=record, runtime=runtime, reason=_bounded_repr(signal), requeue=bool(signal.requeue))
+            return Rejected(record=record, runtime=runtime, reason=bounded_repr(signal), requeue=bool(signal.requeue))
         assert isinstance(signal, Retry)
         cause = signal.exc if signal.exc is not None else signal
         record = None
@@ -229,19 +227,19 @@ class Tracer:
             record = self._as_record(run, RETRY, document)
         run.task.on_retry(signal.exc, run.request.id, run.args, run.kwargs, einfo)
         self._ended(plan, run, Ended(RETRY, signal, runtime, einfo))
-        return Retrying(record=record, runtime=runtime, reason=_bounded_repr(signal))
+        return Retrying(record=record, runtime=runtime, reason=bounded_repr(signal))
 
     def _refuse(self, message: Message, exc: Exception) -> Outcome:
         """The message cannot be run at all: a dead letter, and a FAILURE for whoever waits."""
         logger.error("Task %s[%s] cannot be run: %r", message.task, message.id, exc)
         self._tell_broke(message, exc)
-        return Rejected(record=self._failure_record(message, exc), reason=_bounded_repr(exc))
+        return Rejected(record=self._failure_record(message, exc), reason=bounded_repr(exc))
 
     def _broke(self, run: Run, exc: Exception, runtime: float) -> Outcome:
         """Something around the task's body failed (`[task.56]`)."""
         logger.critical("Task %s[%s] INTERNAL ERROR: %r", run.task.name, run.request.id, exc, exc_info=True)
         self._tell_broke(run.message, exc)
-        return Failure(record=self._failure_record(run.message, exc), runtime=runtime, reason=_bounded_repr(exc))
+        return Failure(record=self._failure_record(run.message, exc), runtime=runtime, reason=bounded_repr(exc))
 
     def _tell_broke(self, message: Message, exc: Exception) -> None:
         for gate, tell in self._tellers["broke"]:
@@ -296,7 +294,8 @@ def _portable(publication: Publication) -> tuple[str, str, bytes]:
     return (route.exchange, route.routing_key, publication.message.to_envelope())
 
 
-def _bounded_repr(exc: BaseException, limit: int = 1024) -> str:
+def bounded_repr(exc: BaseException, limit: int = 1024) -> str:
+    """The exception's repr, cut; what can be said of it where its own `__repr__` raises."""
     try:
         return repr(exc)[:limit]
     except Exception:  # noqa: BLE001 - a hostile __repr__ must not lose the outcome

@@ -29,7 +29,7 @@ def test_all_headers_are_always_there_in_celerys_order() -> None:
     assert headers()["timelimit"] == [None, None]
     assert headers()["stamps"] == {}
     assert headers()["retries"] == 0
-    assert headers()["ignore_result"] is None
+    assert headers()["ignore_result"] is None, "the task decides, where the sender knows it (seen with send_task)"
 
 
 def test_limits_are_hard_then_soft() -> None:

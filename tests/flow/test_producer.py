@@ -45,7 +45,9 @@ class Bench:
         self.broker = broker or MemoryBroker(BrokerConfig(f"memory://{uuid.uuid4()}"))
         self.producer = Producer(
             self.broker,
-            route=lambda name, options, args, kwargs, task: (Route("", "q", QueueSpec("q")), options),
+            router=SimpleNamespace(
+                remembered={}, route_for=lambda name, options, *_: (Route("", "q", QueueSpec("q")), options)
+            ),
             encode=codecs.encode,
             compress=codecs.compress,
             represent=repr,

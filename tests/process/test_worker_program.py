@@ -53,6 +53,14 @@ def die_once(note):
     return "alive"
 
 @app.task
+def fork_and_terminate():
+    pid = os.fork()
+    if not pid:
+        signal.pause()
+    os.kill(pid, signal.SIGTERM)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+@app.task
 def in_main_thread():
     return threading.current_thread() is threading.main_thread()
 """
@@ -205,6 +213,12 @@ def test_a_task_may_ask_to_run_again_when_its_child_dies(project: Project) -> No
     with project.ready():
         assert project.send("die_once", str(project.note())).get(timeout=30) == "alive"
     assert project.lines(project.note()) == 2
+
+
+def test_what_a_task_forks_dies_of_term_however_early_it_comes(project: Project) -> None:
+    with project.ready():
+        results = [project.send("fork_and_terminate") for _ in range(20)]
+        assert [result.get(timeout=30) for result in results] == [-signal.SIGTERM] * 20
 
 
 def test_solo_tasks_run_in_the_main_thread(project: Project) -> None:

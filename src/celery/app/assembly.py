@@ -18,7 +18,7 @@ from celery import codecs, current
 from celery.app.publishing import PublishSignals
 from celery.app.runner import TaskRunner
 from celery.app.trace import LogLines, task_has_custom, tellers
-from celery.documents import Documents
+from celery.documents import Documents, Reading
 from celery.exceptions import ImproperlyConfigured
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
 from celery.producer import Call, Producer, PublishDefaults, new_id
@@ -73,6 +73,7 @@ class Assembly:
         self._version = -1
         self._parts: dict[str, Any] = {}
         self._producer: Producer | None = None
+        self._reading: Reading | None = None
         self._clock = SystemClock()
 
     # -- adapters ----------------------------------------------------------------------------------------------------
@@ -112,10 +113,16 @@ class Assembly:
         self._producer = producer
         return producer
 
+    def dispatch(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any) -> AsyncResult[Any]:
+        """Where `Task.apply_async` ends. A `send_task` that somebody put in place of ours is called, as ever."""
+        app = self._app
+        if type(app).send_task is not app._own_send_task or "send_task" in app.__dict__:
+            return app.send_task(name, args, kwargs, task_type=task, **options)
+        return self.send(name, args, kwargs, options, task)
+
     def send(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any = None) -> AsyncResult[Any]:
-        """Publish a call (`[call.2]`, `[app.19]`); where `Task.apply_async` and `Celery.send_task` end."""
-        conf = self._app._conf
-        producer = self._producer if conf is not None and conf.version == self._version else self.producer
+        """Publish a call (`[call.2]`, `[app.19]`); where `dispatch` and `Celery.send_task` end."""
+        producer = self._producer if self._app._conf.version == self._version else None
         message = (producer or self.producer).send(Call(name, args or (), kwargs or {}, options, task))
         result = (options.get("result_cls") or self._app.AsyncResult)(message.id)
         if message.ignore_result:
@@ -125,6 +132,20 @@ class Assembly:
             if parent is not None:
                 parent.add_trail(result)
         return result
+
+    @property
+    def reading(self) -> Reading | None:
+        """Reads results straight from the store; None where the app's backend has a say in it."""
+        if self._reading is not None and self._app._conf.version == self._version:
+            return self._reading
+        return self._make_reading()
+
+    def _make_reading(self) -> Reading | None:
+        backend, store = self._app.backend, self.store
+        self._reading = None
+        if store is not None and getattr(backend, "reads_straight", False):
+            self._reading = Reading(store, backend.serializer, backend.accept)
+        return self._reading
 
     def runner(self, hostname: str) -> Runner:
         """What a pool's processes run messages with."""
@@ -138,7 +159,7 @@ class Assembly:
         """Close every connection. Idempotent; whatever is used again connects anew."""
         with self._lock:
             parts, self._parts = self._parts, {}
-            self._producer = None
+            self._producer = self._reading = None
             for name in ("broker", "broker_for_read", "store"):
                 if parts.get(name) is not None:
                     parts[name].close()
@@ -217,7 +238,7 @@ class Assembly:
         )
         return Producer(
             self.broker,
-            route=app.amqp.router.route_for,
+            router=app.amqp.router,
             encode=codecs.encode,
             compress=codecs.compress,
             represent=partial(saferepr, maxlen=_REPRESENTED, maxlevels=conf.task_repr_maxlevels),
@@ -235,7 +256,7 @@ class Assembly:
         return TracerParts(
             tasks=app._tasks,
             context=app.Context,
-            decode=lambda body, kind, encoding: codecs.decode(body, kind, encoding, accept),
+            decode=partial(codecs.decode, accept=accept),
             decompress=codecs.decompress,
             documents=Documents(conf.result_serializer, extended=bool(conf.result_extended)),
             save=self._save,

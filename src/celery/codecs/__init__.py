@@ -39,6 +39,7 @@ __all__ = [
 
 JSON = "application/json"
 _SCALARS = frozenset({str, int, bool, type(None)})
+_STRINGS = frozenset({str})
 _DEPTH = 32
 _write = msgspec.json.Encoder().encode
 _read = msgspec.json.Decoder().decode
@@ -182,13 +183,10 @@ def is_plain(data: Any, depth: int = _DEPTH) -> bool:
     if depth == 0:
         return False
     if kind is list or kind is tuple:
-        kinds = set(map(type, data))
-        return kinds <= _SCALARS or all(is_plain(item, depth - 1) for item in data)
+        return _SCALARS.issuperset(map(type, data)) or all(is_plain(item, depth - 1) for item in data)
     if kind is dict:
-        if not data:
-            return True
-        if set(map(type, data)) != {str}:
+        if not _STRINGS.issuperset(map(type, data)):
             return False
         values = data.values()
-        return set(map(type, values)) <= _SCALARS or all(is_plain(item, depth - 1) for item in values)
+        return _SCALARS.issuperset(map(type, values)) or all(is_plain(item, depth - 1) for item in values)
     return False

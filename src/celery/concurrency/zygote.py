@@ -64,6 +64,30 @@ def _abandon() -> None:
 
 os.register_at_fork(after_in_child=_abandon)
 
+_masks = threading.local()
+
+
+def _hold_term() -> None:
+    """What a task forks shall die of TERM like any other process (`multiprocessing.Pool` counts on it): our handler is
+    not for it, and Python forgets a signal that it has noted but not handled when it forks."""
+    _masks.kept = None
+    if signal.getsignal(signal.SIGTERM) is _exit_on_signal:
+        _masks.kept = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+
+
+def _release_term() -> None:
+    if _masks.kept is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _masks.kept)
+
+
+def _reset_term() -> None:
+    if _masks.kept is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _release_term()
+
+
+os.register_at_fork(before=_hold_term, after_in_parent=_release_term, after_in_child=_reset_term)
+
 
 @dataclass(frozen=True, slots=True)
 class Born:
