@@ -224,7 +224,7 @@ class Producer:
             kwargsrepr="{}" if not kwargs else self._represent(kwargs),
             origin=self._defaults.origin,
         )
-        if headers["ignore_result"] is None and call.task is not None:
+        if call.task is not None and "ignore_result" not in call.options:  # else the call decides, or the worker's task
             headers["ignore_result"] = bool(call.task.ignore_result)
         if options and not _SILENT.issuperset(options):
             self._lay_out_options(options, headers, properties)
