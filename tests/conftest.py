@@ -1,10 +1,17 @@
-"""For all tests: no settings from the caller's environment, and property tests that a busy machine cannot fail."""
+"""For all tests: nothing from the caller's environment, no apps or shared tasks from the test before, no hurry."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
+
+from celery import _state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 KEPT = {"CELERY_REFERENCE_PYTHON"}  # where the real Celery lives, for wire tests
 
@@ -13,3 +20,16 @@ for name in [n for n in os.environ if n.startswith(("CELERY", "C_STRICT", "C_WAR
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(autouse=True)
+def _apps_of_their_own() -> Iterator[None]:
+    """Each test begins without a current app, and leaves no shared task behind: those join every later app."""
+    default, current, finalizers = _state.default_app, _state._tls.current_app, dict(_state._on_app_finalizers)
+    _state.set_default_app(None)
+    _state._set_current_app(None)
+    yield
+    _state.set_default_app(default)
+    _state._set_current_app(current)
+    _state._on_app_finalizers.clear()
+    _state._on_app_finalizers.update(finalizers)

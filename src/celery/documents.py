@@ -9,17 +9,25 @@ from __future__ import annotations
 import datetime as dt
 import sys
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs
+from celery.exceptions import SecurityError
+from celery.utils.serialization import get_pickleable_exception
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
-__all__ = ["Documents", "decode", "encode", "exception_from_data", "exception_to_data"]
+    from celery.ports import ResultBackend
+
+__all__ = ["Documents", "Reading", "decode", "decompressed", "encode", "exception_from_data", "exception_to_data"]
 
 #: Not yaml: kombu writes it with PyYAML's safe dumper, which refuses exceptions.
+_COMPRESSED = b"\x00celery-compressed\x00"
 _PICKLES = frozenset({"pickle"})
+#: Modules whose exceptions `celery.exceptions` gives too: known to every program, though loaded when first asked for.
+_ALWAYS_KNOWN = frozenset({"billiard.exceptions", "celery.utils.serialization", "kombu.exceptions"})
 _DEFAULT_FIELDS = ("SUCCESS", "FAILURE", "REVOKED")
 
 
@@ -36,8 +44,7 @@ class Documents:
 
     def success(self, value: Any, request: Any) -> bytes:
         """A return value. Raises kombu's `EncodeError` if the serializer refuses it (`[task.54]`)."""
-        children = _children(request)
-        if self._splice and not children and request.group is None and codecs.is_plain(value):
+        if self._splice and not request._children and request.group is None and codecs.is_plain(value):
             return self._spliced(value, request)
         return self.write("SUCCESS", _plain_result(value), request)
 
@@ -95,6 +102,8 @@ def decode(meta: bytes, serializer: str = "json", accept: Collection[str] | None
     Raises kombu's `DecodeError` or `ContentDisallowed`.
     """
     document: dict[str, Any]
+    if meta.startswith(_COMPRESSED):
+        meta = decompressed(meta)
     if serializer == "json":
         document = codecs.decode(meta, codecs.JSON, "utf-8", accept)
     else:
@@ -105,11 +114,31 @@ def decode(meta: bytes, serializer: str = "json", accept: Collection[str] | None
     return document
 
 
+def decompressed(meta: bytes) -> bytes:
+    """Undo `result_compression`, whatever the settings here are (`[state.11]`)."""
+    if not meta.startswith(_COMPRESSED):
+        return meta
+    mime, _, body = meta[len(_COMPRESSED) :].partition(b"\x00")
+    return codecs.decompress(body, mime.decode("ascii"))
+
+
+class Reading:
+    """Documents of a store as values: what a waiting `AsyncResult` asks."""
+
+    def __init__(self, store: ResultBackend, serializer: str, accept: Collection[str] | None) -> None:
+        self._store = store
+        self._serializer = serializer
+        self._accept = accept
+
+    def wait(self, ids: Sequence[str], timeout: float | None) -> dict[str, dict[str, Any]]:
+        """See `ResultBackend.wait`."""
+        found = self._store.wait(ids, timeout)
+        return {task_id: decode(meta, self._serializer, self._accept) for task_id, meta in found.items()}
+
+
 def exception_to_data(exc: BaseException, serializer: str = "json") -> Any:
     """An exception as the serializer can hold it: data, or a picklable exception for pickle."""
     if serializer in _PICKLES:
-        from celery.utils.serialization import get_pickleable_exception
-
         return get_pickleable_exception(exc)
     kind = type(exc)
     return {
@@ -120,7 +149,8 @@ def exception_to_data(exc: BaseException, serializer: str = "json") -> Any:
 
 
 def exception_from_data(data: Any) -> BaseException | None:
-    """The exception that `exception_to_data` wrote. Never imports anything: only modules already loaded are searched.
+    """The exception that `exception_to_data` wrote. Imports nothing of the user's: only modules already loaded are
+    searched, and the few that are known to every program.
 
     A class that is not there becomes a generated one of that name in `celery.exceptions`; a constructor that refuses
     its arguments gives an `Exception` with the text. Raises `SecurityError` if the name is no exception's.
@@ -141,13 +171,13 @@ def exception_from_data(data: Any) -> BaseException | None:
 
 def _find_exception(name: str, module: str | None, message: Any) -> type[BaseException]:
     found: Any = sys.modules.get(module or "celery.exceptions")
+    if found is None and module in _ALWAYS_KNOWN:
+        found = import_module(module)
     for part in name.split("."):
         found = getattr(found, part, None)
         if found is None:
             return _generated(name)
     if not (isinstance(found, type) and issubclass(found, BaseException)):
-        from celery.exceptions import SecurityError
-
         raise SecurityError(f"Expected an exception class, got {module}.{name} with payload {message!r}")
     return found
 

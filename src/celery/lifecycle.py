@@ -10,7 +10,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from celery.message import Message
 
-__all__ = ["MOMENTS", "Ended", "Gate", "Run", "Tellers"]
+__all__ = ["MOMENTS", "Ended", "Gate", "Latch", "Run", "Tellers"]
 
 
 class Run(Struct, eq=False):
@@ -41,6 +41,12 @@ class Gate(Protocol):
 
     @property
     def receivers(self) -> Any: ...
+
+
+class Latch(Struct):
+    """A gate that is opened and shut by hand."""
+
+    receivers: bool
 
 
 #: What can be told of, in the order of `[task.51]`. `started` tells of the run; an ending (`SUCCESS`, `FAILURE`,

@@ -34,7 +34,7 @@ class _Head(msgspec.Struct):
     retries: int | None = None
     timelimit: list[float | None] | None = None
     shadow: str | None = None
-    compression: str | None = None
+    ignore_result: bool | None = None
 
 
 class _DeliveryInfo(msgspec.Struct):
@@ -58,13 +58,18 @@ class _Envelope(msgspec.Struct):
 
 
 class _Whole(msgspec.Struct):
+    body: str
     headers: dict[str, Any] = msgspec.field(default_factory=dict)
     properties: dict[str, Any] = msgspec.field(default_factory=dict)
+    content_type: str | None = msgspec.field(default=None, name="content-type")
+    content_encoding: str | None = msgspec.field(default=None, name="content-encoding")
 
 
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
 _read_whole = msgspec.json.Decoder(_Whole).decode
 _write = msgspec.json.Encoder().encode
+_NO_LIMITS = (None, None)
+_NOTHING: dict[str, Any] = {}
 
 
 class Message:
@@ -76,7 +81,8 @@ class Message:
 
     __slots__ = (
         "_body", "_body_encoding", "_envelope", "_headers", "_properties", "content_encoding", "content_type", "eta",
-        "exchange", "expires", "id", "priority", "redelivered", "retries", "routing_key", "shadow", "task", "timelimit",
+        "exchange", "expires", "id", "ignore_result", "priority", "redelivered", "retries", "routing_key", "shadow",
+        "task", "timelimit",
     )  # fmt: skip
 
     task: str
@@ -89,6 +95,8 @@ class Message:
     #: (hard, soft) in seconds, `[wire.3]`.
     timelimit: tuple[float | None, float | None]
     shadow: str | None
+    #: What the call said (`[call.17]`); None: nothing, so the task decides.
+    ignore_result: bool | None
     #: 0 to 255; what it means is the broker's affair (`[route.16]`, `[route.17]`).
     priority: int
     #: True if some worker held this message before.
@@ -125,8 +133,10 @@ class Message:
         self.eta = get("eta")
         self.expires = get("expires")
         self.retries = get("retries") or 0
-        self.timelimit = _pair(get("timelimit"))
+        limits = get("timelimit")
+        self.timelimit = _pair(limits) if limits else _NO_LIMITS
         self.shadow = get("shadow")
+        self.ignore_result = get("ignore_result")
         self.priority = self._properties.get("priority") or 0
         self.content_type = content_type
         self.content_encoding = content_encoding
@@ -138,7 +148,7 @@ class Message:
     def from_envelope(cls, envelope: bytes) -> Message:
         """Read a kombu envelope. Raises `MalformedMessage`, saying what was expected and what came.
 
-        A protocol 1 message (`[wire.13]`, no `task` header) raises it too: `wire.read` turns those into protocol 2.
+        A protocol 1 message (`[wire.13]`, no `task` header) raises it too: `wire` turns those into protocol 2.
         """
         try:
             seen = _read_envelope(envelope)
@@ -155,14 +165,51 @@ class Message:
         self.eta = head.eta
         self.expires = head.expires
         self.retries = head.retries or 0
-        self.timelimit = _pair(head.timelimit)
+        limits = head.timelimit
+        self.timelimit = _pair(limits) if limits else _NO_LIMITS
         self.shadow = head.shadow
+        self.ignore_result = head.ignore_result
         self.priority = properties.priority or 0
         self.content_type = seen.content_type or "application/data"
         self.content_encoding = seen.content_encoding or "binary"
         self.exchange = properties.delivery_info.exchange or ""
         self.routing_key = properties.delivery_info.routing_key or ""
         self.redelivered = bool(properties.delivery_info.redelivered)
+        return self
+
+    @classmethod
+    def whole(cls, envelope: bytes) -> Message:
+        """Read all of a kombu envelope at once, for whoever runs the message; `from_envelope` reads what decides.
+
+        Raises `MalformedMessage`.
+        """
+        try:
+            seen = _read_whole(envelope)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise MalformedMessage(f"expected a kombu message envelope (JSON), got {_peek(envelope)}: {exc}") from exc
+        headers, properties = seen.headers, seen.properties
+        get = headers.get
+        info = properties.get("delivery_info") or _NOTHING
+        self = cls.__new__(cls)
+        self._envelope = envelope
+        self._headers, self._properties = headers, properties
+        self._body = seen.body
+        self._body_encoding = properties.get("body_encoding")
+        self.task = get("task") or _missing("task")
+        self.id = get("id") or _missing("id")
+        self.eta = get("eta")
+        self.expires = get("expires")
+        self.retries = get("retries") or 0
+        limits = get("timelimit")
+        self.timelimit = _pair(limits) if limits else _NO_LIMITS
+        self.shadow = get("shadow")
+        self.ignore_result = get("ignore_result")
+        self.priority = properties.get("priority") or 0
+        self.content_type = seen.content_type or "application/data"
+        self.content_encoding = seen.content_encoding or "binary"
+        self.exchange = info.get("exchange") or ""
+        self.routing_key = info.get("routing_key") or ""
+        self.redelivered = bool(info.get("redelivered"))
         return self
 
     @property
@@ -197,29 +244,31 @@ class Message:
     def to_envelope(self, delivery_tag: str = "") -> bytes:
         """The kombu envelope (`[wire.19]`); the very bytes that came, where the message was read from one.
 
-        `delivery_tag` goes into the properties of a new envelope; kombu asks that it is there, not what it is.
+        `delivery_tag` goes into the properties of a new envelope. Real workers keep what they hold under it, so a
+        retry must not have that of the message that it retries.
         """
         if self._envelope is None:
-            self._envelope = self._write_envelope(delivery_tag or self.id)
+            self._envelope = self._write_envelope(delivery_tag or f"{self.id}.{self.retries}")
         return self._envelope
 
     def _write_envelope(self, delivery_tag: str) -> bytes:
-        properties = {
-            **self.properties,
-            "delivery_info": {"exchange": self.exchange, "routing_key": self.routing_key},
-            "priority": self.priority,
-            "body_encoding": "base64",
-            "delivery_tag": delivery_tag,
-        }
+        assert self._properties is not None
+        info: dict[str, Any] = {"exchange": self.exchange, "routing_key": self.routing_key}
         if self.redelivered:
-            properties["delivery_info"]["redelivered"] = True
+            info["redelivered"] = True
         return _write(
             {
                 "body": b64encode(self.body).decode("ascii"),
                 "content-encoding": self.content_encoding,
                 "content-type": self.content_type,
-                "headers": self.headers,
-                "properties": properties,
+                "headers": self._headers,
+                "properties": {
+                    **self._properties,
+                    "delivery_info": info,
+                    "priority": self.priority,
+                    "body_encoding": "base64",
+                    "delivery_tag": delivery_tag,
+                },
             }
         )
 
@@ -246,10 +295,8 @@ def _missing(name: str) -> str:
     raise MalformedMessage(f"expected a task message with a {name!r} header, got none")
 
 
-def _pair(timelimit: Any) -> tuple[float | None, float | None]:
-    if not timelimit or len(timelimit) != 2:
-        return (None, None)
-    return (timelimit[0], timelimit[1])
+def _pair(limits: Any) -> tuple[float | None, float | None]:
+    return (limits[0], limits[1]) if len(limits) == 2 else _NO_LIMITS
 
 
 def _peek(data: bytes) -> str:
@@ -287,18 +334,13 @@ def headers_v2(
         "argsrepr": argsrepr,
         "kwargsrepr": kwargsrepr,
         "origin": origin,
-        "ignore_result": get("ignore_result") or False,
+        "ignore_result": get("ignore_result"),
         "replaced_task_nesting": get("replaced_task_nesting") or 0,
         "stamped_headers": get("stamped_headers"),
         "stamps": {},
     }
-    if options:
-        stamped = get("stamped_headers")
-        if stamped:
-            headers["stamps"] = {stamp: options[stamp] for stamp in stamped if stamp in options}
-        custom = get("headers")
-        if custom:
-            headers.update(custom)
+    if stamped := headers["stamped_headers"]:
+        headers["stamps"] = {stamp: options[stamp] for stamp in stamped if stamp in options}
     return headers
 
 
@@ -306,6 +348,8 @@ def read_body(payload: Any) -> tuple[Any, dict[str, Any], Mapping[str, Any]]:
     """Split a decoded protocol 2 body into args, kwargs and embed. Raises `MalformedMessage` for any other shape."""
     if isinstance(payload, list | tuple) and len(payload) == 3:
         args, kwargs, embed = payload
+        if type(kwargs) is dict and type(embed) is dict and type(args) is list:  # as JSON has it
+            return args, kwargs, embed
         if isinstance(kwargs, Mapping) and isinstance(embed, Mapping) and isinstance(args, list | tuple):
             return args, dict(kwargs), embed
     raise MalformedMessage(f"expected a body of [args, kwargs, embed], got {type(payload).__name__}: {payload!r:.200}")

@@ -232,7 +232,7 @@ class Runner(Protocol):
     def run(self, message: Message) -> Outcome:
         """Run the task to its outcome. Raises nothing but `SystemExit` and `KeyboardInterrupt`."""
 
-    def flush(self) -> None:
+    def flush(self) -> object:
         """Write what is buffered (log lines). Called whenever outcomes are sent and before waiting for work."""
 
     def stop(self) -> None:

@@ -13,26 +13,31 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec import Struct
+
 from celery import wire
 from celery.message import Message, headers_v2
 from celery.ports import Publication
 from celery.retry import PublishPolicy
+from celery.routing import DESTINATION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from celery.ports import Broker, Clock
     from celery.routing import Route
 
-__all__ = ["Call", "Observer", "Producer", "PublishDefaults", "new_id"]
+__all__ = ["Address", "Call", "Observer", "Producer", "PublishDefaults", "Router", "Sketch", "new_id"]
 
 logger = logging.getLogger("celery.producer")
 
 _MIN_SECONDS = -(2**31)
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+#: `repr` of plain arguments is their safe repr, up to this length.
+_SHORT = 1024
 
 
-@dataclass(slots=True)
-class Call:
+class Call(Struct, eq=False):
     """One call of a task, before it is a message. `options` are `apply_async`'s, the task's own already under them."""
 
     name: str
@@ -59,8 +64,27 @@ class PublishDefaults:
     origin: str = ""
 
 
+class Sketch(Struct, eq=False):
+    """A message laid out but not yet encoded: what `before_task_publish` sees."""
+
+    call: Call
+    route: Route
+    options: dict[str, Any]
+    body: tuple[Any, Any, dict[str, Any]]
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    #: A copy, for observers to change; None where neither the call nor an observer asks for one.
+    retry_policy: dict[str, Any] | None = None
+
+
 class Observer(Protocol):
-    """Whoever listens to publishing."""
+    """Whoever listens to publishing, behind gates: silence costs attribute reads."""
+
+    @property
+    def before(self) -> Sequence[Any]: ...
+
+    @property
+    def after(self) -> Sequence[Any]: ...
 
     def publishing(self, sketch: Sketch) -> None:
         """May change headers, properties and the policy in place (`[call.28]`)."""
@@ -68,23 +92,29 @@ class Observer(Protocol):
     def published(self, sketch: Sketch) -> None: ...
 
 
-@dataclass(slots=True)
-class Sketch:
-    """A message laid out but not yet encoded: what `before_task_publish` sees."""
+class Router(Protocol):
+    """Decides where calls go (`[route.8]` to `[route.11]`)."""
 
-    call: Call
-    route: Route
-    body: tuple[Any, Any, dict[str, Any]]
-    headers: dict[str, Any]
-    properties: dict[str, Any]
-    retry_policy: dict[str, Any]
+    #: Task → route and added options, where these depend on the name alone.
+    remembered: dict[str, tuple[Route, dict[str, Any]]]
+
+    def route_for(
+        self, name: str, options: dict[str, Any], args: Any, kwargs: Any, task: Any
+    ) -> tuple[Route, dict[str, Any]]:
+        """The route, and the options that are left. Raises `QueueNotFound`."""
+
+
+class Address(Protocol):
+    """Where replies to this thread go."""
+
+    text: str
 
 
 #: Options that say something to this process or are laid out elsewhere; every other one becomes a message property.
 _NOT_PROPERTIES = frozenset(
     """
-    add_to_parent argsrepr chain chord compression confirm_timeout connection correlation_id countdown declare
-    delivery_mode eta exchange exchange_type expires group_id group_index headers ignore_result immediate kwargsrepr
+    add_to_parent chain chord compression confirm_timeout connection correlation_id countdown declare
+    delivery_mode eta exchange exchange_type expires group_id group_index headers ignore_result immediate
     link link_error mandatory origin parent_id priority producer publisher queue replaced_task_nesting reply_to
     result_cls retries retry retry_policy root_id route_name router routing_key serializer shadow soft_time_limit
     stamped_headers task_id task_type time_limit timeout
@@ -103,97 +133,141 @@ class Producer:
 
     def __init__(
         self,
-        broker: Callable[[], Broker],
+        broker: Broker,
         *,
-        route: Callable[[Call], tuple[Route, dict[str, Any]]],
+        router: Router,
         encode: Callable[[Any, str | None], tuple[str, str, bytes]],
         compress: Callable[[bytes, str], tuple[bytes, str]],
         represent: Callable[[Any], str],
+        running: Any,
         parent: Callable[[], Any],
-        reply_to: Callable[[], str],
+        address: Address,
         defaults: PublishDefaults,
         clock: Clock,
         observer: Observer | None = None,
     ) -> None:
+        """`parent` gives the request of the task that a worker runs here, or None; it is asked only while `running`
+        has a `top`."""
         self._broker = broker
-        self._route = route
+        self._router = router
         self._encode = encode
         self._compress = compress
         self._represent = represent
+        self._running = running
         self._parent = parent
-        self._reply_to = reply_to
+        self._address = address
         self._defaults = defaults
         self._clock = clock
         self._observer = observer
+        self._before = tuple(observer.before) if observer is not None else ()
+        self._after = tuple(observer.after) if observer is not None else ()
         self._policy = PublishPolicy.of(defaults.retry_policy)
 
     def send(self, call: Call) -> Message:
         """Publish one call. Raises kombu's `OperationalError` when the retry policy is used up (`[call.8]`),
         `EncodeError` for arguments that the serializer refuses, ValueError for numbers out of range (`[call.6]`)."""
         sketch = self.lay_out(call)
-        if self._observer is not None:
-            self._observer.publishing(sketch)
-        publication = self.encode(sketch)
-        self.publish([publication], sketch)
-        if self._observer is not None:
-            self._observer.published(sketch)
+        publication = self._told(sketch)
+        try:
+            self._broker.publish((publication,))
+        except Exception as exc:
+            if not _is_operational(exc) or not sketch.options.get("retry", self._defaults.retry):
+                raise
+            self._try_again([publication], self._policy_of(sketch), exc)
+        for gate in self._after:
+            if gate.receivers and self._observer is not None:
+                self._observer.published(sketch)
+                break
         return publication.message
 
     def prepare(self, call: Call) -> Publication:
         """Everything of `send` but the sending: for messages that are published when a run is settled."""
-        sketch = self.lay_out(call)
-        if self._observer is not None:
-            self._observer.publishing(sketch)
+        return self._told(self.lay_out(call))
+
+    def _told(self, sketch: Sketch) -> Publication:
+        for gate in self._before:
+            if gate.receivers and self._observer is not None:
+                sketch.retry_policy = {**self._defaults.retry_policy, **(sketch.options.get("retry_policy") or {})}
+                self._observer.publishing(sketch)
+                break
         return self.encode(sketch)
 
     def lay_out(self, call: Call) -> Sketch:
         """Ids and parents, route, headers, body and properties of a call."""
-        route, options = self._route(call)
-        get = options.get
-        task_id = get("task_id") or new_id()
-        parent = self._parent()
-        root_id, parent_id, priority = get("root_id"), get("parent_id"), get("priority", self._defaults.priority)
-        if parent is not None:
-            root_id = root_id or parent.root_id or parent.id
-            parent_id = parent_id or parent.id
-            if self._defaults.inherit_parent_priority and get("priority") is None:
+        args, kwargs = call.args, call.kwargs
+        options = call.options
+        known = self._router.remembered.get(call.name)
+        if known is not None and not known[1] and DESTINATION.isdisjoint(options):
+            route = known[0]
+        else:
+            route, options = self._router.route_for(call.name, options, args, kwargs, call.task)
+        task_id = options.get("task_id") or new_id()
+        properties: dict[str, Any] = {"correlation_id": task_id, "reply_to": self._address.text}
+        root_id, parent_id, priority = task_id, None, self._defaults.priority
+        if self._running.top is not None and (parent := self._parent()) is not None:
+            root_id, parent_id = parent.root_id or parent.id, parent.id
+            if self._defaults.inherit_parent_priority:
                 priority = (parent.delivery_info or {}).get("priority", priority)
-        properties: dict[str, Any] = {
-            "correlation_id": get("correlation_id") or task_id,
-            "reply_to": get("reply_to") or self._reply_to(),
-        }
-        eta = expires = argsrepr = kwargsrepr = None
-        callbacks = errbacks = chain = chord = None
-        if options:
-            eta = self._eta(options)
-            expires = self._expires(options, properties)
-            argsrepr, kwargsrepr = get("argsrepr"), get("kwargsrepr")
-            callbacks, errbacks = _as_list(get("link")), _as_list(get("link_error"))
-            chain, chord = get("chain"), get("chord")
-            stamps = get("stamped_headers") or ()
-            properties |= {k: v for k, v in options.items() if k not in _NOT_PROPERTIES and k not in stamps}
-        if priority is not None:
-            properties["priority"] = priority
         headers = headers_v2(
             call.name,
             task_id,
             options=options,
-            root_id=root_id or task_id,
+            root_id=root_id,
             parent_id=parent_id,
-            argsrepr=argsrepr if argsrepr is not None else self._represent(call.args),
-            kwargsrepr=kwargsrepr if kwargsrepr is not None else self._represent(call.kwargs) if call.kwargs else "{}",
-            origin=get("origin") or self._defaults.origin,
-            eta=eta,
-            expires=expires,
+            argsrepr=self._text(args),
+            kwargsrepr="{}" if not kwargs else self._represent(kwargs),
+            origin=self._defaults.origin,
         )
-        embed = {"callbacks": callbacks, "errbacks": errbacks, "chain": chain, "chord": chord}
-        policy = {**self._defaults.retry_policy, **(get("retry_policy") or {})}
-        call.options = options
-        return Sketch(call, route, (call.args, call.kwargs, embed), headers, properties, policy)
+        if headers["ignore_result"] is None and call.task is not None:
+            headers["ignore_result"] = bool(call.task.ignore_result)
+        if options:
+            self._lay_out_options(options, headers, properties)
+            priority = options.get("priority", priority)
+        if priority is not None:
+            properties["priority"] = priority
+        get = options.get
+        embed = {
+            "callbacks": _as_list(link) if (link := get("link")) else None,
+            "errbacks": _as_list(link) if (link := get("link_error")) else None,
+            "chain": get("chain"),
+            "chord": get("chord"),
+        }
+        return Sketch(call, route, options, (args, kwargs, embed), headers, properties)
+
+    def _text(self, args: Any) -> str:
+        """The safe repr of the arguments (`[wire.6]`): plain and short ones need no care."""
+        if _SCALARS.issuperset(map(type, args)):
+            text = repr(args)
+            if len(text) <= _SHORT and "\\" not in text and '"' not in text:
+                return text
+        return self._represent(args)
+
+    def _lay_out_options(self, options: dict[str, Any], headers: dict[str, Any], properties: dict[str, Any]) -> None:
+        """What a call's options change in headers and properties."""
+        get = options.get
+        if "countdown" in options or "eta" in options:
+            headers["eta"] = self._eta(options)
+        if get("expires") is not None:
+            headers["expires"] = self._expires(options, properties)
+        for name in ("root_id", "parent_id", "origin"):
+            if get(name):
+                headers[name] = options[name]
+        for name in ("argsrepr", "kwargsrepr"):
+            if get(name) is not None:
+                headers[name] = options[name]
+        for name in ("correlation_id", "reply_to"):
+            if get(name) is not None:
+                properties[name] = options[name]
+        if not _NOT_PROPERTIES.issuperset(options):
+            stamps = get("stamped_headers") or ()
+            properties |= {k: v for k, v in options.items() if k not in _NOT_PROPERTIES and k not in stamps}
+        custom = get("headers")
+        if custom:
+            headers.update(custom)
 
     def encode(self, sketch: Sketch) -> Publication:
         """A laid out message becomes bytes."""
-        get = sketch.call.options.get
+        get = sketch.options.get
         defaults, headers, properties, route = self._defaults, sketch.headers, sketch.properties, sketch.route
         payload: Any = sketch.body
         message_headers = headers
@@ -204,7 +278,8 @@ class Producer:
         method = get("compression", defaults.compression)
         if method:
             body, message_headers["compression"] = self._compress(body, method)
-        properties["delivery_mode"] = _delivery_mode(get("delivery_mode"), defaults.delivery_mode)
+        mode = get("delivery_mode")
+        properties["delivery_mode"] = defaults.delivery_mode if mode is None else 1 if mode in (1, "transient") else 2
         if "expiration" in properties:
             properties["expiration"] = str(int(properties["expiration"] * 1000))
         message = Message(
@@ -219,25 +294,30 @@ class Producer:
         )
         return Publication(message, route)
 
-    def publish(self, publications: list[Publication], sketch: Sketch | None = None) -> None:
-        """Hand to the broker, trying again as the policy says. The ids stay the same, so a repeat can be told."""
-        from_call = sketch.call.options if sketch is not None else {}
-        broker = self._broker()
+    def publish(self, publications: list[Publication]) -> None:
+        """Hand prepared messages to the broker, trying again as the settings say."""
         try:
-            broker.publish(publications)
-            return
+            self._broker.publish(publications)
         except Exception as exc:
-            if not _is_operational(exc) or not from_call.get("retry", self._defaults.retry):
+            if not _is_operational(exc) or not self._defaults.retry:
                 raise
-            policy = self._policy if sketch is None else PublishPolicy.of(sketch.retry_policy)
-            failure = exc
+            self._try_again(publications, self._policy, exc)
+
+    def _policy_of(self, sketch: Sketch) -> PublishPolicy:
+        if sketch.retry_policy is not None:
+            return PublishPolicy.of(sketch.retry_policy)
+        own = sketch.options.get("retry_policy")
+        return PublishPolicy.of(self._defaults.retry_policy, own) if own else self._policy
+
+    def _try_again(self, publications: list[Publication], policy: PublishPolicy, failure: Exception) -> None:
+        """As the policy says. The ids stay the same, so a repeat can be told."""
         for wait in policy.waits():
             if policy.retry_errors is not None and not isinstance(failure, policy.retry_errors):
                 break
             logger.debug("publishing failed (%s); trying again in %.1f s", failure, wait)
             time.sleep(wait)
             try:
-                broker.publish(publications)
+                self._broker.publish(publications)
                 return
             except Exception as exc:
                 if not _is_operational(exc):
@@ -278,21 +358,13 @@ class Producer:
         return dt.datetime.fromtimestamp(self._clock.time(), self._defaults.timezone)
 
 
-def _as_list(signatures: Any) -> list[Any] | None:
-    if not signatures:
-        return None
+def _as_list(signatures: Any) -> list[Any]:
     return list(signatures) if isinstance(signatures, list | tuple) else [signatures]
 
 
 def _check_range(name: str, seconds: float) -> None:
     if seconds < _MIN_SECONDS:
         raise ValueError(f"{name} is out of range: {seconds!r}")
-
-
-def _delivery_mode(mode: Any, default: int) -> int:
-    if mode is None:
-        return default
-    return 1 if mode in (1, "transient") else 2
 
 
 def _is_operational(exc: BaseException) -> bool:

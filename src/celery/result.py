@@ -148,7 +148,8 @@ class AsyncResult(ResultBase, Generic[R]):
             if on_message is not None:
                 raise ImproperlyConfigured("Backend does not support on_message callback")
             if on_interval is None and self.parent is None:
-                found = self.backend.wait_ready((self.id,), timeout)
+                reading = self.app.assembly.reading if self._backend is None else None
+                found = (reading.wait if reading is not None else self.backend.wait_ready)((self.id,), timeout)
                 if not found:
                     raise TimeoutError(_TIMED_OUT)
                 meta = self._remember(found[self.id])

@@ -21,11 +21,12 @@ from celery.states import FAILURE, IGNORED, REJECTED, RETRY, STARTED, SUCCESS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from celery.current import Context
     from celery.lifecycle import Gate, Tellers
     from celery.message import Message
     from celery.ports import Publication
 
-__all__ = ["Tracer", "TracerParts"]
+__all__ = ["Tracer", "TracerParts", "bounded_repr"]
 
 logger = logging.getLogger("celery.app.trace")
 
@@ -36,8 +37,8 @@ class TracerParts:
 
     #: Name → task; raises KeyError for an unknown one.
     tasks: Mapping[str, Any]
-    #: Makes the task's request from its fields.
-    context: Callable[[dict[str, Any]], Any]
+    #: The class of the task's request.
+    context: type[Context]
     #: Body, content type, content encoding → value; refuses content types that are not accepted.
     decode: Callable[[bytes, str, str], Any]
     decompress: Callable[[bytes, str], bytes]
@@ -113,8 +114,8 @@ class Tracer:
             return self._failed(plan, run, exc, begin)
         ended = Ended(SUCCESS, value, perf_counter() - begin)
         try:
-            follow = self._continue(run, value)
-            record = self._record(run, value)
+            follow = self._continue(run, value) if run.embed.get("callbacks") else []
+            record = None if self._ignores(run) else self._record(run, value)
         except Exception as exc:  # noqa: BLE001 - what cannot be encoded or published is a failure ([task.52], [task.54])
             return self._failed(plan, run, exc, begin)
         if plan.on_success is not None:
@@ -126,35 +127,35 @@ class Tracer:
 
     def _read(self, task: Any, message: Message) -> Run:
         """Decode the body and make the request. Raises `MalformedMessage`, `ContentDisallowed` or `DecodeError`."""
-        headers, properties = message.headers, message.properties
-        body = message.body
+        headers, properties, body = message.headers, message.properties, message.body
         compression = headers.get("compression")
         if compression:
             body = self._parts.decompress(body, compression)
         payload = self._parts.decode(body, message.content_type, message.content_encoding)
         args, kwargs, embed = read_body(payload)
-        fields = dict(headers)
-        fields.update(
-            args=args,
-            kwargs=kwargs,
-            properties=properties,
-            reply_to=properties.get("reply_to"),
-            correlation_id=properties.get("correlation_id"),
-            hostname=self._parts.hostname,
-            delivery_info={
+        fields = {
+            **headers,
+            "args": args,
+            "kwargs": kwargs,
+            "timelimit": message.timelimit,
+            "properties": properties,
+            "reply_to": properties.get("reply_to"),
+            "correlation_id": properties.get("correlation_id"),
+            "hostname": self._parts.hostname,
+            "delivery_info": {
                 "exchange": message.exchange,
                 "routing_key": message.routing_key,
                 "priority": message.priority,
                 "redelivered": message.redelivered,
             },
-            is_eager=False,
-            called_directly=False,
-            callbacks=embed.get("callbacks"),
-            errbacks=embed.get("errbacks"),
-            chain=embed.get("chain"),
-            chord=embed.get("chord"),
-        )
-        return Run(message, task, self._parts.context(fields), args, kwargs, embed)
+            "is_eager": False,
+            "called_directly": False,
+            "callbacks": embed.get("callbacks"),
+            "errbacks": embed.get("errbacks"),
+            "chain": embed.get("chain"),
+            "chord": embed.get("chord"),
+        }
+        return Run(message, task, self._parts.context.adopt(fields), args, kwargs, embed)
 
     def _started(self, plan: _Plan, run: Run) -> None:
         for gate, tell in self._tellers["started"]:
@@ -173,15 +174,10 @@ class Tracer:
 
     def _continue(self, run: Run, value: Any) -> list[tuple[str, str, bytes]]:
         """The messages that follow from success: one for each `link`."""
-        callbacks = run.embed.get("callbacks")
-        if not callbacks:
-            return []
-        publications = [self._parts.follow(signature, value) for signature in callbacks]
+        publications = [self._parts.follow(signature, value) for signature in run.embed["callbacks"]]
         return [_portable(publication) for publication in publications]
 
-    def _record(self, run: Run, value: Any) -> Record | None:
-        if self._ignores(run):
-            return None
+    def _record(self, run: Run, value: Any) -> Record:
         return self._as_record(run, SUCCESS, self._parts.documents.success(value, run.request))
 
     def _ended(self, plan: _Plan, run: Run, ended: Ended) -> None:
@@ -208,7 +204,7 @@ class Tracer:
             record = self._as_record(run, FAILURE, document)
         run.task.on_failure(exc, run.request.id, run.args, run.kwargs, einfo)
         self._ended(plan, run, Ended(FAILURE, exc, runtime, einfo))
-        return Failure(record=record, runtime=runtime, reason=_bounded_repr(exc))
+        return Failure(record=record, runtime=runtime, reason=bounded_repr(exc))
 
     def _signalled(self, plan: _Plan, run: Run, signal: Exception, begin: float) -> Outcome:
         """`Retry`, `Ignore` and `Reject` say what the outcome is; they are no failures."""
@@ -222,7 +218,7 @@ class Tracer:
             if not signal.requeue and not self._ignores(run):
                 record = self._as_record(run, FAILURE, self._parts.documents.failure(signal, run.request, None))
             self._ended(plan, run, Ended(REJECTED, signal, runtime, einfo))
-            return Rejected(record=record, runtime=runtime, reason=_bounded_repr(signal), requeue=bool(signal.requeue))
+            return Rejected(record=record, runtime=runtime, reason=bounded_repr(signal), requeue=bool(signal.requeue))
         assert isinstance(signal, Retry)
         cause = signal.exc if signal.exc is not None else signal
         record = None
@@ -231,19 +227,19 @@ class Tracer:
             record = self._as_record(run, RETRY, document)
         run.task.on_retry(signal.exc, run.request.id, run.args, run.kwargs, einfo)
         self._ended(plan, run, Ended(RETRY, signal, runtime, einfo))
-        return Retrying(record=record, runtime=runtime, reason=_bounded_repr(signal))
+        return Retrying(record=record, runtime=runtime, reason=bounded_repr(signal))
 
     def _refuse(self, message: Message, exc: Exception) -> Outcome:
         """The message cannot be run at all: a dead letter, and a FAILURE for whoever waits."""
         logger.error("Task %s[%s] cannot be run: %r", message.task, message.id, exc)
         self._tell_broke(message, exc)
-        return Rejected(record=self._failure_record(message, exc), reason=_bounded_repr(exc))
+        return Rejected(record=self._failure_record(message, exc), reason=bounded_repr(exc))
 
     def _broke(self, run: Run, exc: Exception, runtime: float) -> Outcome:
         """Something around the task's body failed (`[task.56]`)."""
         logger.critical("Task %s[%s] INTERNAL ERROR: %r", run.task.name, run.request.id, exc, exc_info=True)
         self._tell_broke(run.message, exc)
-        return Failure(record=self._failure_record(run.message, exc), runtime=runtime, reason=_bounded_repr(exc))
+        return Failure(record=self._failure_record(run.message, exc), runtime=runtime, reason=bounded_repr(exc))
 
     def _tell_broke(self, message: Message, exc: Exception) -> None:
         for gate, tell in self._tellers["broke"]:
@@ -286,7 +282,7 @@ class Tracer:
         """The call's own word beats the task's (`[task.42]`)."""
         if not self._parts.store_results:
             return True
-        ignore = run.message.headers.get("ignore_result")
+        ignore = run.message.ignore_result
         return bool(run.task.ignore_result if ignore is None else ignore)
 
     def _as_record(self, run: Run, state: str, document: bytes) -> Record:
@@ -298,7 +294,8 @@ def _portable(publication: Publication) -> tuple[str, str, bytes]:
     return (route.exchange, route.routing_key, publication.message.to_envelope())
 
 
-def _bounded_repr(exc: BaseException, limit: int = 1024) -> str:
+def bounded_repr(exc: BaseException, limit: int = 1024) -> str:
+    """The exception's repr, cut; what can be said of it where its own `__repr__` raises."""
     try:
         return repr(exc)[:limit]
     except Exception:  # noqa: BLE001 - a hostile __repr__ must not lose the outcome

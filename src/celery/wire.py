@@ -41,10 +41,16 @@ def body_v1(headers: Mapping[str, Any], args: Any, kwargs: Any, embed: Mapping[s
     }
 
 
-def from_protocol_1(envelope: bytes, decode: Callable[[bytes, str, str], Any]) -> Message:
+def from_protocol_1(
+    envelope: bytes,
+    decode: Callable[[bytes, str, str], Any],
+    encode: Callable[[Any, str], bytes],
+    decompress: Callable[[bytes, str], bytes],
+) -> Message:
     """Read a protocol 1 message, whose whole call is in the body (`[wire.13]`, `[wire.14]`), as protocol 2.
 
-    `decode` turns body, content type and content encoding into a value. Raises `MalformedMessage` if it is none.
+    `decode` turns body, content type and content encoding into a value, `encode` a value into a body of a content
+    type: the one that it came with, because no other may hold its arguments. Raises `MalformedMessage` if it is none.
     """
     try:
         whole = msgspec.json.decode(envelope)
@@ -55,7 +61,9 @@ def from_protocol_1(envelope: bytes, decode: Callable[[bytes, str, str], Any]) -
         # A protocol 2 message in all but its names, to read the body with the same rules.
         carrier = Message({**headers, "task": "?", "id": "?"}, whole["body"], properties=properties)
         carrier._body_encoding = properties.pop("body_encoding", None)
-        payload = decode(carrier.body, content_type, content_encoding)
+        compression = headers.pop("compression", None)
+        body = decompress(carrier.body, compression) if compression else carrier.body
+        payload = decode(body, content_type, content_encoding)
     except (msgspec.DecodeError, KeyError, AttributeError, TypeError, UnicodeDecodeError) as exc:
         raise MalformedMessage(f"expected a task message, got {len(envelope)} bytes: {exc}") from exc
     if not isinstance(payload, Mapping) or not payload.get("task") or not payload.get("id"):
@@ -68,8 +76,10 @@ def from_protocol_1(envelope: bytes, decode: Callable[[bytes, str, str], Any]) -
     embed = {key: payload.get(key) for key in ("callbacks", "errbacks", "chord")} | {"chain": None}
     return Message(
         {**headers, **_headers_of_v1(payload)},
-        msgspec.json.encode([args, kwargs, embed]),
+        encode([args, kwargs, embed], content_type),
         properties=properties,
+        content_type=content_type,
+        content_encoding=content_encoding,
         exchange=info.get("exchange") or "",
         routing_key=info.get("routing_key") or "",
         redelivered=bool(info.get("redelivered")),
@@ -92,7 +102,7 @@ def _headers_of_v1(payload: Mapping[str, Any]) -> dict[str, Any]:
         "timelimit": list(payload.get("timelimit") or _NO_LIMITS),
         "argsrepr": repr(tuple(payload.get("args") or ()))[:1024],
         "kwargsrepr": repr(dict(payload.get("kwargs") or {}))[:1024],
-        "ignore_result": False,
+        "ignore_result": None,
         "stamped_headers": None,
         "stamps": {},
     }

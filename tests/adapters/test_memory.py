@@ -140,3 +140,11 @@ def test_close_leaves_no_descriptor(url: str) -> None:
     for _ in range(5):
         broker.consume([spec("q")]).close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_clock_that_stands_still_does_not_keep_fetch(url: str) -> None:
+    clock = FakeClock()
+    consumer = MemoryBroker(BrokerConfig(url), clock=clock).consume([spec("q")])
+    consumer._server.put("q", b"{}")
+    consumer.defer([(consumer.fetch(1, 0)[0], clock.now + 0.01)])
+    assert consumer.fetch(1, 0.05) == []

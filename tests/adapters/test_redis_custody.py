@@ -450,12 +450,13 @@ def test_a_stopped_holder_loses_its_lease_and_its_late_ack_does_nothing(
         consumer = make(lease_timeout=0.6).consume([spec("q")])
         held = take(consumer, 1)
 
-        def ack(*_: object) -> None:
+        def ack_late() -> None:
+            until(lambda: redis_server.call("EXISTS", "go"), "the word")
             consumer.ack(held)
             consumer.flush()
             redis_server.call("SET", "acked late", "1")
 
-        signal.signal(signal.SIGUSR1, ack)
+        threading.Thread(target=ack_late).start()
         return consumer
 
     child = Child(hold)
@@ -466,7 +467,7 @@ def test_a_stopped_holder_loses_its_lease_and_its_late_ack_does_nothing(
         (again,) = take(consumer, 1)
         assert again.message is not None
         assert again.message.redelivered
-        os.kill(child.pid, signal.SIGUSR1)
+        redis_server.call("SET", "go", "1")
         os.kill(child.pid, signal.SIGCONT)
         until(lambda: redis_server.call("EXISTS", "acked late"), "the late ack")
         assert redis_server.call("HKEYS", "unacked") == [again.tag]

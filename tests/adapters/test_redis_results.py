@@ -124,6 +124,22 @@ def test_sixty_four_threads_on_one_connection(make: Make, redis_server: RedisSer
     until(lambda: redis_server.call("PUBSUB", "CHANNELS") == [], "unsubscribed")
 
 
+def test_the_place_of_the_reader_is_handed_on(make: Make) -> None:
+    """Even where those who read and those who would follow get their answers in the same instant."""
+    backend, other = make(), make()
+    for turn in range(40):
+        names = [f"{turn}-{i}" for i in range(5)]
+        seen: list[str] = []
+        threads = [threading.Thread(target=lambda n=n, s=seen: s.extend(backend.wait([n], DEADLINE))) for n in names]
+        for thread in threads:
+            thread.start()
+        other.save([record(name) for name in names[:-1]])
+        other.save([record(names[-1])])
+        for thread in threads:
+            thread.join(2)
+        assert sorted(seen) == names
+
+
 def test_waiters_survive_a_lost_connection(make: Make, redis_server: RedisServer) -> None:
     backend, other = make(), make()
     seen: list[list[str]] = []

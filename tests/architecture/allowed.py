@@ -11,11 +11,13 @@ LATE_PACKAGES: dict[str, str] = {
     "click": "its exceptions are made when one is asked for",
     "eventlet": "optional driver",
     "gevent": "optional driver",
+    "setproctitle": "optional driver",
     "tblib": "optional driver",
 }
 
 #: Other imports inside functions: (module, imported) → reason.
 LATE_IMPORTS: dict[tuple[str, str], str] = {
+    ("celery.platforms", "multiprocessing"): "slow to import, and only processes that show a title ask for its name",
     ("celery.app.search", "celery.app.base"): "most apps are called `app`, and found without it",
     ("celery.utils.imports", "importlib.metadata"): "20 ms to import, and no program that only sends needs it",
     ("celery.patching", "eventlet"): "optional driver",
@@ -49,7 +51,8 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.message:Message.__init__": "keyword-only: the fields of a message",
     "celery.producer:Producer.__init__": "keyword-only: what the assembly hands over, once",
     "celery.result:AsyncResult.get": PUBLIC,
-    "celery.wire:headers_v2": "keyword-only: the headers of protocol 2",
+    "celery.utils.time:ffwd.__init__": PUBLIC,
+    "celery.message:headers_v2": "keyword-only: the headers of protocol 2",
 }
 
 #: What only some rooms may import: the third-party package → the modules (prefixes) that may.

@@ -9,7 +9,7 @@ import pytest
 def pytest_runtest_call(item):
     root = logging.getLogger()
     ours = [handler for handler in root.handlers if not type(handler).__module__.startswith("_pytest")]
-    if "_clean" not in item.fixturenames:
+    if "clean" not in item.fixturenames:
         return (yield)
     pytests, root.handlers = root.handlers, ours
     try:

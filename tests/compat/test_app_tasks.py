@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery import Celery, Task, _state, current_task, shared_task
+from celery.app.assembly import Assembly
 from celery.app.checking import argument_checker
-from celery.app.context import Context
 from celery.app.registry import TaskRegistry
 from celery.app.task import BaseTask
+from celery.current import Context
 from celery.exceptions import CDeprecationWarning, DuplicateTaskNameWarning, InvalidTaskError, NotRegistered
 from tests.compat.isolated import app, state
 
@@ -361,18 +362,22 @@ def test_wrong_arguments_raise_at_the_caller(app, add):
 # ------------------------------------------------------------------------------------------------------------- calling
 
 
-class Sent(list):
-    """Stands where the assembly stands: keeps what reaches it."""
+class Sent(Assembly):
+    """An assembly that publishes nothing: it keeps what reaches it."""
+
+    def __init__(self, app):
+        super().__init__(app)
+        self.calls = []
 
     def send(self, name, args, kwargs, options, task=None):
-        self.append((name, args, kwargs, options, task))
+        self.calls.append((name, args, kwargs, options, task))
         return f"sent {name}"
 
 
 @pytest.fixture
 def sent(app):
-    app.__dict__["assembly"] = Sent()
-    return app.assembly
+    app.__dict__["assembly"] = Sent(app)
+    return app.assembly.calls
 
 
 def test_calls_reach_the_assembly_with_the_task_s_options_below_the_call_s(app, sent):
@@ -400,6 +405,7 @@ def test_send_task_needs_no_task_but_takes_its_options(app, sent):
     assert task is app.tasks["known"]
     assert options == {
         "queue": "lopri", "serializer": "json", "expires": 5, "time_limit": None, "add_to_parent": False,
+        "ignore_result": None,
     }  # fmt: skip
 
 

@@ -3,14 +3,13 @@
 import json
 import pickle
 import warnings
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
 
 from celery.exceptions import CDeprecationWarning, CPendingDeprecationWarning
 from celery.utils import deprecated, nodenames, serialization, sysinfo, text
-from celery.utils.log import set_process_index
 from celery.utils.term import colored
 
 
@@ -41,11 +40,11 @@ class TestNodenames:
         assert nodenames.node_format(form, "w1@ex.com") == name
 
     def test_formats_in_a_child(self):
-        set_process_index(4)
+        nodenames.set_process_index(4)
         try:
             assert nodenames.node_format("%n%I %i", "w1@h") == "w1-5 5"
         finally:
-            set_process_index(None)
+            nodenames.set_process_index(None)
 
     def test_host_formats(self):
         assert nodenames.host_format("%n@%h.%d", "a.b.c") == "a@a.b.c.b.c"
@@ -144,7 +143,7 @@ class TestSerialization:
             serialization.strtobool("x")
 
     def test_jsonify(self):
-        moment = datetime(2020, 1, 1, 1, 1, 1, 123456, tzinfo=timezone.utc)
+        moment = datetime(2020, 1, 1, 1, 1, 1, 123456, tzinfo=UTC)
         value = {"a": (1, None, "x"), "b": moment, "c": date(2020, 1, 1), "d": time(1, 2), "e": timedelta(days=1)}
         assert serialization.jsonify(value) == {
             "a": [1, None, "x"], "b": "2020-01-01T01:01:01.123Z", "c": "2020-01-01", "d": "01:02:00",
@@ -158,10 +157,10 @@ class TestSerialization:
     def test_small_ones(self):
         assert serialization.b64decode(serialization.b64encode("é")) == "é".encode()
         assert serialization.ensure_serializable([1, b"x"], json.dumps) == (1, "b'x'")
-        with pytest.raises(ValueError, match="v") as caught:
-            try:
-                raise KeyError
-            except KeyError:
+        try:
+            raise KeyError
+        except KeyError:
+            with pytest.raises(ValueError, match="v") as caught:
                 serialization.raise_with_context(ValueError("v"))
         assert isinstance(caught.value.__cause__, KeyError)
 

@@ -27,13 +27,14 @@ from celery.utils.log import (
     line_writer,
     mlevel,
 )
+from celery.utils.nodenames import set_process_index
 
 LINE = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}: INFO/MainProcess\] "
 NAMES = (None, "celery", "celery.task", "celery.redirected", "multiprocessing", "celery.worker", "celery.worker.x")
 
 
 @pytest.fixture
-def _clean():
+def clean():
     """All that a set-up of logging changes is put back."""
     loggers = [logging.getLogger(name) for name in NAMES]
     before = [(logger, list(logger.handlers), logger.level, logger.propagate) for logger in loggers]
@@ -53,7 +54,7 @@ def _clean():
     os.environ.clear()
     os.environ.update(environment)
     Logging._setup, Logging._named = setup, named
-    log.set_process_index(None)
+    set_process_index(None)
 
 
 def _logging(**conf):
@@ -61,7 +62,7 @@ def _logging(**conf):
 
 
 @pytest.fixture
-def path(tmp_path, _clean):
+def path(tmp_path, clean):
     return tmp_path / "w.log"
 
 
@@ -145,7 +146,7 @@ class TestSetup:
         logging.getLogger("x").info("m")
         assert re.fullmatch(r"INFO\|\d{4}\|m\n", path.read_text())
 
-    def test_names_of_files_are_expanded_also_in_children(self, tmp_path, _clean):
+    def test_names_of_files_are_expanded_also_in_children(self, tmp_path, clean):
         _logging().setup("INFO", str(tmp_path / "%n-%h%I.log"), hostname="w1@ho.st")
         logging.getLogger("x").info("main")
         _logging().enter_child(2)
@@ -154,7 +155,7 @@ class TestSetup:
         assert len((tmp_path / "w1-ho.st.log").read_text().splitlines()) == 1
         assert len((tmp_path / "w1-ho.st-3.log").read_text().splitlines()) == 2
 
-    def test_colour_only_where_asked_or_on_a_terminal(self, _clean):
+    def test_colour_only_where_asked_or_on_a_terminal(self, clean):
         app_log = _logging()
         assert not app_log.supports_color()
         assert app_log.supports_color(True)
@@ -360,14 +361,14 @@ write("one"); write("two")
 
 
 class TestHandlers:
-    def test_a_stream_without_descriptor(self, _clean):
+    def test_a_stream_without_descriptor(self, clean):
         stream = io.StringIO()
         handler = StreamLineHandler(stream)
         handler.setFormatter(ColorFormatter("%(message)s"))
         handler.handle(logging.makeLogRecord({"msg": "x"}))
         assert stream.getvalue() == "x\n"
 
-    def test_lines_in_a_pipe_are_not_torn(self, _clean):
+    def test_lines_in_a_pipe_are_not_torn(self, clean):
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         handler = StreamLineHandler(os.fdopen(writer, "w"))

@@ -42,7 +42,12 @@ def test_mixed_styles_are_refused_and_the_minority_is_named(source, rename):
 
 def test_namespace_reads_any_of_its_styles_and_is_never_mixed():
     conf = detect_settings(
-        {"CELERY_TASK_SERIALIZER": "yaml", "CELERY_FOO_BAR": 2, "task_default_queue": "q", "CELERY_TASK_RESULT_EXPIRES": 5},
+        {
+            "CELERY_TASK_SERIALIZER": "yaml",
+            "CELERY_FOO_BAR": 2,
+            "task_default_queue": "q",
+            "CELERY_TASK_RESULT_EXPIRES": 5,
+        },
         prefix="CELERY",
     )
     assert (conf.task_serializer, conf.foo_bar, conf.CELERY_FOO_BAR) == ("yaml", 2, 2)
@@ -153,7 +158,9 @@ def test_values_that_cannot_work_are_refused_where_they_are_written():
 
 def test_misspelt_keys_are_told_of_and_kept(caplog):
     with caplog.at_level(logging.WARNING, "celery.app.utils"):
-        conf = detect_settings({"CELERY_TASK_SERIALISER": "yaml", "CELERY_SOMETHING_ELSE": 1, "DEBUG": True}, prefix="CELERY")
+        conf = detect_settings(
+            {"CELERY_TASK_SERIALISER": "yaml", "CELERY_SOMETHING_ELSE": 1, "DEBUG": True}, prefix="CELERY"
+        )
     assert [record.getMessage() for record in caplog.records] == [
         "Unknown setting 'CELERY_TASK_SERIALISER': did you mean 'CELERY_TASK_SERIALIZER'?"
     ]
@@ -182,7 +189,9 @@ def test_unknown_attributes_and_items():
 
 
 def test_introspection():
-    conf = detect_settings({"broker_url": "redis://u:pw@h:1/0", "CUSTOM_API_KEY": "k", "_private": 1, "logging": logging})
+    conf = detect_settings(
+        {"broker_url": "redis://u:pw@h:1/0", "CUSTOM_API_KEY": "k", "_private": 1, "logging": logging}
+    )
     assert conf.find_option("serializer", "task").namespace == "task"
     assert conf.find_value_for_key("serializer", "result") == "json"
     assert conf.get_by_parts("task", "", "serializer") == "json"
@@ -203,7 +212,10 @@ def test_introspection():
         ("redis://u:p/a@b@h/1", "redis://u:********@h/1"),
         ("amqp://a:b@c;amqp://d:e@f", "amqp://a:********@c;amqp://d:********@f"),
         ("redis://h/1", "redis://h/1"),
-        ("azureblockblob://AccountName=n;AccountKey=kk==;E=c", "azureblockblob://AccountName=n;AccountKey=********;E=c"),
+        (
+            "azureblockblob://AccountName=n;AccountKey=kk==;E=c",
+            "azureblockblob://AccountName=n;AccountKey=********;E=c",
+        ),
     ],
 )
 def test_urls_lose_their_passwords(url, shown):

@@ -4,7 +4,8 @@ import re
 from collections import OrderedDict, namedtuple
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from celery.utils.saferepr import saferepr
 

@@ -4,7 +4,8 @@ import math
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from celery.settings import BY_NAME, NEW_NAME, OLD_NAME, SETTINGS, complaint, nearest
 

@@ -1,16 +1,18 @@
 """Dates, durations, rates and time zones."""
 
-from datetime import date, datetime, timedelta, timezone as fixed
+from datetime import UTC, date, datetime, timedelta
+from datetime import timezone as fixed
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from celery.utils import time as ct
 from celery.utils.iso8601 import parse_iso8601
 
 OSLO = ZoneInfo("Europe/Oslo")
-UTC = fixed.utc
+UTC = UTC
 NAIVE = datetime(2020, 1, 2, 3, 4, 5, 6)
 
 
@@ -35,7 +37,17 @@ def test_iso_oddities():
 
 @pytest.mark.parametrize(
     ("text", "calls"),
-    [(None, 0), (0, 0), ("", 0), (10, 10), (1.5, 1.5), ("10/s", 10), ("10/m", 10 / 60), ("100/h", 100 / 3600), ("1", 1)],
+    [
+        (None, 0),
+        (0, 0),
+        ("", 0),
+        (10, 10),
+        (1.5, 1.5),
+        ("10/s", 10),
+        ("10/m", 10 / 60),
+        ("100/h", 100 / 3600),
+        ("1", 1),
+    ],
 )
 def test_rate(text, calls):
     assert ct.rate(text) == pytest.approx(calls)
@@ -50,7 +62,15 @@ def test_rate_refuses():
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "now"), (0.5, "now"), (1, "1.00 second"), (90, "1.50 minutes"), (3600, "1.00 hour"), (90000, "1.04 days"), (-5, "now")],
+    [
+        (0, "now"),
+        (0.5, "now"),
+        (1, "1.00 second"),
+        (90, "1.50 minutes"),
+        (3600, "1.00 hour"),
+        (90000, "1.04 days"),
+        (-5, "now"),
+    ],
 )
 def test_humanize_seconds(seconds, text):
     assert ct.humanize_seconds(seconds) == text
@@ -105,9 +125,9 @@ class TestRemaining:
         assert ct.add_seconds_to_datetime(start, 3600) == now
 
     def test_relative_ends_on_a_whole_unit(self):
-        assert ct.remaining(NAIVE, timedelta(hours=1), now=NAIVE, relative=True) == timedelta(minutes=55, seconds=55) - (
-            timedelta(microseconds=6)
-        )
+        assert ct.remaining(NAIVE, timedelta(hours=1), now=NAIVE, relative=True) == timedelta(
+            minutes=55, seconds=55
+        ) - (timedelta(microseconds=6))
 
     def test_until_a_field(self):
         assert ct.remaining(NAIVE, ct.ffwd(hour=5, minute=0), now=NAIVE) == timedelta(hours=1, minutes=56)

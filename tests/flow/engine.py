@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from celery.backends.memory import MemoryBackend
 from celery.brokers.memory import MemoryBroker
 from celery.concurrency.solo import SoloPool
+from celery.lifecycle import Latch
 from celery.message import MalformedMessage, Message
 from celery.outcome import Failure, Record, Success
 from celery.ports import BackendConfig, BrokerConfig, Publication
@@ -82,6 +83,8 @@ class Notes:
         self.losses: list[tuple[str, BaseException]] = []
         self.told: list[str] = []
         self.troubles: list[tuple[BaseException, float]] = []
+
+    gates = (Latch(True),)
 
     def received(self, messages: Sequence[Message]) -> None:
         self.received_ids += [message.id for message in messages]

@@ -10,6 +10,7 @@ import datetime as dt
 import os
 import socket
 import threading
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from celery import codecs, current
 from celery.app.publishing import PublishSignals
 from celery.app.runner import TaskRunner
 from celery.app.trace import LogLines, task_has_custom, tellers
-from celery.documents import Documents
+from celery.documents import Documents, Reading
 from celery.exceptions import ImproperlyConfigured
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
 from celery.producer import Call, Producer, PublishDefaults, new_id
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.ports import Broker, Pool, Publication, ResultBackend, Runner
     from celery.result import AsyncResult
-    from celery.routing import Route
 
 __all__ = ["BACKENDS", "BROKERS", "POOLS", "Assembly"]
 
@@ -59,6 +59,8 @@ POOLS: dict[str, str] = {
     "solo": "celery.concurrency.solo:SoloPool",
 }
 
+#: Characters of the arguments that the `argsrepr` and `kwargsrepr` headers show (`[wire.6]`).
+_REPRESENTED = 1024
 DEFAULT_BROKER = "amqp://guest@localhost//"
 
 
@@ -70,6 +72,8 @@ class Assembly:
         self._lock = threading.RLock()
         self._version = -1
         self._parts: dict[str, Any] = {}
+        self._producer: Producer | None = None
+        self._reading: Reading | None = None
         self._clock = SystemClock()
 
     # -- adapters ----------------------------------------------------------------------------------------------------
@@ -106,20 +110,42 @@ class Assembly:
     @property
     def producer(self) -> Producer:
         producer: Producer = self._part("producer", self._make_producer)
+        self._producer = producer
         return producer
 
+    def dispatch(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any) -> AsyncResult[Any]:
+        """Where `Task.apply_async` ends. A `send_task` that somebody put in place of ours is called, as ever."""
+        app = self._app
+        if type(app).send_task is not app._own_send_task or "send_task" in app.__dict__:
+            return app.send_task(name, args, kwargs, task_type=task, **options)
+        return self.send(name, args, kwargs, options, task)
+
     def send(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any = None) -> AsyncResult[Any]:
-        """Publish a call (`[call.2]`, `[app.19]`); where `Task.apply_async` and `Celery.send_task` end."""
-        call = Call(name, args or (), kwargs or {}, options, task)
-        message = self.producer.send(call)
+        """Publish a call (`[call.2]`, `[app.19]`); where `dispatch` and `Celery.send_task` end."""
+        producer = self._producer if self._app._conf.version == self._version else None
+        message = (producer or self.producer).send(Call(name, args or (), kwargs or {}, options, task))
         result = (options.get("result_cls") or self._app.AsyncResult)(message.id)
-        if message.headers.get("ignore_result"):
+        if message.ignore_result:
             result.ignored = True
-        if options.get("add_to_parent", True):
+        if current.task_stack.top is not None and options.get("add_to_parent", True):
             parent = current.get_current_worker_task()
             if parent is not None:
                 parent.add_trail(result)
         return result
+
+    @property
+    def reading(self) -> Reading | None:
+        """Reads results straight from the store; None where the app's backend has a say in it."""
+        if self._reading is not None and self._app._conf.version == self._version:
+            return self._reading
+        return self._make_reading()
+
+    def _make_reading(self) -> Reading | None:
+        backend, store = self._app.backend, self.store
+        self._reading = None
+        if store is not None and getattr(backend, "reads_straight", False):
+            self._reading = Reading(store, backend.serializer, backend.accept)
+        return self._reading
 
     def runner(self, hostname: str) -> Runner:
         """What a pool's processes run messages with."""
@@ -133,6 +159,7 @@ class Assembly:
         """Close every connection. Idempotent; whatever is used again connects anew."""
         with self._lock:
             parts, self._parts = self._parts, {}
+            self._producer = self._reading = None
             for name in ("broker", "broker_for_read", "store"):
                 if parts.get(name) is not None:
                     parts[name].close()
@@ -210,23 +237,18 @@ class Assembly:
             origin=f"gen{os.getpid()}@{socket.gethostname()}",
         )
         return Producer(
-            lambda: self.broker,
-            route=self._route,
+            self.broker,
+            router=app.amqp.router,
             encode=codecs.encode,
             compress=codecs.compress,
-            represent=saferepr,
+            represent=partial(saferepr, maxlen=_REPRESENTED, maxlevels=conf.task_repr_maxlevels),
+            running=current.task_stack,
             parent=current.current_request,
-            reply_to=lambda: app.thread_oid,
+            address=_Address(app),
             defaults=defaults,
             clock=self._clock,
             observer=PublishSignals(app.amqp.kombu_queue),
         )
-
-    def _route(self, call: Call) -> tuple[Route, dict[str, Any]]:
-        answer: tuple[Route, dict[str, Any]] = self._app.amqp.router.route_for(
-            call.name, call.options, call.args, call.kwargs, call.task
-        )
-        return answer
 
     def _tracer_parts(self, hostname: str, lines: LogLines) -> TracerParts:
         app, conf = self._app, self._conf
@@ -234,7 +256,7 @@ class Assembly:
         return TracerParts(
             tasks=app._tasks,
             context=app.Context,
-            decode=lambda body, kind, encoding: codecs.decode(body, kind, encoding, accept),
+            decode=partial(codecs.decode, accept=accept),
             decompress=codecs.decompress,
             documents=Documents(conf.result_serializer, extended=bool(conf.result_extended)),
             save=self._save,
@@ -264,7 +286,18 @@ class Assembly:
             dict(signature.get("options") or {}),
             self._app._tasks.get(signature["task"]),
         )
-        return self.producer.prepare(call)
+        publication = self.producer.prepare(call)
+        parent = current.get_current_worker_task()
+        if parent is not None:
+            parent.add_trail(self._app.AsyncResult(publication.message.id))
+        return publication
+
+
+class _Address(threading.local):
+    """Where replies to this thread go: `text`, looked up once in each thread."""
+
+    def __init__(self, app: Celery) -> None:
+        self.text: str = app.thread_oid
 
 
 def _adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> Any:

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from celery.app.assembly import Assembly
-    from celery.app.context import Context as ContextType
     from celery.app.task import Task as TaskType
     from celery.app.utils import Settings
     from celery.canvas import Signature
+    from celery.current import Context as ContextType
     from celery.loaders.base import BaseLoader
     from celery.result import AsyncResult as ResultType
 
@@ -67,6 +67,8 @@ class Celery:
     registry_cls: Any = TaskRegistry
     Pickler = AppPickler
 
+    #: `send_task` as it is here; `assembly.dispatch` asks whether somebody has put another in its place.
+    _own_send_task: Any = None
     builtin_fixups: Iterable[str] = BUILTIN_FIXUPS
     on_configure: Any = None
     on_after_configure: Any = None
@@ -362,16 +364,8 @@ class Celery:
         given = sending.given_options(dict(locals(), **options))
         task = task_type if task_type is not None else self._tasks.get(name)
         if task is not None and task_type is None:
-            given = {**task._get_given_options(), **given}
+            given = {**task._get_given_options(), "ignore_result": None, **given}  # for the worker's task to say
         return self.assembly.send(name, args, kwargs, given, task=task)
-
-    def _dispatch(
-        self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: TaskType[..., Any]
-    ) -> ResultType[Any]:
-        """Where `Task.apply_async` ends. A `send_task` that somebody put in place of ours is called, as ever."""
-        if type(self).send_task is not _SEND_TASK or "send_task" in self.__dict__:
-            return self.send_task(name, args, kwargs, task_type=task, **options)
-        return self.assembly.send(name, args, kwargs, options, task=task)
 
     def signature(self, *args: Any, **kwargs: Any) -> Signature[Any]:
         """A call as a value, belonging to this app ([app.20])."""
@@ -560,4 +554,4 @@ class Celery:
 
 
 App = Celery
-_SEND_TASK = Celery.send_task
+Celery._own_send_task = staticmethod(Celery.send_task)

@@ -21,9 +21,8 @@ from celery.utils.log import (
     get_logger,
     line_handlers,
     mlevel,
-    set_process_index,
 )
-from celery.utils.nodenames import node_format
+from celery.utils.nodenames import node_format, set_process_index
 from celery.utils.term import IS_WINDOWS, colored
 
 if TYPE_CHECKING:

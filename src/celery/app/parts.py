@@ -12,7 +12,7 @@ __all__ = ["PARTS", "part"]
 PARTS = {
     "Assembly": "celery.app.assembly:Assembly",
     "AsyncResult": "celery.result:AsyncResult",
-    "Context": "celery.app.context:Context",
+    "Context": "celery.current:Context",
     "WorkController": "celery.worker:WorkController",
     "Worker": "celery.apps.worker:Worker",
     "by_url": "celery.app.backends:by_url",

@@ -20,10 +20,10 @@ class PublishSignals:
 
     def __init__(self, kombu_queue: Callable[[QueueSpec], Any]) -> None:
         self._kombu_queue = kombu_queue
+        self.before = (signals.before_task_publish,)
+        self.after = (signals.after_task_publish, signals.task_sent)
 
     def publishing(self, sketch: Sketch) -> None:
-        if not signals.before_task_publish.receivers:
-            return
         queue = sketch.route.queue
         signals.before_task_publish.send(
             sender=sketch.call.name,

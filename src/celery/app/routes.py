@@ -51,7 +51,8 @@ class Router:
         self.create_missing = create_missing
         #: Only answers that depend on the name alone may be remembered.
         self._by_name_only = all(type(router) is MapRoute for router in self.routes)
-        self._remembered: dict[str, tuple[Route, dict[str, Any]]] = {}
+        #: Answers that depend on the name alone: task → route, and the options that the routers add.
+        self.remembered: dict[str, tuple[Route, dict[str, Any]]] = {}
 
     # -- the walk ----------------------------------------------------------------------------------------------------
 
@@ -62,7 +63,7 @@ class Router:
 
         Costs one look-up for a call that says nothing about its destination. Raises `QueueNotFound`.
         """
-        known = self._remembered.get(name)
+        known = self.remembered.get(name)
         if known is not None and (not options or DESTINATION.isdisjoint(options)):
             route, extra = known
             return route, (merge_options(extra, options) if extra else options)
@@ -70,11 +71,11 @@ class Router:
 
     def forget(self) -> None:
         """Queues have changed: what was remembered may be wrong."""
-        self._remembered = {}
+        self.remembered = {}
 
     def _find(self, name: str, options: dict[str, Any], args: Any, kwargs: Any, task: Any) -> tuple[Route, Any]:
         # Of this very table: one that replaces it meanwhile must not get an answer from before the change.
-        remembered, plain = self._remembered, DESTINATION.isdisjoint(options)
+        remembered, plain = self.remembered, DESTINATION.isdisjoint(options)
         merged = self._decide(options, name, args, kwargs, task)
         queue = merged.pop("queue", None)
         spec = None if queue is None else queue_spec(queue)

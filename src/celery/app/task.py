@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from celery import _state
 from celery.app.annotations import apply_to
-from celery.app.context import Context
 from celery.app.registry import _unpickle_task_v2
-from celery.current import LocalStack, task_stack
+from celery.current import Context, LocalStack, task_stack
 from celery.exceptions import CDeprecationWarning, MaxRetriesExceededError
 from celery.local import class_property
 
@@ -266,7 +265,7 @@ class Task(Generic[P, R]):
         merged = {**(self._get_given_options() if given is None else given), **options}
         if type(self).shadow_name is not Task.shadow_name and not shadow:
             merged["shadow"] = self.shadow_name(args, kwargs, merged)
-        return app._dispatch(self.name, args, kwargs, merged, self)
+        return app.assembly.dispatch(self.name, args, kwargs, merged, self)
 
     def shadow_name(self, args: Any, kwargs: Any, options: dict[str, Any]) -> str | None:
         """For subclasses: another name for logs and monitors; None for the task's own ([task.20])."""

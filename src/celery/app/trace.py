@@ -10,7 +10,10 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
+from celery.app.task import Task
+from celery.lifecycle import Latch
 from celery.states import IGNORED, REJECTED, RETRY
+from celery.tracer import bounded_repr
 from celery.utils.log import flush_lines, line_writer
 from celery.utils.saferepr import saferepr
 
@@ -38,8 +41,6 @@ LOG_RETRY = "Task %(name)s[%(id)s] retry: %(exc)s"
 
 def task_has_custom(task: Any, attr: str) -> bool:
     """Whether the task's class, or one between it and `Task`, defines `attr` itself."""
-    from celery.app.task import Task
-
     for cls in type(task).__mro__:
         if cls is Task:
             return False
@@ -53,7 +54,7 @@ class LogLines:
 
     def __init__(self) -> None:
         #: Open while lines of successes are wanted.
-        self.successes = _Gate(True)
+        self.successes = Latch(True)
         self._write: Callable[[str], None] | None = None
 
     def refresh(self) -> None:
@@ -103,16 +104,9 @@ class LogLines:
         logger.log(severity, template.strip(), context, exc_info=exc_info, extra={"data": context})
 
 
-class _Gate:
-    """A gate that is opened and shut by hand."""
-
-    def __init__(self, receivers: bool) -> None:
-        self.receivers = receivers
-
-
 def tellers(lines: LogLines) -> Tellers:
     """Who is told what of a run: signals and log lines, in the order of `[task.51]`."""
-    always = _Gate(True)
+    always = Latch(True)
     ended = (always, lines.ended_otherwise)
     return {
         "started": [(signals.task_prerun, _send_prerun)],
@@ -196,8 +190,9 @@ def _policy(task: Any, ended: Ended) -> tuple[int, str, str]:
 
 def _reason(ended: Ended) -> str:
     """Retry and Reject speak for themselves; any other exception is shown by its repr."""
-    text = str(ended.value) if ended.state in (RETRY, REJECTED) else repr(ended.value)
-    return text[:2048]
+    if ended.state in (RETRY, REJECTED):
+        return str(ended.value)[:2048]
+    return bounded_repr(ended.value, 2048)
 
 
 def _exc_info(ended: Ended, wanted: bool) -> Any:

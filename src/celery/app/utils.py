@@ -13,9 +13,11 @@ from itertools import count
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+import celery
 from celery.app.defaults import DEFAULTS, find, find_deprecated_settings, searchresult
 from celery.exceptions import CDeprecationWarning, ImproperlyConfigured
 from celery.settings import BY_NAME, NEW_NAME, OLD_NAME, complaint, nearest
+from celery.utils.text import pretty
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
@@ -329,8 +331,6 @@ class Settings(MutableMapping[str, Any]):
 
     def humanize(self, with_defaults: bool = False, censored: bool = True) -> str:
         """The table as text, a setting a line."""
-        from celery.utils.text import pretty
-
         table = self.table(with_defaults, censored)
         return "\n".join(f"{key}: {pretty(value, width=50)}" for key, value in table.items())
 
@@ -551,9 +551,6 @@ def bugreport(app: Celery) -> str:
     import billiard
     import kombu
 
-    import celery
-    from celery.platforms import pyimplementation
-
     try:
         connection = app.connection()
         transport = connection.transport
@@ -566,7 +563,7 @@ def bugreport(app: Celery) -> str:
         f"\nsoftware -> celery:{celery.VERSION_BANNER} kombu:{kombu.__version__} py:{_platform.python_version()}"
         f"\n            billiard:{billiard.__version__} {driver}"
         f"\nplatform -> system:{_platform.system()} arch:{', '.join(part for part in _platform.architecture() if part)}"
-        f"\n            kernel version:{_platform.release()} imp:{pyimplementation()}"
+        f"\n            kernel version:{_platform.release()} imp:{_platform.python_implementation()}"
         f"\nloader   -> {loader.__module__}.{loader.__qualname__}"
         f"\nsettings -> transport:{kind} results:{sanitize_url(str(app.conf.result_backend or 'disabled'))}"
         f"\n\n{app.conf.humanize()}\n"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from celery import _state, codecs, states
 from celery.current import get_current_task
-from celery.documents import Documents, decode, encode, exception_from_data, exception_to_data
+from celery.documents import Documents, decode, decompressed, encode, exception_from_data, exception_to_data
 from celery.exceptions import BackendGetMetaError, BackendStoreError, ImproperlyConfigured, TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.outcome import Record
@@ -37,7 +37,6 @@ E_CHORD_NO_BACKEND = (
     "A group that is chained with a task becomes a chord too, since the task waits for the whole group. "
     "Set result_backend to a URL such as 'redis://' or 'sqlite:///results.db'."
 )
-_COMPRESSED = b"\x00celery-compressed\x00"
 
 Meta = dict[str, Any]
 
@@ -99,6 +98,8 @@ class Backend:
         limit = conf.result_cache_max if max_cached_results is None else max_cached_results
         self._cache = _Cache(limit)
         self._store = store
+        #: Nothing stands between a result and the app's store: no subclass, no cache, no store of its own.
+        self.reads_straight = type(self) is Backend and limit is not None and limit < 0 and store is None
 
     def __reduce__(self) -> Any:
         return unpickle_backend, (type(self), (), {"url": self.url})
@@ -320,7 +321,7 @@ class Backend:
 
     def decode(self, payload: Any) -> Any:
         """A document from bytes or text, decompressed if need be; exceptions stay data. See `get_task_meta`."""
-        plain = _decompressed(payload.encode() if isinstance(payload, str) else bytes(payload))
+        plain = decompressed(payload.encode() if isinstance(payload, str) else bytes(payload))
         (content_type,) = codecs.accept_types([self.serializer])
         encoding = "utf-8" if self.serializer in ("json", "yaml") else "binary"
         return codecs.decode(plain, content_type, encoding, self.accept)
@@ -387,8 +388,7 @@ class Backend:
     def _read(self, task_id: str, payload: bytes | None) -> Meta:
         if payload is None:
             return {"status": states.PENDING, "result": None}
-        plain = _decompressed(payload) if payload.startswith(_COMPRESSED) else payload
-        meta = decode(plain, self.serializer, self.accept)
+        meta = decode(payload, self.serializer, self.accept)
         if self._cache.limit >= 0 and meta.get("status") == states.SUCCESS:
             self._cache[task_id] = meta
         return meta
@@ -451,11 +451,3 @@ def _patience(deadline: float | None, step: float | None) -> float | None:
         return step
     left = max(deadline - time.monotonic(), 0.0)
     return left if step is None else min(left, step)
-
-
-def _decompressed(payload: bytes) -> bytes:
-    """Undo `result_compression`, whatever the settings here are ([state.11])."""
-    if not payload.startswith(_COMPRESSED):
-        return payload
-    mime, _, body = payload[len(_COMPRESSED) :].partition(b"\x00")
-    return codecs.decompress(body, mime.decode("ascii"))

@@ -11,7 +11,6 @@ from celery.ports import SystemClock
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from celery.drivers.memory import Server
     from celery.outcome import Record
     from celery.ports import BackendConfig, Clock
 
@@ -25,16 +24,11 @@ class MemoryBackend:
     """Keeps records for the threads of a process. A forked child begins with none."""
 
     def __init__(self, config: BackendConfig, *, clock: Clock = SystemClock()) -> None:  # noqa: B008 - stateless
-        self._url = config.url
+        self.server = server_of(config.url)
         self._expires = inf if config.expires is None else config.expires
         self._clock = clock
         self._next_cleanup = 0.0
         self.url_text = config.url if "://" in config.url else "memory://"
-
-    @property
-    def server(self) -> Server:
-        """Looked up each time: a fork has one of its own."""
-        return server_of(self._url)
 
     def save(self, records: Sequence[Record]) -> None:
         with self.server.changed:
@@ -42,11 +36,11 @@ class MemoryBackend:
 
     def put(self, records: Iterable[Record]) -> None:
         """Save, for a caller who holds the server's lock (a consumer that settles)."""
-        server, now = self.server, self._clock.time()
-        if self._clock.monotonic() >= self._next_cleanup:
-            self._next_cleanup = self._clock.monotonic() + CLEANUP_EVERY
-            server.drop_expired(now)
-        server.save(records, now, now + self._expires)
+        now = self._clock.time()
+        if now >= self._next_cleanup:
+            self._next_cleanup = now + CLEANUP_EVERY
+            self.server.drop_expired(now)
+        self.server.save(records, now, now + self._expires)
 
     def load(self, ids: Sequence[str]) -> list[bytes | None]:
         server, now = self.server, self._clock.time()

@@ -172,17 +172,17 @@ class Waiting:
         cut = len(self._prefix.encode())
         for item in items:
             if type(item) is hiredis.PushNotification:
-                if item[0] == b"message":
-                    self._deliver(item[1][cut:].decode(), item[2])
+                self._deliver(item[1][cut:].decode(), item[2] if item[0] == b"message" else None)
             elif isinstance(item, hiredis.ReplyError):
                 raise ServerReply(f"Redis at {self._endpoint.shown} refused a wait for results: {item}")
             else:
                 _, ids = self._asked.popleft()
                 for id_, document in zip(ids, item if ids else (), strict=True):
-                    if document is not None:
-                        self._deliver(id_, document)
+                    self._deliver(id_, document)
 
-    def _deliver(self, id_: str, document: bytes) -> None:
+    def _deliver(self, id_: str, document: bytes | None) -> None:
+        if document is None:
+            return
         waiters = self._wanted.get(id_)
         if waiters and is_ready(document):
             for waiter in waiters:
@@ -199,12 +199,19 @@ class Waiting:
                 unwanted.append(self._prefix + id_)
         if self._leader is waiter:
             self._leader = None
-            for others in self._wanted.values():
-                others[0].wake()
-                break
+        if self._leader is None:
+            self._wake_one()
         if unwanted and self._link is not None:
             with suppress(OperationalError):  # with the connection the subscription ends too
                 self._link.send([("UNSUBSCRIBE", *unwanted)])
+
+    def _wake_one(self) -> None:
+        """Wake somebody to lead. Asked of all who leave: who was woken before may have left with an answer instead."""
+        for waiters in self._wanted.values():
+            for waiter in waiters:
+                if waiter.asleep:
+                    waiter.wake()
+                    return
 
     def _forget_link(self) -> None:
         if self._link is not None:

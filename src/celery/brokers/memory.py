@@ -30,38 +30,29 @@ class MemoryBroker:
     """
 
     def __init__(self, config: BrokerConfig, *, clock: Clock = SystemClock()) -> None:  # noqa: B008 - stateless
-        self._url = config.url
+        self.server = server_of(config.url)
         self._clock = clock
         self.url_text = config.url if "://" in config.url else "memory://"
 
-    @property
-    def server(self) -> Server:
-        """Looked up each time: a fork has one of its own."""
-        return server_of(self._url)
-
     def publish(self, publications: Sequence[Publication]) -> None:
-        server = self.server
-        with server.changed:
-            server.publish(publications)
+        with self.server.changed:
+            self.server.publish(publications)
 
     def consume(self, queues: Sequence[QueueSpec]) -> MemoryConsumer:
         return MemoryConsumer(self.server, queues, self._clock)
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
-        server = self.server
-        with server.changed:
-            server.declare(queues)
+        with self.server.changed:
+            self.server.declare(queues)
 
     def purge(self, queue: str) -> int:
-        server = self.server
-        with server.changed:
-            return server.purge(queue)
+        with self.server.changed:
+            return self.server.purge(queue)
 
     def depth(self, queue: str) -> int:
         """Messages waiting in the queue."""
-        server = self.server
-        with server.changed:
-            return server.depth(queue)
+        with self.server.changed:
+            return self.server.depth(queue)
 
     def close(self) -> None:
         """There is nothing to close: the messages stay for whoever names the URL next."""
@@ -73,50 +64,50 @@ class MemoryConsumer:
     def __init__(self, server: Server, queues: Sequence[QueueSpec], clock: Clock) -> None:
         self._server = server
         self._clock = clock
-        self._names: list[str] = []
+        self._names = [queue.name for queue in queues]
         self._held: dict[int, Item] = {}
         self._tags = 0
+        self._backend: MemoryBackend | None = None
         self._readable, self._writable = os.pipe()
         os.set_blocking(self._readable, False)
-        os.set_blocking(self._writable, False)
         self._open = True
         with server.changed:
-            server.wakers.add(self._wake)
-        for queue in queues:
-            self.add_queue(queue)
+            server.declare(queues)
 
     def fetch(self, limit: int, timeout: float, until_readable: Sequence[int] = ()) -> list[Delivery]:
         """See `Consumer.fetch`. Parked messages are due by the clock's `time`, the wait ends by its `monotonic`."""
         deadline = self._clock.monotonic() + timeout
         while True:
-            self._drain()
-            taken, due = self._take(limit)
-            remaining = deadline - self._clock.monotonic()
-            if taken or remaining <= 0:
-                return taken
+            with self._server.changed:
+                items, due = self._server.take(self._names, limit, self._clock.time())
+                remaining = deadline - self._clock.monotonic()
+                if items or remaining <= 0:
+                    break
+                self._server.waiting.add(self._writable)
             wait = remaining if due is None else min(remaining, max(0.0, due - self._clock.time()))
+            before = self._clock.monotonic()
             readable = self._wait(wait, until_readable)
-            if readable and readable != {self._readable}:
+            if readable - {self._readable}:
                 return []
-            if not readable and wait == remaining:
-                return self._take(limit)[0]
+            if not readable and (wait == remaining or self._clock.monotonic() == before):
+                deadline = before  # no further wait, also where a clock stands still, but a last look
+        return [self._deliver(item) for item in items]
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
-            self._let_go(delivery)
+            self._held.pop(delivery.tag, None)
 
     def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
-        items = [item for delivery in deliveries if (item := self._let_go(delivery))]
+        items = [item for delivery in deliveries if (item := self._held.pop(delivery.tag, None))]
         if requeue and items:
-            self._give_back(items)
+            with self._server.changed:
+                self._server.give_back(items)
 
     def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
         """See `Deferring.defer`."""
+        items = [(due, item) for delivery, due in deliveries if (item := self._held.pop(delivery.tag, None))]
         with self._server.changed:
-            for delivery, due in deliveries:
-                if item := self._let_go(delivery):
-                    self._server.park(item, due)
-            self._server.wake()
+            self._server.park(items)
 
     def join(self, backend: ResultBackend) -> bool:
         """See `Joining.join`: true for a `MemoryBackend` of the same name."""
@@ -127,8 +118,16 @@ class MemoryConsumer:
         """See `Joining.settle`."""
         with self._server.changed:
             for one in settled:
-                self._settle(one)
-            self._server.wake()
+                item = self._held.pop(one.delivery.tag, None)
+                if item is None and one.disposition != "done":
+                    continue
+                if item is not None and one.disposition == "requeue":
+                    self._server.give_back([item])
+                if one.record is not None:
+                    assert self._backend is not None, "settle with a record needs join first"
+                    self._backend.put([one.record])
+                if one.publications:
+                    self._server.publish(one.publications)
 
     def flush(self) -> None:
         """Everything was settled when it was asked for."""
@@ -148,72 +147,31 @@ class MemoryConsumer:
             return
         self._open = False
         with self._server.changed:
-            self._server.wakers.discard(self._wake)
-        self._give_back(list(self._held.values()))
+            self._server.waiting.discard(self._writable)
+            self._server.give_back(self._held.values())
         self._held.clear()
         os.close(self._readable)
         os.close(self._writable)
 
-    def _take(self, limit: int) -> tuple[list[Delivery], float | None]:
-        """Up to `limit` messages, and when the next parked one is due."""
-        items: list[Item] = []
-        with self._server.changed:
-            due = self._server.release_due(self._clock.time())
-            empty = 0
-            while len(items) < limit and empty < len(self._names):
-                name = self._names.pop(0)
-                self._names.append(name)
-                item = self._server.take(name)
-                if item is None:
-                    empty += 1
-                else:
-                    empty = 0
-                    items.append(item)
-        return [self._deliver(item) for item in items], due
-
     def _deliver(self, item: Item) -> Delivery:
+        _, _, queue, envelope, redelivered = item
         self._tags += 1
         self._held[self._tags] = item
         try:
-            message = Message.from_envelope(mark_redelivered(item.envelope) if item.redelivered else item.envelope)
+            message = Message.from_envelope(mark_redelivered(envelope) if redelivered else envelope)
         except MalformedMessage as exc:
-            return Delivery(self._tags, item.queue, None, item.envelope, str(exc))
-        return Delivery(self._tags, item.queue, message)
-
-    def _settle(self, one: Settled) -> None:
-        """The lock is held."""
-        item = self._let_go(one.delivery)
-        if item is None and one.disposition != "done":
-            return
-        if item is not None and one.disposition == "requeue":
-            item.redelivered = True
-            self._server.give_back(item)
-        if one.record is not None:
-            assert self._backend is not None, "settle with a record needs join first"
-            self._backend.put([one.record])
-        self._server.publish(one.publications)
-
-    def _let_go(self, delivery: Delivery) -> Item | None:
-        return self._held.pop(delivery.tag, None)
-
-    def _give_back(self, items: Sequence[Item]) -> None:
-        with self._server.changed:
-            for item in items:
-                item.redelivered = True
-                self._server.give_back(item)
-            self._server.wake()
+            return Delivery(self._tags, queue, None, envelope, str(exc))
+        return Delivery(self._tags, queue, message)
 
     def _wait(self, seconds: float, until_readable: Sequence[int]) -> set[int]:
+        """Until there may be something to take (`_readable`), or a descriptor ends it; empty: the time is over."""
         poll = select.poll()
         poll.register(self._readable, select.POLLIN)
         for fd in until_readable:
             poll.register(fd, select.POLLIN)
-        return {fd for fd, _ in poll.poll(ceil(seconds * 1000))}
-
-    def _wake(self) -> None:
-        with suppress(BlockingIOError):  # full: it wakes anyway
-            os.write(self._writable, b"\0")
-
-    def _drain(self) -> None:
-        with suppress(BlockingIOError):
-            os.read(self._readable, 65536)
+        readable = {fd for fd, _ in poll.poll(ceil(seconds * 1000))}
+        with self._server.changed:
+            self._server.waiting.discard(self._writable)
+            with suppress(BlockingIOError):
+                os.read(self._readable, 4096)
+        return readable

@@ -286,9 +286,12 @@ class SqliteConsumer:
             holders = [holder for (holder,) in db.execute("SELECT id FROM holders")]
         for holder in holders:
             if self._locks.inherit(holder):
-                try:
-                    with self._handle.writing as db:
-                        if queues_of.unregister(db, holder):
-                            self._more = True
-                finally:
-                    self._locks.release(holder)
+                self._take_over(holder)
+
+    def _take_over(self, holder: int) -> None:
+        try:
+            with self._handle.writing as db:
+                queues_of.unregister(db, holder)
+        finally:
+            self._locks.release(holder)
+        self._more = True

@@ -1,10 +1,10 @@
 """Adapter. Arguments and results to bytes and back: kombu's serializer registry, with a fast path for JSON.
 
 Specified by `[wire.15]`, `[wire.16]`, `[call.13]`, `[call.14]`. JSON has the values of kombu's, several times faster
-for ordinary data. Writing: what is made of exact str, int, bool, None, finite float, list, tuple and str-keyed dict goes
-through msgspec; everything else (tagged types, subclasses, `__json__`, NaN, other keys) through kombu itself. Reading:
-msgspec, and kombu for documents that hold a type tag or that msgspec refuses (NaN, lone surrogates, broken input). A
-property test holds that both ways give the same values as kombu's. kombu is imported only when something other than
+for ordinary data. Writing: what is made of exact str, int, bool, None, finite float, list, tuple and str-keyed dict
+goes through msgspec; everything else (tagged types, subclasses, `__json__`, NaN, other keys) through kombu itself.
+Reading: msgspec, and kombu for documents that hold a type tag or that msgspec refuses (NaN, lone surrogates, broken
+input). A property test holds that both ways give kombu's values. kombu is imported only when something other than
 plain JSON is at hand, so that a process which just sends simple tasks starts quickly.
 """
 
@@ -16,13 +16,30 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from celery.wire import from_protocol_1
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-__all__ = ["JSON", "accept_types", "compress", "decode", "decompress", "dumps", "encode", "is_plain", "loads"]
+    from celery.message import Message
+
+__all__ = [
+    "JSON",
+    "accept_types",
+    "compress",
+    "decode",
+    "decompress",
+    "dumps",
+    "encode",
+    "encode_as",
+    "is_plain",
+    "loads",
+    "read_protocol_1",
+]
 
 JSON = "application/json"
 _SCALARS = frozenset({str, int, bool, type(None)})
+_STRINGS = frozenset({str})
 _DEPTH = 32
 _write = msgspec.json.Encoder().encode
 _read = msgspec.json.Decoder().decode
@@ -67,6 +84,22 @@ def decode(body: bytes, content_type: str, content_encoding: str, accept: Collec
     from kombu.serialization import loads as registered
 
     return registered(body, content_type, content_encoding, accept=accept)
+
+
+def encode_as(data: Any, content_type: str) -> bytes:
+    """Serialise into a content type. Raises kombu's `EncodeError`, and KeyError for a type that is not registered."""
+    if content_type == JSON:
+        return encode(data, "json")[2]
+    from kombu.serialization import registry
+
+    return encode(data, registry.type_to_name[content_type])[2]
+
+
+def read_protocol_1(envelope: bytes, accept: Collection[str] | None = None) -> Message:
+    """A protocol 1 message as protocol 2. Raises `MalformedMessage`, or what `decode` and `decompress` raise."""
+    return from_protocol_1(
+        envelope, lambda body, kind, encoding: decode(body, kind, encoding, accept), encode_as, decompress
+    )
 
 
 def accept_types(names: Iterable[str]) -> frozenset[str]:
@@ -150,13 +183,10 @@ def is_plain(data: Any, depth: int = _DEPTH) -> bool:
     if depth == 0:
         return False
     if kind is list or kind is tuple:
-        kinds = set(map(type, data))
-        return kinds <= _SCALARS or all(is_plain(item, depth - 1) for item in data)
+        return _SCALARS.issuperset(map(type, data)) or all(is_plain(item, depth - 1) for item in data)
     if kind is dict:
-        if not data:
-            return True
-        if set(map(type, data)) != {str}:
+        if not _STRINGS.issuperset(map(type, data)):
             return False
         values = data.values()
-        return set(map(type, values)) <= _SCALARS or all(is_plain(item, depth - 1) for item in values)
+        return _SCALARS.issuperset(map(type, values)) or all(is_plain(item, depth - 1) for item in values)
     return False

@@ -135,7 +135,7 @@ class Child:
                 self._runner.flush()
             slot.begin(key, now)
             try:
-                message = Message.from_envelope(envelope)
+                message = Message.whole(envelope)
             except MalformedMessage as exc:
                 self._finish(key, encode((key, Rejected(reason=str(exc)))), now)
                 continue

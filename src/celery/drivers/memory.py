@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from celery.brokers.bindings import Bindings
 from celery.states import READY_STATES, SUCCESS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from celery.outcome import Record
     from celery.ports import Publication
@@ -22,135 +20,141 @@ if TYPE_CHECKING:
 
 __all__ = ["Item", "Server", "server_of"]
 
-
-@dataclass(slots=True, order=True)
-class Item:
-    """A message on its queue; compares by what comes first."""
-
-    priority: int
-    number: int
-    queue: str = field(compare=False)
-    envelope: bytes = field(compare=False)
-    redelivered: bool = field(compare=False, default=False)
-
-
-@dataclass(slots=True)
-class _Kept:
-    state: str
-    meta: bytes
-    expires: float
+#: A message on its queue: (priority, number, queue, envelope, redelivered); the number is its place among equals.
+Item: TypeAlias = tuple[int, int, str, bytes, bool]
 
 
 class Server:
-    """Queues and records. Every method that begins with "the lock is held" expects `with server.changed`."""
+    """Queues and records. Every method expects that the caller holds the lock: `with server.changed`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with nothing (also the lock: in a fork, another thread of the parent may have had it)."""
         #: The lock of everything here; notified when a record is saved.
         self.changed = threading.Condition(threading.Lock())
-        #: Called, with the lock held, when there may be something new to take.
-        self.wakers: set[Callable[[], None]] = set()
+        #: Descriptors of the consumers that wait: a byte to each when there may be something to take.
+        self.waiting: set[int] = set()
         self._queues: dict[str, list[Item]] = {}
         self._bindings = Bindings()
         self._parked: list[tuple[float, Item]] = []
-        self._numbers = itertools.count()
-        self._records: dict[str, _Kept] = {}
+        self._number = 0
+        #: id → (state, document, wall-clock time of expiry)
+        self._records: dict[str, tuple[str, bytes, float]] = {}
 
     # ----------------------------------------------------------------------------------------------------- messages
 
     def declare(self, queues: Iterable[QueueSpec]) -> None:
-        """The lock is held."""
+        """Bind queues to their exchanges; on the default exchange a queue needs nothing."""
         for queue in queues:
-            self._queues.setdefault(queue.name, [])
             if queue.exchange:
                 self._bindings.bind(queue.exchange, queue.exchange_type, queue.routing_key, queue.name)
 
     def publish(self, publications: Sequence[Publication]) -> None:
-        """The lock is held."""
+        """Put messages on their queues, in order, and wake those who wait."""
         for publication in publications:
             message, route = publication.message, publication.route
-            if route.queue is not None and route.queue.declare:
-                self.declare([route.queue])
-            for queue in self._bindings.queues(route.exchange, route.routing_key):
-                self.put(queue, message.to_envelope(), message.priority)
-        self.wake()
+            names: Sequence[str] = (route.routing_key,)
+            if route.exchange:
+                if route.queue is not None and route.queue.declare:
+                    self.declare([route.queue])
+                names = self._bindings.queues(route.exchange, route.routing_key)
+            for name in names:
+                self._number += 1
+                item = (message.priority, self._number, name, message.to_envelope(), False)
+                heappush(self._queues.setdefault(name, []), item)
+        if self.waiting:
+            self.wake()
 
     def put(self, queue: str, envelope: bytes, priority: int = 0) -> None:
-        """The lock is held."""
-        self.give_back(Item(priority, next(self._numbers), queue, envelope))
+        """Put bytes on a queue, whatever they are."""
+        self._number += 1
+        heappush(self._queues.setdefault(queue, []), (priority, self._number, queue, envelope, False))
+        self.wake()
 
-    def give_back(self, item: Item) -> None:
-        """The lock is held. The item gets its old place."""
-        heappush(self._queues.setdefault(item.queue, []), item)
+    def take(self, names: list[str], limit: int, now: float) -> tuple[list[Item], float | None]:
+        """Up to `limit` items, in turn from each queue, and when the next parked one is due.
 
-    def take(self, queue: str) -> Item | None:
-        """The lock is held."""
-        waiting = self._queues.get(queue)
-        return heappop(waiting) if waiting else None
+        `names` is turned so that the next call begins where this one ended.
+        """
+        parked = self._parked
+        while parked and parked[0][0] <= now:
+            item = heappop(parked)[1]
+            heappush(self._queues.setdefault(item[2], []), item)
+        items: list[Item] = []
+        empty = 0
+        while len(items) < limit and empty < len(names):
+            name = names.pop(0)
+            names.append(name)
+            waiting = self._queues.get(name)
+            if waiting:
+                items.append(heappop(waiting))
+                empty = 0
+            else:
+                empty += 1
+        return items, parked[0][0] if parked else None
 
-    def park(self, item: Item, due: float) -> None:
-        """The lock is held."""
-        heappush(self._parked, (due, item))
+    def give_back(self, items: Iterable[Item]) -> None:
+        """Items take their old places, marked redelivered."""
+        for priority, number, queue, envelope, _ in items:
+            heappush(self._queues.setdefault(queue, []), (priority, number, queue, envelope, True))
+        self.wake()
 
-    def release_due(self, now: float) -> float | None:
-        """The lock is held. Parked items that are due take their old places; returns when the next one is due."""
-        while self._parked and self._parked[0][0] <= now:
-            self.give_back(heappop(self._parked)[1])
-        return self._parked[0][0] if self._parked else None
+    def park(self, items: Iterable[tuple[float, Item]]) -> None:
+        """Keep items away from their queues until their wall-clock times."""
+        for parked in items:
+            heappush(self._parked, parked)
+        self.wake()
 
     def depth(self, queue: str) -> int:
-        """The lock is held."""
         return len(self._queues.get(queue, ()))
 
     def purge(self, queue: str) -> int:
-        """The lock is held."""
-        dropped = self.depth(queue)
-        if dropped:
-            self._queues[queue] = []
-        return dropped
+        return len(self._queues.pop(queue, ()))
 
     def wake(self) -> None:
-        """The lock is held."""
-        for waker in self.wakers:
-            waker()
+        """Let those who wait look again."""
+        for fd in self.waiting:
+            os.write(fd, b"\0")
+        self.waiting.clear()
 
     # ------------------------------------------------------------------------------------------------------ records
 
     def save(self, records: Iterable[Record], now: float, expires: float) -> None:
-        """The lock is held. `expires`: wall-clock time; infinity: never."""
+        """Keep records, newest last; SUCCESS is final. `expires`: wall-clock time; infinity: never."""
         kept = self._records
         for record in records:
             before = kept.pop(record.id, None)
-            if before is not None and before.state == SUCCESS and before.expires > now:
+            if before is not None and before[0] == SUCCESS and before[2] > now:
                 kept[record.id] = before
             else:
-                kept[record.id] = _Kept(record.state, record.meta, expires)
+                kept[record.id] = (record.state, record.meta, expires)
         self.changed.notify_all()
 
     def load(self, id: str, now: float) -> bytes | None:
-        """The lock is held."""
         kept = self._records.get(id)
-        return kept.meta if kept is not None and kept.expires > now else None
+        return kept[1] if kept is not None and kept[2] > now else None
 
     def ready(self, ids: Iterable[str], now: float) -> dict[str, bytes]:
-        """The lock is held."""
+        """The documents of those that are in a ready state."""
         found = {}
         for id in ids:
             kept = self._records.get(id)
-            if kept is not None and kept.state in READY_STATES and kept.expires > now:
-                found[id] = kept.meta
+            if kept is not None and kept[0] in READY_STATES and kept[2] > now:
+                found[id] = kept[1]
         return found
 
     def forget(self, ids: Iterable[str]) -> None:
-        """The lock is held."""
         for id in ids:
             self._records.pop(id, None)
 
     def drop_expired(self, now: float) -> None:
-        """The lock is held. Drops records that have expired, oldest first, up to the first that has not."""
+        """Drop records that have expired, oldest first, up to the first that has not."""
         while self._records:
             oldest = next(iter(self._records))
-            if self._records[oldest].expires > now:
+            if self._records[oldest][2] > now:
                 return
             del self._records[oldest]
 
@@ -164,14 +168,17 @@ def server_of(url: str) -> Server:
     parts = urlsplit(url)
     name = (parts.netloc + parts.path).strip("/")
     with _servers_lock:
-        return _servers.setdefault(name, Server(name))
+        if name not in _servers:
+            _servers[name] = Server(name)
+        return _servers[name]
 
 
-def _forget_servers() -> None:
+def _empty_servers() -> None:
     """A fork begins with empty servers: what its parent will run must not be run twice."""
     global _servers_lock  # one that another thread held at the fork would stay locked for ever
     _servers_lock = threading.Lock()
-    _servers.clear()
+    for server in _servers.values():
+        server.reset()
 
 
-os.register_at_fork(after_in_child=_forget_servers)
+os.register_at_fork(after_in_child=_empty_servers)

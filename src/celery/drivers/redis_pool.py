@@ -139,13 +139,20 @@ class LinkPool:
         with self._freed:
             self._waiters += 1
             try:
-                while True:
-                    try:
-                        return self._places.pop()
-                    except IndexError:
-                        self._sleep(deadline - time.monotonic())
+                # Others take without the lock: a place that was seen may be gone.
+                while not (found := self._places[-1:]) or not self._take_place(found):
+                    self._sleep(deadline - time.monotonic())
+                return found[0]
             finally:
                 self._waiters -= 1
+
+    def _take_place(self, found: list[Link | None]) -> bool:
+        """Take whatever is on top now into `found`; False if nothing is."""
+        try:
+            found[0] = self._places.pop()
+        except IndexError:
+            return False
+        return True
 
     def _sleep(self, seconds: float) -> None:
         if seconds <= 0 or not self._freed.wait(seconds):

@@ -15,6 +15,7 @@ import time
 from logging.handlers import WatchedFileHandler
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO, cast
 
+from celery.utils.nodenames import current_process_index as current_process_index
 from celery.utils.term import colored
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = (
     "LOG_LEVELS", "ColorFormatter", "FileLineHandler", "LoggingProxy", "StreamLineHandler", "base_logger",
     "flush_lines", "get_logger", "get_multiprocessing_logger", "get_task_logger", "in_sighandler", "line_writer",
-    "mlevel", "reset_multiprocessing_logger", "set_in_sighandler", "set_process_index",
+    "mlevel", "reset_multiprocessing_logger", "set_in_sighandler",
 )  # fmt: skip
 
 LOG_LEVELS: dict[Any, Any] = {
@@ -42,7 +43,6 @@ _HOLD_SECONDS, _HOLD_CHARACTERS = 0.05, 65536
 _PIPE_ATOM = 4096
 
 _in_sighandler = False
-_process_index: int | None = None
 
 
 # ------------------------------------------------------------------------------------------------------------ loggers
@@ -109,21 +109,6 @@ def reset_multiprocessing_logger() -> None:
         return
     if hasattr(util, "_logger"):
         util._logger = None
-
-
-def current_process_index(base: int = 1) -> int | None:
-    """Number of this child of a pool, counted from `base`; None in other processes."""
-    index = _process_index
-    if index is None:
-        billiard = sys.modules.get("billiard.process")  # one of its own children, perhaps
-        index = getattr(billiard.current_process(), "index", None) if billiard else None
-    return None if index is None else index + base
-
-
-def set_process_index(index: int | None) -> None:
-    """Say that this process is the pool's child `index` (from 0), or no child of a pool."""
-    global _process_index
-    _process_index = index
 
 
 def set_in_sighandler(value: bool) -> None:

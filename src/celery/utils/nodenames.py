@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,17 @@ if TYPE_CHECKING:
     from kombu.entity import Queue
 
 __all__ = (
-    "anon_nodename", "default_nodename", "gethostname", "host_format", "node_format", "nodename", "nodesplit",
-    "worker_direct",
+    "anon_nodename", "current_process_index", "default_nodename", "gethostname", "host_format", "node_format",
+    "nodename", "nodesplit", "set_process_index", "worker_direct",
 )  # fmt: skip
 
 WORKER_DIRECT_EXCHANGE_NAME = "C.dq2"
 WORKER_DIRECT_QUEUE_FORMAT = "{hostname}.dq2"
 NODENAME_SEP = "@"
 NODENAME_DEFAULT = "celery"
+
+#: Which child of a pool this process is, from 0.
+_process_index: int | None = None
 
 #: Asked once: the name of the machine does not change under a running process.
 gethostname = lru_cache(maxsize=1)(socket.gethostname)
@@ -75,16 +79,25 @@ def host_format(s: str, host: str | None = None, name: str | None = None, **extr
     return simple_format(s, keys) or ""
 
 
+def current_process_index(base: int = 1) -> int | None:
+    """Number of this child of a pool, counted from `base`; None in other processes."""
+    index = _process_index
+    if index is None:
+        billiard = sys.modules.get("billiard.process")  # one of its own children, perhaps
+        index = getattr(billiard.current_process(), "index", None) if billiard else None
+    return None if index is None else index + base
+
+
+def set_process_index(index: int | None) -> None:
+    """Say that this process is the pool's child `index` (from 0), or no child of a pool."""
+    global _process_index
+    _process_index = index
+
+
 def _index() -> str:
-    return str(_child_number() or 0)
+    return str(current_process_index() or 0)
 
 
 def _index_with_dash() -> str:
-    number = _child_number()
+    number = current_process_index()
     return f"-{number}" if number else ""
-
-
-def _child_number() -> int | None:
-    from celery.utils.log import current_process_index
-
-    return current_process_index()

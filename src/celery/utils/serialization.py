@@ -1,4 +1,4 @@
-"""Application. Exceptions that pickle refuses, and values that JSON does not know (`[util.3]`)."""
+"""Domain. Exceptions that pickle refuses, and values that JSON does not know (`[util.3]`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Domain. Dates, durations and time zones (`[util.2]`). What depends on now takes it as an argument or asks late."""
+"""Application. Dates, durations and time zones, the machine's own among them (`[util.2]`)."""
 
 from __future__ import annotations
 

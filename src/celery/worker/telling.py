@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.app import trace
+from celery.lifecycle import Latch
 from celery.utils.log import flush_lines, line_writer
 from celery.worker.refusals import describe
 
@@ -36,6 +37,7 @@ class Telling:
         self._on_ready = on_ready
         self.consumer: Any = None
         self._says_received = strategy_log.isEnabledFor(logging.INFO)
+        self.gates = (Latch(self._says_received), signals.task_received)
         self._write = line_writer(strategy_log, logging.INFO)
 
     def received(self, messages: Sequence[Message]) -> None:

@@ -6,11 +6,12 @@ import datetime as dt
 import logging
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.url import maybe_sanitize_url
 
-from celery import codecs, signals, wire
+from celery import codecs, signals
 from celery.documents import Documents
 from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Record
@@ -194,9 +195,7 @@ class WorkController:
             queues=app.amqp.queues.consume_specs(),
             policies=self._policy,
             accept=accept,
-            read_other=lambda raw: wire.from_protocol_1(
-                raw, lambda body, kind, encoding: codecs.decode(body, kind, encoding, accept)
-            ),
+            read_other=partial(codecs.read_protocol_1, accept=accept),
             verdict=self._verdict,
             observer=self._telling,
             check=state.maybe_shutdown,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from celery.lifecycle import Gate
     from celery.message import Message
     from celery.ports import Delivery
     from celery.worker.admission import Refuse
@@ -16,6 +17,10 @@ __all__ = ["Observer"]
 
 class Observer(Protocol):
     """Hears what happens in a worker's main process, in its engine's thread. Everything here is quick."""
+
+    @property
+    def gates(self) -> Sequence[Gate]:
+        """`received` is called while one of these is open: telling nobody should cost nothing."""
 
     def received(self, messages: Sequence[Message]) -> None:
         """These were taken on: they will be run, now or when they are due."""

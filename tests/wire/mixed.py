@@ -1,0 +1,153 @@
+"""A mixed fleet on one Redis: workers and clients of this project and of the real Celery, all running one project."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tests.running import PATIENCE, ROOT, Background, wait_until
+from tests.wire import golden
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self
+
+    from tests.servers import RedisServer
+
+OURS, THEIRS = "ours", "theirs"
+SIDES = (OURS, THEIRS)
+#: Who sends, who runs. The pair of theirs alone is what the others are measured by.
+PAIRS = [(THEIRS, THEIRS), (THEIRS, OURS), (OURS, THEIRS), (OURS, OURS)]
+MIXED = PAIRS[1:3]
+
+
+@dataclass
+class Side:
+    """One of the two Celeries: how its processes are started."""
+
+    name: str
+    folder: Path
+    url: str
+
+    @property
+    def python(self) -> str:
+        return sys.executable if self.name == OURS else golden.REFERENCE
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        fleet = {"FLEET_URL": self.url, "FLEET_FOLDER": str(self.folder), **variables}
+        if self.name == THEIRS:
+            return golden.reference_environment(self.folder, **fleet)
+        path = f"{ROOT / 'src'}:{golden.SCRIPTS}"
+        return {"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONPATH": path, "TZ": "UTC", **fleet}
+
+    def worker(self, *options: str, **variables: str) -> Background:
+        """Start a worker, not waiting until it is ready."""
+        given = ["-l", "INFO", "-P", "prefork", "-c", "2", "-n", f"{self.name}@fleet", *options]
+        if self.name == THEIRS:
+            given += ["--without-mingle", "--without-gossip", "--without-heartbeat"]
+        command = " ".join([self.python, "-m", "celery", "-A", "fleet", "worker", *given])
+        return Background(command, self.folder, self.environment(C_FORCE_ROOT="1", **variables))
+
+    def client(self, **variables: str) -> Client:
+        return Client(self, self.environment(**variables))
+
+
+class Client:
+    """A process of one side that calls tasks and reads results. A context manager."""
+
+    def __init__(self, side: Side, environment: dict[str, str]) -> None:
+        self.side = side
+        self._process = subprocess.Popen(
+            [side.python, str(golden.SCRIPTS / "client.py")], cwd=side.folder, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def __call__(self, source: str) -> Any:
+        """The value of the last expression. Raises `AssertionError` with what it raised."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        alarm = threading.Timer(2 * PATIENCE, self._process.kill)
+        alarm.start()
+        try:
+            self._process.stdin.write(json.dumps(source) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        finally:
+            alarm.cancel()
+        assert line, f"the client of {self.side.name} ended over: {source}"
+        reply = json.loads(line)
+        assert "error" not in reply, f"{self.side.name}: {source}\n{reply['error']}"
+        return reply["value"]
+
+    def send(self, call: str, queue: str) -> str:
+        """`call`: "add.apply_async((1, 2), priority=3)"; sent to that queue. Returns the id."""
+        identifier = self(f"{call[:-1].rstrip(', ')}, queue={queue!r}).id")
+        assert isinstance(identifier, str)
+        return identifier
+
+    def close(self) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                stream.close()
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Fleet:
+    """A worker and a client of each side. Each worker takes from the queue that bears its side's name."""
+
+    def __init__(self, server: RedisServer, folder: Path) -> None:
+        self.server = server
+        self.folder = folder
+        self.sides = {name: Side(name, folder, server.url()) for name in SIDES}
+        self.workers = {name: side.worker("-Q", name) for name, side in self.sides.items()}
+        self.clients = {name: side.client() for name, side in self.sides.items()}
+
+    def start(self) -> None:
+        """Wait until the workers are ready."""
+        for worker in self.workers.values():
+            worker.wait_for(r"ready\.")
+
+    def touch(self, name: str) -> None:
+        (self.folder / name).touch()
+
+    def wait_for(self, name: str) -> str:
+        path = self.folder / name
+        wait_until(lambda: path.exists() and path.stat().st_size >= 0, f"the file {name}")
+        return path.read_text()
+
+    def read(self, identifier: str) -> dict[str, Any]:
+        """What both clients read of a finished task; they must agree."""
+        ours, theirs = (self.clients[name](f"describe({identifier!r})") for name in SIDES)
+        assert ours == theirs, "\n".join(
+            f"{key}: ours reads {ours.get(key)!r}, theirs {theirs.get(key)!r}"
+            for key in {**ours, **theirs}
+            if ours.get(key) != theirs.get(key)
+        )
+        return dict(theirs)
+
+    def close(self) -> None:
+        for client in self.clients.values():
+            client.close()
+        for worker in self.workers.values():
+            worker.stop(signal.SIGTERM)
+
+
+def kill_group(worker: Background) -> None:
+    """`kill -9` of the whole worker, its children too."""
+    with suppress(ProcessLookupError):
+        os.killpg(worker._process.pid, signal.SIGKILL)
+    worker._process.wait(PATIENCE)

@@ -1,0 +1,120 @@
+"""Queues of a mixed fleet: what one side declared, filled or marked, the other one routes, takes and empties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.running import wait_until
+from tests.wire import golden
+from tests.wire.mixed import OURS, SIDES, THEIRS
+
+if TYPE_CHECKING:
+    from tests.wire.mixed import Fleet
+
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.process,
+    pytest.mark.skipif(not Path(golden.REFERENCE).is_file(), reason="CELERY_REFERENCE_PYTHON names no Python"),
+]
+SEPARATOR = "\x06\x16"
+
+DECLARE = """
+from kombu import Exchange, Queue
+app.amqp.queues.add(Queue("news-{0}", Exchange("feeds-{0}", type="topic"), routing_key="feed.#"))
+app.amqp.queues.add(Queue("plain-{0}", Exchange("named-{0}", type="direct"), routing_key="key"))
+None
+"""
+
+
+def other(side: str) -> str:
+    return THEIRS if side == OURS else OURS
+
+
+@pytest.mark.parametrize("sender", SIDES)
+def test_a_worker_takes_what_was_there_before_it(fleet: Fleet, sender: str) -> None:
+    """Queues that only the sender declared, and bindings that a third party publishes by; priorities in order."""
+    runner, client = other(sender), fleet.clients[sender]
+    client(DECLARE.format(sender))
+    sent = {
+        client("add.apply_async((1, 2), queue='news-{0}', routing_key='feed.sport.today').id".format(sender)): 3,
+        client("add.apply_async((3, 4), queue='plain-{0}').id".format(sender)): 7,
+        client("add.apply_async((5, 6), queue='created-{0}').id".format(sender)): 11,
+    }
+    publish = (
+        "app.send_task('fleet.add', ({1}, 1), exchange='feeds-{0}', routing_key='feed.x', exchange_type='topic').id"
+    )
+    for number, name in enumerate(SIDES):  # neither our nor their other client knows that queue
+        if name != sender:
+            sent[fleet.clients[name](publish.format(sender, number))] = number + 1
+    assert fleet.server.call("LLEN", f"news-{sender}") == 2
+    for priority in (9, 6, 3, 0):
+        client(f"order.apply_async(('{sender}-{priority}',), queue='ranked-{sender}', priority={priority}).id")
+    queues = ",".join(f"{name}-{sender}" for name in ("news", "plain", "created", "ranked"))
+    with fleet.sides[runner].worker("-Q", queues, "-c", "1", "-P", "solo", "-n", f"late-{sender}@fleet"):
+        for identifier, value in sent.items():
+            assert fleet.read(identifier)["value"][1] == value
+        lines = fleet.folder / "order"
+        wait_until(lambda: lines.exists() and lines.read_text().count(sender) == 4, "all four")
+        ran = [line for line in lines.read_text().splitlines() if line.startswith(sender)]
+        assert ran == [f"{sender}-{priority}" for priority in (0, 3, 6, 9)]
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_worker_declares_its_queue(fleet: Fleet, side: str) -> None:
+    """[redis.4] [redis.5]"""
+    member = f"{side}{SEPARATOR}{SEPARATOR}{side}".encode()
+    for table in ("binding", "binding_permanent"):
+        assert fleet.server.call("SMEMBERS", f"_kombu.{table}.{side}") == [member]
+
+
+PURGE = {
+    OURS: "app.assembly.broker.purge('heap')",
+    THEIRS: "with app.connection() as c: n = c.default_channel.queue_purge('heap')\nn",
+}
+COUNT = {
+    OURS: "app.assembly.broker.depth('heap')",
+    THEIRS: "with app.connection() as c: n = c.default_channel.queue_declare('heap', passive=True).message_count\nn",
+}
+
+
+@pytest.mark.parametrize("sender", SIDES)
+def test_either_counts_and_purges_what_the_other_sent(fleet: Fleet, sender: str) -> None:
+    """[redis.16]: over all priorities."""
+    fleet.server.call("DEL", "heap")
+    fleet.clients[sender]("[add.apply_async((1, 2), queue='heap', priority=p).id for p in (0, 2, 3, 7, 9)]")
+    suffixes = ["", f"{SEPARATOR}3", f"{SEPARATOR}6", f"{SEPARATOR}9"]
+    assert [fleet.server.call("LLEN", f"heap{suffix}") for suffix in suffixes] == [2, 1, 1, 1]
+    purger = other(sender)
+    assert [fleet.clients[side](COUNT[side]) for side in SIDES] == [5, 5]
+    assert fleet.clients[purger](PURGE[purger]) == 5
+    assert [fleet.clients[side](COUNT[side]) for side in SIDES] == [0, 0]
+
+
+@pytest.mark.parametrize("sender", SIDES)
+def test_routes(fleet: Fleet, sender: str) -> None:
+    """Both routers send a task of one name to the same queue."""
+    fleet.clients[sender]("routed.delay().id")
+    assert fleet.server.call("LLEN", "routed") == 1
+    fleet.server.call("DEL", "routed")
+
+
+@pytest.mark.parametrize("runner", SIDES)
+def test_nothing_is_left_once_acknowledged(fleet: Fleet, runner: str) -> None:
+    """[redis.6]"""
+    for name in SIDES:
+        fleet.read(fleet.clients[name].send("add.apply_async((1, 2))", runner))
+    wait_until(lambda: fleet.server.call("HLEN", "unacked") == 0, "all acknowledged")
+    wait_until(lambda: fleet.server.call("ZCARD", "unacked_index") == 0, "all acknowledged")
+    assert fleet.server.call("LLEN", runner) == 0
+
+
+@pytest.mark.parametrize("runner", SIDES)
+def test_results_expire(fleet: Fleet, runner: str) -> None:
+    """[rkeys.1]: a string under `celery-task-meta-<id>` that lives for `result_expires`."""
+    identifier = fleet.clients[OURS].send("add.apply_async((1, 2))", runner)
+    fleet.read(identifier)
+    key = f"celery-task-meta-{identifier}"
+    assert fleet.server.call("TYPE", key) == b"string"
+    assert 86400 - 60 < fleet.server.call("TTL", key) <= 86400
