@@ -245,6 +245,13 @@ def test_a_port_is_a_number(port: str) -> None:
         Endpoint(f"redis://ann:s3cret@localhost:{port}/1")
 
 
+def test_a_password_with_a_slash_is_not_shown() -> None:
+    with pytest.raises(ImproperlyConfigured, match="write / as %2F") as caught:
+        Endpoint("redis://ann:s3cret/@localhost:6379/1")
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
 def test_databases(redis_server: RedisServer) -> None:
     broker = RedisBroker(BrokerConfig(redis_server.url(db=3)))
     broker.publish(to("q", message(1)))

@@ -59,11 +59,12 @@ class Endpoint:
     ) -> None:
         try:
             scheme, host, port, user, password, path, query = url_to_parts(url)
-        except ValueError as exc:
-            shown = re.sub(r"//.*@", "//**@", url)  # what cannot be taken apart cannot be sanitized by its parts
+        except ValueError:  # its text may hold a piece of the password; nor can the URL be sanitized by its parts
+            shown = re.sub(r"//.*@", "//**@", url)
             raise ImproperlyConfigured(
-                f"expected redis://[user:password@]host[:port][/db], got {shown}: {exc}"
-            ) from exc
+                f"expected redis://[user:password@]host[:port][/db] with a port up to 65535, got {shown}: "
+                "in a password write / as %2F, # as %23, ? as %3F and @ as %40"
+            ) from None
         given: dict[str, Any] = {**(options or {}), **query}
         self.shown: str = maybe_sanitize_url(url)
         self.path: str | None = None
