@@ -75,7 +75,7 @@ def test_version_and_help(cli: Shell) -> None:
         ("nosuch://x", "broker_url: expected a broker among"),
         (
             "redis://u:secret@host:port/0",
-            "expected redis://[user:password@]host[:port][/db], got redis://**@host:port/0",
+            "up to 65535, got redis://**@host:port/0: ",
         ),
         ("sqlite://host/x.db", "a slash is missing"),
         ("sqlite:////no/such/folder/x.db", "/no/such/folder/x.db cannot be made"),
@@ -87,6 +87,15 @@ def test_a_worker_that_cannot_start_says_why_and_no_more(cli: Shell, broker: str
     assert says in output
     assert "Traceback" not in output
     assert "secret" not in output
+    assert code == 1
+
+
+def test_a_setting_that_cannot_be_right_is_told_without_a_traceback(cli: Shell) -> None:
+    (cli.folder / "wrong.py").write_text(
+        "from celery import Celery\napp = Celery('wrong')\napp.conf.result_expires = 'abc'\n"
+    )
+    code, output = cli.run("-A wrong report")
+    assert output.startswith("Error: Setting result_expires: expected a number, got str 'abc'.")
     assert code == 1
 
 
