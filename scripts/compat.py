@@ -4,6 +4,7 @@
     python scripts/compat.py done call.4-6,call.9 tests/compat/test_call.py::test_options
     python scripts/compat.py differs app.50 "reason" [tests]
     python scripts/compat.py later call.9 5          # 0: in no issue yet
+    python scripts/compat.py later app.38 6 "what is missing" [tests of what is there]
     python scripts/compat.py render [--check]        # docs/compatibility.md
     python scripts/compat.py import FEATURES.md      # adds the rows that are missing
 
@@ -31,7 +32,8 @@ ITEMS = 1258
 HEADER = """\
 # One line for each item of the checklist of Celery 5.7's behaviours. Change it with scripts/compat.py, which also
 # renders docs/compatibility.md. Each row is either
-#   later = N                     the issue that brings it (0: none yet)
+#   later = N                     the issue that brings it (0: none yet); reason = "…" says what part is missing if
+#                                 the rest is there, and tests = […] hold that rest
 #   done = ["tests/…::test_…"]    the tests that hold it
 #   differs = "reason"            on purpose; tests = [...] hold what we do instead
 """
@@ -67,6 +69,8 @@ class Row:
         parts = [f"title = {_quote(self.title)}"]
         if self.status == "later":
             parts.append(f"later = {self.issue}")
+            parts += [f"reason = {_quote(self.reason)}"] if self.reason else []
+            parts += [f"tests = [{', '.join(map(_quote, self.tests))}]"] if self.tests else []
         elif self.status == "done":
             parts.append(f"done = [{', '.join(map(_quote, self.tests))}]")
         else:
@@ -101,15 +105,19 @@ def read(path: Path = TABLE) -> dict[str, Area]:
 
 def _row(area: str, number: int, cells: dict[str, object]) -> Row:
     match cells:
-        case {"title": str(title), "later": int(issue), **rest} if not rest:
-            return Row(area, number, title, "later", issue=issue)
+        case {"title": str(title), "later": int(issue), **rest} if not rest or rest.keys() - {"tests"} == {"reason"}:
+            return Row(area, number, title, "later", issue, str(rest.get("reason", "")), _tests(rest))
         case {"title": str(title), "done": [_, *_] as tests, **rest} if not rest:
             return Row(area, number, title, "done", tests=tuple(map(str, tests)))
         case {"title": str(title), "differs": str(reason), **rest} if reason and rest.keys() <= {"tests"}:
-            named = rest.get("tests", [])
-            assert isinstance(named, list)
-            return Row(area, number, title, "differs", reason=reason, tests=tuple(map(str, named)))
+            return Row(area, number, title, "differs", reason=reason, tests=_tests(rest))
     raise ValueError(f"{area}.{number}: expected later = N, done = [tests] or differs = reason, got {cells}")
+
+
+def _tests(cells: dict[str, object]) -> tuple[str, ...]:
+    named = cells.get("tests", [])
+    assert isinstance(named, list)
+    return tuple(map(str, named))
 
 
 def write(areas: dict[str, Area], path: Path = TABLE) -> None:
@@ -198,7 +206,8 @@ def _status(row: Row) -> str:
             return f"done: {tests}"
         case "differs":
             return _cell(f"differs: {row.reason} {tests}".strip())
-    return f"later: issue {row.issue}" if row.issue else "later"
+    later = f"later: issue {row.issue}" if row.issue else "later"
+    return _cell(f"{later}: {row.reason} {tests}".strip()) if row.reason else later
 
 
 def _cell(text: str) -> str:
@@ -230,6 +239,8 @@ def main(arguments: list[str]) -> None:
             change(areas, id, status="differs", reason=reason, tests=tuple(tests))
         case ["later", id, issue]:
             change(areas, id, status="later", issue=int(issue))
+        case ["later", id, issue, reason, *tests]:
+            change(areas, id, status="later", issue=int(issue), reason=reason, tests=tuple(tests))
         case ["import", source]:
             areas = import_features(areas, Path(source))
         case ["render"]:

@@ -223,8 +223,8 @@ def test_config_from_cmdline(app):
     assert app.conf.result_expires == 4.5
 
 
-def test_defaults_lie_below_everything_and_may_come_late(state):
-    made = Celery("x", task_default_queue="mine")
+def test_defaults_lie_below_what_was_set_and_may_come_late(state):
+    made = Celery("x", task_default_queue="mine", config_source={"task_serializer": "source"})
     made.add_defaults({"task_default_queue": "theirs", "task_serializer": "yaml"})
     made.add_defaults(lambda: {"foo": 1})
     assert (made.conf.task_default_queue, made.conf.task_serializer, made.conf.foo) == ("mine", "yaml", 1)

@@ -239,7 +239,7 @@ class Celery:
         self.conf.update(self.loader.cmdline_config_parser(argv, namespace))
 
     def add_defaults(self, fun: Any) -> Any:
-        """Add a mapping, or a callable that returns one, below all other settings ([app.27])."""
+        """Add a mapping, or a callable that returns one, below what was set: an app's own defaults ([app.27])."""
         return configuring.add_defaults(self, fun)
 
     def prepare_config(self, c: Any) -> Any:
@@ -362,6 +362,7 @@ class Celery:
     ) -> ResultType[Any]:
         """Send a task by its name, which needs not be known here ([app.19])."""
         given = sending.given_options(dict(locals(), **options))
+        sending.warn_if_eager(self)
         task = task_type if task_type is not None else self._tasks.get(name)
         if task is not None and task_type is None:
             given = {**task._get_given_options(), "ignore_result": None, **given}  # for the worker's task to say

@@ -58,11 +58,10 @@ def load(app: Celery) -> Settings:
         app.on_configure()  # a subclass made a method of it
     else:
         app.on_configure.send(sender=app)
-    if app._config_source:
-        app.loader.config_from_object(app._config_source, silent=app._config_source_silent)
+    source = _read_source(app)
     app.configured = True
     settings = detect_settings(
-        app.prepare_config(app.loader.conf),
+        app.prepare_config(source),
         app._preconf,
         ignore_keys=app._preconf_set_by_auto,
         prefix=app.namespace,
@@ -73,6 +72,16 @@ def load(app: Celery) -> Settings:
     periodic.apply_pending(app)
     app.on_after_configure.send(sender=app, source=settings)
     return settings
+
+
+def _read_source(app: Celery) -> Any:
+    """What the loader reads. Raises ImportError if a module cannot be imported, whatever is wrong in it ([conf.16])."""
+    try:
+        if app._config_source:
+            app.loader.config_from_object(app._config_source, silent=app._config_source_silent)
+        return app.loader.conf
+    except AttributeError as exc:  # who reads a setting would take it for a setting that is missing
+        raise ModuleNotFoundError(str(exc)) from exc
 
 
 def use_source(app: Celery, source: Any, silent: bool, namespace: str | None) -> None:
@@ -95,7 +104,10 @@ def module_from_environment(variable: str, silent: bool) -> str | None:
 
 
 def add_defaults(app: Celery, defaults: Any) -> Any:
-    """Add a lowest layer now, or once the settings are loaded. Returns `defaults`, so that it may decorate."""
+    """Add a layer now, or once the settings are loaded. Returns `defaults`, so that it may decorate.
+
+    Their name is a promise that Celery does not keep: they lie above the configuration's source ([conf.5]).
+    """
     if app.configured:
         app.conf.add_defaults(_evaluate(defaults))
     else:

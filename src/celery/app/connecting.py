@@ -82,7 +82,7 @@ def _pools(app: Celery) -> tuple[Any, Any]:
     if found is None or pid != os.getpid():  # the parent's sockets are the parent's
         from kombu.pools import ProducerPool
 
-        limit = app.conf.broker_pool_limit or None
+        limit = app.conf.broker_pool_limit or 0  # none: each one is new
         connections = app.connection_for_write().Pool(limit=limit)
         found = (connections, ProducerPool(connections, limit=limit))
         app.__dict__["_pools"] = (os.getpid(), found)

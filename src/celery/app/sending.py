@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["OMITTED", "given_options"]
+from celery.exceptions import AlwaysEagerIgnored
+
+if TYPE_CHECKING:
+    from celery.app.base import Celery
+
+__all__ = ["OMITTED", "given_options", "warn_if_eager"]
 
 #: Tells "not given" from None, which clears a limit that the task has.
 OMITTED: Any = object()
@@ -19,3 +25,13 @@ def given_options(arguments: dict[str, Any]) -> dict[str, Any]:
     """The options among the arguments of a `send_task`."""
     options = arguments.keys() - _NO_OPTIONS
     return {key: arguments[key] for key in options if arguments[key] is not _DEFAULTS.get(key)}
+
+
+def warn_if_eager(app: Celery) -> None:
+    """What is sent by name is always published."""
+    if app.conf.task_always_eager:
+        warnings.warn(
+            "task_always_eager has no effect on send_task: it is published all the same; call the task itself",
+            AlwaysEagerIgnored,
+            stacklevel=3,
+        )

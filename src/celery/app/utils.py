@@ -39,7 +39,7 @@ _versions = count(1)
 
 
 class Settings(MutableMapping[str, Any]):
-    """Layers of settings: runtime changes, the configuration's source, added defaults, the built-in defaults.
+    """Layers of settings: runtime changes, added defaults, the configuration's source, the built-in defaults.
 
     Each setting is read and written by its new name, its old name (`CELERY_…`, `BROKER_…`) or its name in the
     namespace (`prefix`), as an item or as an attribute; one layer may use one style and the next another. Layers are
@@ -89,9 +89,8 @@ class Settings(MutableMapping[str, Any]):
         return self.maps[1:]
 
     def add_defaults(self, defaults: Any) -> None:
-        """Put a layer just above the built-in defaults (above those that were added before)."""
-        at = 2 if len(self.maps) > 2 else 1
-        self.maps.insert(at, defaults() if callable(defaults) else defaults)
+        """Put a layer just below the changes: above the source and above what was added before (`[conf.5]`)."""
+        self.maps.insert(1, defaults() if callable(defaults) else defaults)
         self._touch()
 
     def swap_with(self, other: Settings) -> None:
