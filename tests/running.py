@@ -98,6 +98,11 @@ class Background:
                 self._process.stdout.close()
         return self._process.returncode
 
+    def kill(self) -> None:
+        """`kill -9` of the command and of all processes that it started."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self.stop()
+
     def __enter__(self) -> Self:
         return self
 

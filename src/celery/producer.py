@@ -32,6 +32,8 @@ __all__ = ["Address", "Call", "Observer", "Producer", "PublishDefaults", "Router
 logger = logging.getLogger("celery.producer")
 
 _MIN_SECONDS = -(2**31)
+#: Seconds after which the settings' retry policy begins no further try.
+_PATIENCE = 8.0
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 #: `repr` of plain arguments is their safe repr, up to this length.
 _SHORT = 1024
@@ -174,12 +176,13 @@ class Producer:
         `EncodeError` for arguments that the serializer refuses, ValueError for numbers out of range (`[call.6]`)."""
         sketch = self.lay_out(call)
         publication = self._told(sketch)
+        begin = self._clock.monotonic()
         try:
             self._broker.publish((publication,))
         except Exception as exc:
             if not _is_operational(exc) or not sketch.options.get("retry", self._defaults.retry):
                 raise
-            self._try_again([publication], self._policy_of(sketch), exc)
+            self._try_again([publication], self._policy_of(sketch), exc, begin)
         for gate in self._after:
             if gate.receivers and self._observer is not None:
                 self._observer.published(sketch)
@@ -208,6 +211,8 @@ class Producer:
         else:
             route, options = self._router.route_for(call.name, options, args, kwargs, call.task)
         task_id = options.get("task_id") or new_id()
+        if type(task_id) is not str or type(call.name) is not str or not call.name:
+            task_id = _checked(call.name, task_id)
         properties: dict[str, Any] = {"correlation_id": task_id, "reply_to": self._address.text}
         root_id, parent_id, priority = task_id, None, self._defaults.priority
         if self._running.top is not None and (parent := self._parent()) is not None:
@@ -224,7 +229,7 @@ class Producer:
             kwargsrepr="{}" if not kwargs else self._represent(kwargs),
             origin=self._defaults.origin,
         )
-        if headers["ignore_result"] is None and call.task is not None:
+        if call.task is not None and "ignore_result" not in call.options:  # else the call decides, or the worker's task
             headers["ignore_result"] = bool(call.task.ignore_result)
         if options and not _SILENT.issuperset(options):
             self._lay_out_options(options, headers, properties)
@@ -304,12 +309,13 @@ class Producer:
 
     def publish(self, publications: list[Publication]) -> None:
         """Hand prepared messages to the broker, trying again as the settings say."""
+        begin = self._clock.monotonic()
         try:
             self._broker.publish(publications)
         except Exception as exc:
             if not _is_operational(exc) or not self._defaults.retry:
                 raise
-            self._try_again(publications, self._policy, exc)
+            self._try_again(publications, self._policy, exc, begin)
 
     def _policy_of(self, sketch: Sketch) -> PublishPolicy:
         if sketch.retry_policy is not None:
@@ -317,10 +323,18 @@ class Producer:
         own = sketch.options.get("retry_policy")
         return PublishPolicy.of(self._defaults.retry_policy, own) if own else self._policy
 
-    def _try_again(self, publications: list[Publication], policy: PublishPolicy, failure: Exception) -> None:
-        """As the policy says. The ids stay the same, so a repeat can be told."""
+    def _try_again(
+        self, publications: list[Publication], policy: PublishPolicy, failure: Exception, begin: float
+    ) -> None:
+        """As the policy says. The ids stay the same, so a repeat can be told.
+
+        A server that is silent costs each try its whole timeout: the policy of the settings is given up once
+        `_PATIENCE` seconds have passed, so that a caller waits about ten in all; one that the call brings is kept to.
+        """
         for wait in policy.waits():
             if policy.retry_errors is not None and not isinstance(failure, policy.retry_errors):
+                break
+            if policy is self._policy and self._clock.monotonic() - begin > _PATIENCE:
                 break
             logger.debug("publishing failed (%s); trying again in %.1f s", failure, wait)
             time.sleep(wait)
@@ -339,6 +353,10 @@ class Producer:
             _check_range("countdown", countdown)
             return (self._now() + dt.timedelta(seconds=countdown)).isoformat()
         eta = options.get("eta")
+        if isinstance(eta, str):
+            _parsed("eta", eta)  # a worker could only fail the task
+        elif eta is not None and not isinstance(eta, dt.datetime):
+            raise TypeError(f"eta: expected a datetime or ISO 8601 text, got {eta!r}")
         return eta.isoformat() if isinstance(eta, dt.datetime) else eta
 
     def _expires(self, options: Mapping[str, Any], properties: dict[str, Any]) -> str | None:
@@ -347,7 +365,7 @@ class Producer:
         if expires is None:
             return None
         if isinstance(expires, str):
-            expires = dt.datetime.fromisoformat(expires)
+            expires = _parsed("expires", expires)
         if isinstance(expires, dt.datetime):
             aware = expires if expires.tzinfo else expires.replace(tzinfo=dt.UTC)
             left = (aware - self._now()).total_seconds()
@@ -370,7 +388,23 @@ def _as_list(signatures: Any) -> list[Any]:
     return list(signatures) if isinstance(signatures, list | tuple) else [signatures]
 
 
+def _checked(name: Any, task_id: Any) -> str:
+    """Raises TypeError for a name that no task can have; an id of another type is sent as its text."""
+    if not name or not isinstance(name, str):
+        raise TypeError(f"expected the name of a task as text, got {name!r}")
+    return str(task_id)
+
+
+def _parsed(option: str, text: str) -> dt.datetime:
+    try:
+        return dt.datetime.fromisoformat(text)
+    except ValueError as exc:
+        raise ValueError(f"{option}: expected a datetime or ISO 8601 text, got {text!r}") from exc
+
+
 def _check_range(name: str, seconds: float) -> None:
+    if not isinstance(seconds, int | float):
+        raise TypeError(f"{name}: expected seconds as a number, got {seconds!r}")
     if seconds < _MIN_SECONDS:
         raise ValueError(f"{name} is out of range: {seconds!r}")
 

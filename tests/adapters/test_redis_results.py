@@ -17,6 +17,7 @@ from celery.backends.redis_waiting import is_ready
 from celery.brokers.redis import RedisBroker
 from celery.drivers.redis import Endpoint
 from celery.drivers.redis_pool import LinkPool
+from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Record
 from celery.ports import BackendConfig, BrokerConfig
 from tests.contracts.backend import DEADLINE, record
@@ -234,8 +235,21 @@ def test_users_and_passwords(redis_server: RedisServer) -> None:
 @pytest.mark.parametrize("db", ["x", "1.5", "-1"])
 def test_a_database_is_a_number(db: str) -> None:
     """[redis.20]"""
-    with pytest.raises(ValueError, match="database number"):
+    with pytest.raises(ImproperlyConfigured, match="database number"):
         Endpoint(f"redis://localhost/{db}")
+
+
+@pytest.mark.parametrize("port", ["x", "70000"])
+def test_a_port_is_a_number(port: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"got redis://\*\*@localhost:\w+/1"):
+        Endpoint(f"redis://ann:s3cret@localhost:{port}/1")
+
+
+def test_a_password_with_a_slash_is_not_shown() -> None:
+    with pytest.raises(ImproperlyConfigured, match="write / as %2F") as caught:
+        Endpoint("redis://ann:s3cret/@localhost:6379/1")
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__suppress_context__
 
 
 def test_databases(redis_server: RedisServer) -> None:

@@ -65,6 +65,38 @@ def test_version_and_help(cli: Shell) -> None:
     code, output = cli.run("worker --help")
     assert code == 0
     assert "--concurrency" in output
+    assert "%h" in output
+    assert "%%" not in output
+
+
+@pytest.mark.parametrize(
+    ("broker", "says"),
+    [
+        ("nosuch://x", "broker_url: expected a broker among"),
+        (
+            "redis://u:secret@host:port/0",
+            "up to 65535, got redis://**@host:port/0: ",
+        ),
+        ("sqlite://host/x.db", "a slash is missing"),
+        ("sqlite:////no/such/folder/x.db", "/no/such/folder/x.db cannot be made"),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why_and_no_more(cli: Shell, broker: str, says: str) -> None:
+    (cli.folder / "urls.py").write_text("from celery import Celery\napp = Celery('urls')\n")
+    code, output = cli.run(f"-q -A urls -b {broker} worker -c 1")
+    assert says in output
+    assert "Traceback" not in output
+    assert "secret" not in output
+    assert code == 1
+
+
+def test_a_setting_that_cannot_be_right_is_told_without_a_traceback(cli: Shell) -> None:
+    (cli.folder / "wrong.py").write_text(
+        "from celery import Celery\napp = Celery('wrong')\napp.conf.result_expires = 'abc'\n"
+    )
+    code, output = cli.run("-A wrong report")
+    assert output.startswith("Error: Setting result_expires: expected a number, got str 'abc'.")
+    assert code == 1
 
 
 @pytest.mark.parametrize(
@@ -79,6 +111,8 @@ def test_version_and_help(cli: Shell) -> None:
         ("-A proj worker --bogus", "No such option"),
         ("-A proj worker -c x", "must be a non-negative integer or 'auto', got 'x'"),
         ("-A proj worker -P zzz", "'zzz' is not one of"),
+        ("-A proj worker -P gevent", "the pool 'gevent' is not in this version yet; expected prefork or solo"),
+        ("-A proj worker -n %p@%h", "Unknown format %p"),
         ("-A proj worker -l foo", "Invalid value for '-l' / '--loglevel'"),
         ("-A proj worker bogus", "Unable to parse extra configuration from command line."),
         ("-A proj call add -a [1", "Invalid value for '-a' / '--args'"),

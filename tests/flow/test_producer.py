@@ -274,3 +274,50 @@ def test_ids_are_random_version_4_uuids() -> None:
         parsed = uuid.UUID(text)
         assert (str(parsed), parsed.version, parsed.variant) == (text, 4, uuid.RFC_4122)
         assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"eta": "garbage"}, ValueError, "eta: expected a datetime or ISO 8601 text, got 'garbage'"),
+        ({"eta": 5}, TypeError, "eta: expected a datetime"),
+        ({"expires": "junk"}, ValueError, "expires: expected a datetime"),
+        ({"countdown": "abc"}, TypeError, "countdown: expected seconds as a number, got 'abc'"),
+        ({"compression": "nope"}, KeyError, "compression: expected one of"),
+    ],
+)
+def test_what_no_worker_could_use_is_refused_here(options: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        Bench().send(1, **options)
+
+
+@pytest.mark.parametrize("name", ["", None, 5])
+def test_a_call_needs_a_name(name: Any) -> None:
+    with pytest.raises(TypeError, match="expected the name of a task"):
+        Bench().producer.send(Call(name, (), {}, {}))
+
+
+def test_ids_of_other_types_are_sent_as_text() -> None:
+    assert Bench().send(task_id=7).id == "7"
+
+
+class SlowClock(StoppedClock):
+    """Each look at it is five seconds later."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 5.0
+        return self.now
+
+
+def test_a_silent_broker_is_given_up_after_some_seconds() -> None:
+    broker = Flaky(100)
+    bench = Bench(broker=broker, retry_policy=NO_WAIT)
+    bench.producer._clock = SlowClock()
+    with pytest.raises(OperationalError):
+        bench.producer.send(Call("t", (), {}, {}))
+    assert len(broker.tries) == 2, "the settings' policy would have tried four times"
+    with pytest.raises(OperationalError):
+        bench.producer.send(Call("t", (), {}, {"retry_policy": {"max_retries": 5}}))
+    assert len(broker.tries) == 2 + 6, "a policy of the call's own is kept to"

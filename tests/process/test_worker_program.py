@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.process
 
 PROJECT = """
-import os, signal, threading, time
+import atexit, os, signal, threading, time
 from celery import Celery
 
 app = Celery("proj", broker="sqlite:///", backend="sqlite:///")
@@ -51,6 +51,10 @@ def die_once(note):
     if first:
         os.kill(os.getpid(), signal.SIGKILL)
     return "alive"
+
+@app.task
+def at_exit(note):
+    atexit.register(lambda: (time.sleep(1), open(note, "a").write("ended\\n")))
 
 @app.task
 def fork_and_terminate():
@@ -165,6 +169,13 @@ def test_a_warm_stop_finishes_what_runs(project: Project, pool: str, number: int
     assert running.get(timeout=5) == "rested"
     assert waiting.state == "PENDING"
     assert project.depth() == 1
+
+
+def test_a_warm_stop_lets_the_children_end_in_order(project: Project) -> None:
+    with project.ready() as worker:
+        project.send("at_exit", str(project.note())).get(timeout=30)
+        assert worker.stop(signal.SIGTERM) == 0
+    assert project.lines(project.note()) == 1
 
 
 @pytest.mark.parametrize("pool", ["prefork", "solo"])

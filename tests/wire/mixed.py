@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,12 +109,12 @@ class Client:
 class Fleet:
     """A worker and a client of each side. Each worker takes from the queue that bears its side's name."""
 
-    def __init__(self, server: RedisServer, folder: Path) -> None:
+    def __init__(self, server: RedisServer, folder: Path, **variables: str) -> None:
         self.server = server
         self.folder = folder
         self.sides = {name: Side(name, folder, server.url()) for name in SIDES}
-        self.workers = {name: side.worker("-Q", name) for name, side in self.sides.items()}
-        self.clients = {name: side.client() for name, side in self.sides.items()}
+        self.workers = {name: side.worker("-Q", name, **variables) for name, side in self.sides.items()}
+        self.clients = {name: side.client(**variables) for name, side in self.sides.items()}
 
     def start(self) -> None:
         """Wait until the workers are ready."""
@@ -142,12 +142,5 @@ class Fleet:
     def close(self) -> None:
         for client in self.clients.values():
             client.close()
-        for worker in self.workers.values():
-            worker.stop(signal.SIGTERM)
-
-
-def kill_group(worker: Background) -> None:
-    """`kill -9` of the whole worker, its children too."""
-    with suppress(ProcessLookupError):
-        os.killpg(worker._process.pid, signal.SIGKILL)
-    worker._process.wait(PATIENCE)
+        with ThreadPoolExecutor() as threads:  # each takes its time
+            list(threads.map(lambda worker: worker.stop(signal.SIGTERM), self.workers.values()))

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.contracts.broker import nothing, take
-from tests.contracts.processes import in_child
+from tests.contracts.broker import take
 from tests.servers import RedisServer
 
 from celery.backends.redis import RedisBackend
@@ -178,20 +177,6 @@ def _document(id: str, result: Any) -> bytes:
     return json.dumps({**document, "date_done": "2026-01-01T00:00:00+00:00"}).encode()
 
 
-def test_theirs_inherits_what_a_dead_worker_of_ours_held(
-    theirs: Reference, broker: RedisBroker, backend: RedisBackend, server: RedisServer
-) -> None:
-    """No worker of ours is left: kombu's own sweep restores the message to its queue."""
-    broker.publish([call("a", 1, 2)])
-    broker.close()
-    in_child(lambda: take(broker.consume([QUEUE]), 1) and broker)
-    assert server.call("HLEN", "unacked") == 1
-    until_abandoned(server)
-    theirs.worker()
-    assert value(backend.wait(["a"], DEADLINE)["a"]) == 3
-    until(lambda: server.call("HLEN", "unacked") == 0, "acknowledged")
-
-
 def test_theirs_inherits_what_ours_parked(
     theirs: Reference, broker: RedisBroker, backend: RedisBackend, server: RedisServer
 ) -> None:
@@ -225,31 +210,6 @@ def test_theirs_leaves_alone_what_ours_holds(
     assert backend.load(["a"]) == [None]
     until(lambda: server.call("HKEYS", "unacked") == [held[0].tag], "only ours is left")
     consumer.ack(held)
-    consumer.close()
-
-
-def test_ours_inherits_what_a_dead_worker_of_theirs_held(
-    theirs: Reference, broker: RedisBroker, server: RedisServer
-) -> None:
-    """A message reserved by their transport and never acknowledged comes to us past its visibility timeout."""
-    code = """
-add.apply_async((1, 2), task_id="a")
-connection = app.connection_for_read()
-got = []
-with app.amqp.TaskConsumer(connection.default_channel, callbacks=[lambda body, message: got.append(message)]):
-    while not got:
-        connection.drain_events(timeout=5)
-import os
-os._exit(0)
-"""
-    theirs.run(code)
-    assert server.call("HLEN", "unacked") == 1
-    consumer = broker.consume([QUEUE])
-    nothing(consumer)
-    (delivery,) = take(consumer, 1, deadline=DEADLINE)
-    assert delivery.message is not None
-    assert (delivery.message.id, delivery.message.redelivered) == ("a", True)
-    consumer.ack([delivery])
     consumer.close()
 
 

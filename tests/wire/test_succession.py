@@ -12,7 +12,7 @@ import pytest
 from tests.running import wait_until
 from tests.servers import RedisServer
 from tests.wire import golden
-from tests.wire.mixed import OURS, SIDES, THEIRS, Side, kill_group
+from tests.wire.mixed import OURS, SIDES, THEIRS, Side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ def succession(held_by: str, folder: Path) -> dict[str, Any]:
                 wait_until((folder / "first-held").exists, "the first worker to run the task")
                 wait_until(lambda: server.call("HLEN", "unacked") == 2, "the first worker to hold both")
             finally:
-                kill_group(first)
+                first.kill()
             killed = time.time()
             wait_until(lambda: time.time() > max(killed + VISIBILITY, due) + 0.3, "the visibility timeout")
             with sides[heir].worker("-Q", "estate", FLEET_CONF=CONF):

@@ -315,7 +315,7 @@ def _adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> 
             raise
         raise ImproperlyConfigured(
             f"{setting}: the {scheme} {what} needs the package {exc.name!r}; install it with "
-            f"`pip install 'celery[{scheme.rstrip('s').partition('+')[0]}]'`"
+            f"`pip install 'celery[{'redis' if scheme.startswith('redis') else scheme.partition('+')[0]}]'`"
         ) from exc
 
 

@@ -16,6 +16,8 @@ from celery import VERSION_BANNER
 from celery._state import get_current_app
 from celery.app.search import find_app
 from celery.bin.base import CeleryOption, CLIContext
+from celery.exceptions import ImproperlyConfigured
+from celery.platforms import EX_FAILURE
 
 __all__ = ["celery", "main"]
 
@@ -184,7 +186,11 @@ def _add_user_options(ctx: click.Context, app: Any) -> None:
 def main() -> int:
     """Run the command line. Exits with click's codes (`[cli.26]`)."""
     _warn_of_late_app(sys.argv[1:])
-    code: int = celery(auto_envvar_prefix="CELERY", prog_name="celery")
+    try:
+        code: int = celery(auto_envvar_prefix="CELERY", prog_name="celery")
+    except ImproperlyConfigured as exc:  # says what to do; where it was found helps nobody
+        click.echo(f"Error: {exc}", err=True)
+        return EX_FAILURE
     return code
 
 

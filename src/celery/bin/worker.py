@@ -20,6 +20,7 @@ from celery.bin.base import (
     _ParamType,
     handle_preload_options,
 )
+from celery.exceptions import ImproperlyConfigured
 from celery.platforms import EX_FAILURE, EX_OK, detached, maybe_drop_privileges
 from celery.utils.nodenames import default_nodename, host_format, node_format
 
@@ -31,6 +32,8 @@ _WORKER: dict[str, Any] = {"cls": CeleryOption, "help_group": "Worker Options"}
 _POOL: dict[str, Any] = {"cls": CeleryOption, "help_group": "Pool Options"}
 _QUEUES: dict[str, Any] = {"cls": CeleryOption, "help_group": "Queue Options"}
 _FEATURES: dict[str, Any] = {"cls": CeleryOption, "help_group": "Features"}
+#: Pools of Celery that a later issue brings: there is no use in looking for a spelling mistake.
+_LATER_POOLS = frozenset(("eventlet", "gevent", "threads", "custom"))
 
 
 class Hostname(_ParamType):
@@ -39,7 +42,10 @@ class Hostname(_ParamType):
     name = "hostname"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        return host_format(default_nodename(value))
+        try:
+            return host_format(default_nodename(value))
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
 
 
 class WorkersPool(_Choice):
@@ -50,6 +56,11 @@ class WorkersPool(_Choice):
     def __init__(self) -> None:
         # The names of `app.assembly.POOLS`, which is too heavy to load for a help text; a test holds them together.
         super().__init__(("prefork", "processes", "solo"))
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value in _LATER_POOLS:
+            self.fail(f"the pool {value!r} is not in this version yet; expected prefork or solo", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class _Concurrency(IntParamType):
@@ -129,7 +140,7 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     "--hostname",
     type=HOSTNAME,
     **_WORKER,
-    help="Name of this worker, such as w1@%%h: %%h is the host, %%n its name, %%d its domain.",
+    help="Name of this worker, such as w1@%h: %h is the host, %n its name, %d its domain.",
 )
 @click.option("-D", "--detach", is_flag=True, help="Go on in the background.", **_WORKER)
 @click.option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", help="Logging level.", **_WORKER)
@@ -222,15 +233,19 @@ def worker(
         ctx.exit(_in_background(app, daemon, hostname))
     maybe_drop_privileges(uid=uid, gid=gid)
     name = default_nodename(hostname or "")
-    worker = app.Worker(
-        hostname=name,
-        loglevel=loglevel,
-        logfile=logfile and node_format(logfile, name),
-        pidfile=pidfile and node_format(pidfile, name),
-        no_color=ctx.obj.no_color or None,
-        quiet=ctx.obj.quiet,
-        **options,
-    )
+    try:
+        worker = app.Worker(
+            hostname=name,
+            loglevel=loglevel,
+            logfile=logfile and node_format(logfile, name),
+            pidfile=pidfile and node_format(pidfile, name),
+            no_color=ctx.obj.no_color or None,
+            quiet=ctx.obj.quiet,
+            **options,
+        )
+    except ImproperlyConfigured as exc:  # says what to do; where it was found helps nobody
+        logging.getLogger("celery.worker").critical("The worker cannot start: %s", exc)
+        ctx.exit(EX_FAILURE)
     worker.start()
     if worker.restart:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - HUP asks for it

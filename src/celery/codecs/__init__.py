@@ -144,7 +144,14 @@ def compress(body: bytes, method: str) -> tuple[bytes, str]:
     """Compress by name or MIME type; returns the bytes and the MIME type for the `compression` header."""
     from kombu.compression import compress as by_name
 
-    compressed, mime = by_name(body, method)
+    try:
+        compressed, mime = by_name(body, method)
+    except KeyError as exc:
+        from kombu.compression import encoders
+
+        raise KeyError(
+            f"compression: expected one of {', '.join(sorted(encoders()))} or an alias; got {method!r}"
+        ) from exc
     return compressed, mime
 
 

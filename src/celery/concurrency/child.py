@@ -104,6 +104,7 @@ class Child:
     def _end(self, status: int) -> NoReturn:
         if os.getpid() != self._pid:
             os._exit(status)  # user code forked, and its child came up to here
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
         try:
             self._send_outcomes()
             self._runner.flush()

@@ -7,6 +7,7 @@ nothing heavier has to be imported before the first message is sent. Works for R
 from __future__ import annotations
 
 import os
+import re
 import select
 import socket
 import ssl
@@ -50,13 +51,20 @@ class Endpoint:
     """Where a Redis server is and how to be let in: a URL and transport options, understood once (`[redis.18-20]`).
 
     `redis://[user[:password]@]host[:port][/db]`, `rediss://…` for TLS, `redis+socket:///path[?virtual_host=db]`.
-    Options may also stand in the URL's query. Raises `ValueError` for a URL that cannot be right.
+    Options may also stand in the URL's query. Raises `ImproperlyConfigured` for a URL that cannot be right.
     """
 
     def __init__(
         self, url: str, options: Mapping[str, Any] | None = None, tls: Any = False, connect_timeout: float = 4.0
     ) -> None:
-        scheme, host, port, user, password, path, query = url_to_parts(url)
+        try:
+            scheme, host, port, user, password, path, query = url_to_parts(url)
+        except ValueError:  # its text may hold a piece of the password; nor can the URL be sanitized by its parts
+            shown = re.sub(r"//.*@", "//**@", url)
+            raise ImproperlyConfigured(
+                f"expected redis://[user:password@]host[:port][/db] with a port up to 65535, got {shown}: "
+                "in a password write / as %2F, # as %23, ? as %3F and @ as %40"
+            ) from None
         given: dict[str, Any] = {**(options or {}), **query}
         self.shown: str = maybe_sanitize_url(url)
         self.path: str | None = None
@@ -240,6 +248,11 @@ class Link:
         """True if decrypted bytes wait above the socket, which no poll can see."""
         return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
 
+    @property
+    def shown(self) -> str:
+        """The server's address, without the password."""
+        return self._endpoint.shown
+
     def fileno(self) -> int:
         return self._socket.fileno()
 
@@ -310,7 +323,9 @@ def _version(hello: dict[Any, Any]) -> tuple[int, int]:
 def _database(given: Any, shown: str) -> int:
     text = str(given).strip("/") or "0"
     if not text.isdigit():
-        raise ValueError(f"expected a database number after the host in {shown}, got {text!r}: write /0, /1 …")
+        raise ImproperlyConfigured(
+            f"expected a database number after the host in {shown}, got {text!r}: write /0, /1 …"
+        )
     return int(text)
 
 
@@ -328,7 +343,7 @@ def _tls_context(asked: Any) -> ssl.SSLContext:
     if isinstance(required, str):
         name = required.lower().removeprefix("cert_")
         if name not in _VERIFY:
-            raise ValueError(f"expected ssl_cert_reqs as none, optional or required, got {required!r}")
+            raise ImproperlyConfigured(f"expected ssl_cert_reqs as none, optional or required, got {required!r}")
         required = _VERIFY[name]
     context = ssl.create_default_context(cafile=given.get("ca_certs"), capath=given.get("ca_path"))
     named = str(given.get("check_hostname", required == ssl.CERT_REQUIRED)).lower() in {"true", "1", "yes"}

@@ -54,7 +54,7 @@ def run(link: Link, commands: Sequence[Command]) -> list[Any]:
 def _again(link: Link, command: Command, error: hiredis.ReplyError) -> Any:
     script = _scripts.get(str(command[1])) if command[0] == "EVALSHA" else None
     if script is None or not str(error).startswith("NOSCRIPT"):
-        raise ServerReply(f"Redis answered {command[0]!s} with: {error}")
+        raise ServerReply(f"Redis at {link.shown} answered {command[0]!s} with: {error}")
     return link.exchange([("SCRIPT", "LOAD", script.body), command])[1]
 
 

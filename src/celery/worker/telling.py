@@ -102,7 +102,7 @@ class Telling:
         consumer_log.error(
             "consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%s)\n",
             self._url,
-            exc,
+            str(exc).rstrip("."),
             seconds,
             tries,
         )

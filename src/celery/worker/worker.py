@@ -244,6 +244,9 @@ class WorkController:
             self._ends_with(exc.code)
         except KeyboardInterrupt:
             self._ends_with(EX_FAILURE)
+        except ImproperlyConfigured as exc:  # says what to do; where it was found helps nobody
+            logger.critical("Unrecoverable error: %s", exc)
+            self._ends_with(EX_FAILURE)
         except Exception as exc:
             logger.critical("Unrecoverable error: %r", exc, exc_info=True)
             self._ends_with(EX_FAILURE)

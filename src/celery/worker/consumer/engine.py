@@ -46,6 +46,8 @@ _LONGEST_WAIT = 1.0
 _CHECK_EVERY = 0.25
 #: Seconds that the engine tries to settle what is left when it stops while the broker is away.
 _LAST_TRIES = 5.0
+#: Seconds that children of a warm stop have for what they do at their end (`worker_process_shutdown`, `atexit`).
+_LAST_HOOKS = 5.0
 
 
 def trouble_delays() -> Iterator[float]:
@@ -148,7 +150,7 @@ class Engine:
         try:
             consumer = self._connect()
             if consumer is None:
-                self._pool.stop(self._clock.monotonic())
+                self._pool.stop(self._pool_deadline())
             else:
                 self._run(consumer)
         finally:
@@ -379,8 +381,7 @@ class Engine:
 
     def _leave(self, consumer: Consumer, settler: Settler) -> None:
         """Stop the pool before anything is given back, so that nothing given back still runs here."""
-        now = self._clock.monotonic()
-        self._pool.stop(now if self._deadline is None or self._terminating else max(now, self._deadline))
+        self._pool.stop(self._pool_deadline())
         self._take(self._pool.report(), settler)
         end = self._clock.monotonic() + (0.0 if self._terminating else _LAST_TRIES)
         while True:
@@ -393,7 +394,18 @@ class Engine:
                 if self._clock.monotonic() >= end:
                     break
                 wait_readable([], 0.5)
-        try:
-            consumer.close()
-        except Exception as exc:  # noqa: BLE001 - what is still held comes back when its lease ends
-            logger.warning("Closing the broker's consumer failed; what it held comes back by itself: %r", exc)
+        _close(consumer)
+
+    def _pool_deadline(self) -> float:
+        """Nothing runs any more in a warm stop; but children have hooks to run before they end."""
+        now = self._clock.monotonic()
+        if self._terminating:
+            return now
+        return now + _LAST_HOOKS if self._deadline is None else max(now, self._deadline)
+
+
+def _close(consumer: Consumer) -> None:
+    try:
+        consumer.close()
+    except Exception as exc:  # noqa: BLE001 - what is still held comes back when its lease ends
+        logger.warning("Closing the broker's consumer failed; what it held comes back by itself: %r", exc)
