@@ -151,7 +151,7 @@ class Logging:
         **kwargs: Any,
     ) -> None:
         if logger is not None:
-            self.setupline_handlers(logger, logfile, format, colorize, **kwargs)
+            self.setup_handlers(logger, logfile, format, colorize, **kwargs)
             if loglevel:
                 logger.setLevel(loglevel)
 
@@ -183,7 +183,7 @@ class Logging:
         colorize = self.supports_color(colorize, logfile)
         logger = get_logger("celery.task")
         kwargs.setdefault("formatter", TaskFormatter)
-        self.setupline_handlers(logger, logfile, format, colorize, datefmt=datefmt or self.task_datefmt, **kwargs)
+        self.setup_handlers(logger, logfile, format, colorize, datefmt=datefmt or self.task_datefmt, **kwargs)
         logger.setLevel(loglevel)
         logger.propagate = bool(propagate)
         signals.after_setup_task_logger.send(
@@ -191,7 +191,7 @@ class Logging:
         )
         return logger
 
-    def setupline_handlers(
+    def setup_handlers(
         self,
         logger: logging.Logger,
         logfile: Any,
