@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import pickle
+import sys
 import zlib
 from typing import Any
 
@@ -15,7 +16,7 @@ from kombu.exceptions import ContentDisallowed
 from celery import Celery
 from celery.app.backends import BACKEND_ALIASES, by_name, by_url
 from celery.backends.base import Backend, BaseBackend, DisabledBackend
-from celery.exceptions import ImproperlyConfigured, TaskRevokedError
+from celery.exceptions import ImproperlyConfigured, SecurityError, TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.outcome import Record
 from tests.compat.memory_apps import make_app
@@ -212,6 +213,24 @@ class TestEncoding:
         assert repr(backend.exception_to_python(data)) == "KeyError(1)"
         assert backend.encode_result(KeyError(1), "FAILURE") == data
         assert backend.encode_result(3, "SUCCESS") == 3
+
+    def test_exceptions_are_looked_for_among_loaded_modules_only(self, backend: Any) -> None:
+        def decoded(kind: str, module: str | None, *args: Any) -> Any:
+            return backend.exception_to_python({"exc_type": kind, "exc_module": module, "exc_message": list(args)})
+
+        assert (
+            repr(decoded("JSONDecodeError", "json.decoder", "m", "doc", 0))
+            == "JSONDecodeError('m: line 1 column 1 (char 0)')"
+        )
+        odd = decoded("Odd", "antigravity", "x")
+        assert (type(odd).__name__, type(odd).__module__, odd.args) == ("Odd", "celery.exceptions", ("x",))
+        assert "antigravity" not in sys.modules
+        refused = decoded("JSONDecodeError", "json.decoder", "only one")
+        assert type(refused) is Exception
+        assert "only one" in str(refused)
+        for harmful in ("system", "path", "path.join"):
+            with pytest.raises(SecurityError, match="Expected an exception class"):
+                decoded(harmful, "os", "true")
 
     def test_settings(self, backend: Any) -> None:
         assert backend.expires == 86400

@@ -24,6 +24,23 @@ import celery.exceptions as exc
         (exc.WorkerShutdown, (SystemExit,)),
         (exc.WorkerTerminate, (SystemExit,)),
         (exc.CDeprecationWarning, (DeprecationWarning,)),
+        (exc.CPendingDeprecationWarning, (PendingDeprecationWarning,)),
+        (exc.AlwaysEagerIgnored, (exc.CeleryWarning,)),
+        (exc.DuplicateNodenameWarning, (exc.CeleryWarning,)),
+        (exc.FixupWarning, (exc.CeleryWarning,)),
+        (exc.NotConfigured, (exc.CeleryWarning,)),
+        (exc.SecurityWarning, (exc.CeleryWarning,)),
+        (exc.Ignore, (exc.TaskPredicate,)),
+        (exc.Reject, (exc.TaskPredicate,)),
+        (exc.TaskError, (exc.CeleryError,)),
+        (exc.IncompleteStream, (exc.TaskError,)),
+        (exc.AlreadyRegistered, (exc.TaskError,)),
+        (exc.MaxRetriesExceededError, (exc.TaskError,)),
+        (exc.TaskRevokedError, (exc.TaskError,)),
+        (exc.InvalidTaskError, (exc.TaskError,)),
+        (exc.BackendGetMetaError, (exc.BackendError,)),
+        (exc.ImproperlyConfigured, (Exception,)),
+        (exc.SecurityError, (Exception,)),
         (exc.DuplicateTaskNameWarning, (exc.CeleryWarning, UserWarning)),
     ],
 )
@@ -111,3 +128,14 @@ def test_reraise_gives_the_traceback():
     with pytest.raises(ValueError, match="v") as caught:
         exc.reraise(ValueError, ValueError("v"), tb)
     assert "fails" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+
+
+def test_tasks_say_what_they_raise():
+    retry = exc.Retry("msg", ValueError("x"), 10, is_eager=True, sig="s")
+    assert (retry.is_eager, retry.sig) == (True, "s")
+    reject = exc.Reject("why", requeue=True)
+    assert (reject.reason, reject.requeue) == ("why", True)
+    spent = exc.MaxRetriesExceededError("m", task_args=(1,), task_kwargs={"a": 2})
+    assert (spent.task_args, spent.task_kwargs) == ((1,), {"a": 2})
+    failed = exc.CeleryCommandException("m", 3)
+    assert (failed.message, failed.exit_code) == ("m", 3)

@@ -16,6 +16,7 @@ import pytest
 from celery import signals
 from celery.app.log import Logging, TaskFormatter
 from celery.app.utils import detect_settings
+from celery.exceptions import CDeprecationWarning
 from celery.utils import log
 from celery.utils.log import (
     ColorFormatter,
@@ -154,6 +155,27 @@ class TestSetup:
         get_task_logger("y").info("task")
         assert len((tmp_path / "w1-ho.st.log").read_text().splitlines()) == 1
         assert len((tmp_path / "w1-ho.st-3.log").read_text().splitlines()) == 2
+
+    def test_a_subclass_may_set_the_handlers_up(self, path):
+        class Mine(Logging):
+            def setup_handlers(self, logger, *args, **kwargs):
+                logger.addHandler(logging.StreamHandler(io.StringIO()))
+
+        Mine(types.SimpleNamespace(conf=detect_settings({}))).setup("INFO", str(path))
+        assert [type(handler) for handler in logging.getLogger().handlers] == [logging.StreamHandler]
+        assert not path.exists()
+
+    def test_task_lines_have_their_own_format(self, path):
+        conf = {"worker_task_log_format": "%(task_name)s|%(asctime)s|%(message)s", "worker_task_log_datefmt": "%Y"}
+        _logging(**conf).setup("INFO", str(path))
+        get_task_logger("x").info("m")
+        assert re.fullmatch(r"\?\?\?\|\d{4}\|m\n", path.read_text())
+
+    def test_deprecations_are_always_shown(self, path):
+        _logging().setup("INFO", str(path))
+        for _ in range(2):
+            warnings.warn(CDeprecationWarning("old"), stacklevel=1)
+        assert path.read_text().count("CDeprecationWarning: old") == 2
 
     def test_colour_only_where_asked_or_on_a_terminal(self, clean):
         app_log = _logging()

@@ -4,12 +4,14 @@ import copy
 import logging
 import pickle
 import threading
+from pathlib import Path
 
 import pytest
 
 from celery.app.defaults import DEFAULTS, NAMESPACES, Option, find, find_deprecated_settings, flatten
 from celery.app.utils import PendingConfiguration, Settings, detect_settings, filter_hidden_settings, sanitize_url
 from celery.exceptions import CDeprecationWarning, ImproperlyConfigured
+from celery.settings import BY_NAME, SETTINGS
 
 
 @pytest.fixture(autouse=True)
@@ -294,3 +296,26 @@ class TestDefaults:
         assert list(find_deprecated_settings({"task_acks_on_failure_or_timeout": True})) == [
             "task_acks_on_failure_or_timeout"
         ]
+
+
+def _golden():
+    """Name, type, default and old name of every setting, as Celery 5.7 has them."""
+    lines = (Path(__file__).parent / "golden" / "settings.tsv").read_text().splitlines()
+    return [line.split("\t") for line in lines]
+
+
+def test_every_setting_has_celerys_default_and_is_read_by_both_names():
+    conf, wrong = detect_settings({}), []
+    for name, _, default, old in _golden():
+        if repr(conf.get(name, BY_NAME[name].default)) != default and name != "firestore_project":
+            wrong.append((name, conf.get(name), default))
+        if old:
+            wrong += [(old, conf[old])] if conf[old] != conf[name] and conf[name] == conf[name] else []
+            wrong += [(old, "unread")] if detect_settings({old: conf[name]})[name] != conf[name] else []
+    assert len(_golden()) == len(BY_NAME) == 235
+    assert wrong == []
+
+
+def test_every_setting_has_a_type():
+    alias = {"str": "string", "str/obj": "any"}
+    assert {(name, alias.get(kind, kind)) for name, kind, *_ in _golden()} == {(s.name, s.type) for s in SETTINGS}
