@@ -64,9 +64,9 @@ def redis_server() -> Iterator[int]:
 @contextlib.contextmanager
 def delay_proxy(target: int, microseconds: int) -> Iterator[int]:
     """A native proxy in front of `target` that delays each direction by half of the time given; gives its port."""
-    binary = Path(tempfile.gettempdir()) / f"celery-bench-proxy-{os.getpid()}"
-    subprocess.run(["cc", "-O2", "-o", str(binary), str(HERE / "proxy.c")], check=True)
     port = free_port()
+    binary = Path(tempfile.gettempdir()) / f"celery-bench-proxy-{port}"
+    subprocess.run(["cc", "-O2", "-o", str(binary), str(HERE / "proxy.c")], check=True)
     proxy = subprocess.Popen([str(binary), str(port), str(target), str(microseconds // 2)])
     try:
         until(lambda: answers(port), 10, "the proxy")
