@@ -91,10 +91,10 @@ class Subject:
         path = os.environ.get("PYTHONPATH", "") if self.name == "ours" else ""
         return {**os.environ, "C_FORCE_ROOT": "1", **env, "PYTHONPATH": f"{SUBJECTS}{os.pathsep}{path}"}
 
-    def drive(self, env: dict[str, str], *args: Any, timeout: float = 300) -> dict[str, Any]:
-        """Run the driver; its JSON answer."""
+    def drive(self, env: dict[str, str], *args: Any, timeout: float = 300, driver: str = "") -> dict[str, Any]:
+        """Run the driver, or another script beside it; its JSON answer."""
         done = subprocess.run(
-            [self.python, str(SUBJECTS / self.driver), *map(str, args)],
+            [self.python, str(SUBJECTS / (driver or self.driver)), *map(str, args)],
             env=self.environment(env),
             cwd=SUBJECTS,
             capture_output=True,
