@@ -64,9 +64,9 @@ def redis_server() -> Iterator[int]:
 @contextlib.contextmanager
 def delay_proxy(target: int, microseconds: int) -> Iterator[int]:
     """A native proxy in front of `target` that delays each direction by half of the time given; gives its port."""
-    binary = Path(tempfile.gettempdir()) / f"celery-bench-proxy-{os.getpid()}"
-    subprocess.run(["cc", "-O2", "-o", str(binary), str(HERE / "proxy.c")], check=True)
     port = free_port()
+    binary = Path(tempfile.gettempdir()) / f"celery-bench-proxy-{port}"
+    subprocess.run(["cc", "-O2", "-o", str(binary), str(HERE / "proxy.c")], check=True)
     proxy = subprocess.Popen([str(binary), str(port), str(target), str(microseconds // 2)])
     try:
         until(lambda: answers(port), 10, "the proxy")
@@ -91,10 +91,10 @@ class Subject:
         path = os.environ.get("PYTHONPATH", "") if self.name == "ours" else ""
         return {**os.environ, "C_FORCE_ROOT": "1", **env, "PYTHONPATH": f"{SUBJECTS}{os.pathsep}{path}"}
 
-    def drive(self, env: dict[str, str], *args: Any, timeout: float = 300) -> dict[str, Any]:
-        """Run the driver; its JSON answer."""
+    def drive(self, env: dict[str, str], *args: Any, timeout: float = 300, driver: str = "") -> dict[str, Any]:
+        """Run the driver, or another script beside it; its JSON answer."""
         done = subprocess.run(
-            [self.python, str(SUBJECTS / self.driver), *map(str, args)],
+            [self.python, str(SUBJECTS / (driver or self.driver)), *map(str, args)],
             env=self.environment(env),
             cwd=SUBJECTS,
             capture_output=True,

@@ -391,6 +391,47 @@ def _rows(folder: Path, name: str) -> int:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
+def profile(session: Session) -> list[Row]:
+    """Where the microseconds of a task go: processor time by process while a queue is drained, and by step."""
+    rows = []
+    with redis_server() as port:
+        for results, level in ((False, "WARNING"), (True, "INFO")):
+            found: dict[str, list[float]] = {"main process": [], "children": [], "Redis": []}
+            for _ in range(session.rounds):
+                for name, spent in _spent(session, port, results, level).items():
+                    found[name].append(spent)
+            values = {name: statistics.median(spent) for name, spent in found.items()}
+            what = f"processor time a task, {'results' if results else 'no results'}, {level}"
+            rows.append(Row(what, "µs", values, "≤ 80 µs in all", f"{sum(values.values()):.0f} µs", None))
+            session.say(f"{what}: {values}")
+    steps = session.subjects["ours"].drive({}, driver="steps.py")
+    rows += [Row(f"step: {name}", "µs", {"ours": spent}, "", "", None) for name, spent in steps.items()]
+    return rows
+
+
+def _spent(session: Session, port: int, results: bool, level: str) -> dict[str, float]:
+    client = _redis(port)
+    client.flushall()  # type: ignore[attr-defined]
+    subject, env = session.subjects["ours"], _environment(port, results=results)
+    n = session.count("ours", 60_000, 0)
+    _preload(session, subject, env, client, "add" if results else "noop", n)
+    worker = Worker(subject, env, 2, level)
+    worker.start()
+    try:
+        until(lambda: _waiting(client, "ours") < n, 60, "ours to begin", every=0.002)
+        assert worker.process is not None
+        server = int(client.info()["process_id"])  # type: ignore[attr-defined]
+        main, others = worker.process.pid, [pid for pid in worker.tree() if pid != worker.process.pid]
+        before, left = [cpu_seconds([main]), cpu_seconds(others), cpu_seconds([server])], _waiting(client, "ours")
+        until(lambda: _waiting(client, "ours") == 0, 300, "ours to drain", every=0.02)
+        after = [cpu_seconds([main]), cpu_seconds(others), cpu_seconds([server])]
+    finally:
+        worker.stop()
+        worker.close()
+    names = ("main process", "children", "Redis")
+    return {name: (b - a) / left * 1e6 for name, a, b in zip(names, before, after, strict=True)}
+
+
 ALL: dict[str, Callable[[Session], list[Row]]] = {
     "enqueue": enqueue,
     "drain": drain,
@@ -400,4 +441,5 @@ ALL: dict[str, Callable[[Session], list[Row]]] = {
     "latency": latency,
     "distance": distance,
     "sqlite": sqlite,
+    "profile": profile,
 }

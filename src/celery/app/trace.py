@@ -49,6 +49,10 @@ def task_has_custom(task: Any, attr: str) -> bool:
     return False
 
 
+#: Types whose values are short whatever they are: their repr needs no care.
+_SHORT = frozenset({bool, float, type(None)})
+
+
 class LogLines:
     """Writes the line that says how a task ended, in the process that ran it."""
 
@@ -68,11 +72,11 @@ class LogLines:
             flush_lines()
 
     def succeeded(self, run: Run, ended: Ended) -> None:
-        request = run.request
+        request, value = run.request, ended.value
         context = {
             "id": request.id,
             "name": request.shadow or run.task.name,
-            "return_value": saferepr(ended.value, run.task.resultrepr_maxsize),
+            "return_value": repr(value) if type(value) in _SHORT else saferepr(value, run.task.resultrepr_maxsize),
             "runtime": ended.runtime,
             "args": request.args,
             "kwargs": request.kwargs,

@@ -51,6 +51,10 @@ class SqliteBroker:
     def publish(self, publications: Sequence[Publication]) -> None:
         if not publications:
             return
+        if len(publications) == 1 and not publications[0].route.exchange:
+            with self._writer.reading as db:  # one statement is a transaction of its own
+                queues_of.put(db, publications)
+            return
         with self._writer.writing as db:
             queues_of.put(db, publications)
 
