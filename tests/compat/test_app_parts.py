@@ -305,3 +305,16 @@ def test_import_modules_is_sent_by_the_app(app):
     finally:
         signals.import_modules.disconnect(dispatch_uid="heard")
     assert heard == [app]
+
+
+def test_a_forked_child_of_the_pool_is_told_to_the_app(app):
+    heard = []
+    app.on_after_fork.connect(lambda sender, **_: heard.append(sender), weak=False)
+    runner = app.assembly.runner("w@h")
+    pid = os.fork()
+    if pid == 0:
+        runner.start(0)
+        os._exit(0 if heard == [app] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    runner.start(0)  # nobody was forked
+    assert heard == []

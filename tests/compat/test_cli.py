@@ -148,6 +148,20 @@ def test_global_options_reach_the_app(cli: Shell) -> None:
     assert output.splitlines()[0] == f"memory://b cache+memory:// {cli.folder / 'elsewhere'}"
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"BROKER_URL": "memory://b", "RESULT_BACKEND": "cache+memory://"},
+        {"CELERY_BROKER": "memory://b", "CELERY_RESULT_BACKEND": "cache+memory://"},
+    ],
+)
+def test_both_families_of_variables_are_read(cli: Shell, variables: dict[str, str]) -> None:
+    (cli.folder / "shows.py").write_text(
+        "from celery import Celery\napp = Celery('shows')\nprint(app.conf.broker_url, app.conf.result_backend)\n"
+    )
+    assert cli.run("-A shows call x", **variables)[1].splitlines()[0] == "memory://b cache+memory://"
+
+
 def test_a_package_adds_a_command(cli: Shell) -> None:
     info = cli.folder / "plug-1.0.dist-info"
     info.mkdir()
