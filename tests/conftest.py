@@ -18,7 +18,7 @@ KEPT = {"CELERY_REFERENCE_PYTHON"}  # where the real Celery lives, for wire test
 for name in [n for n in os.environ if n.startswith(("CELERY", "C_STRICT", "C_WARN", "C_FORCE_ROOT")) and n not in KEPT]:
     del os.environ[name]
 
-settings.register_profile("unhurried", deadline=None)
+settings.register_profile("unhurried", deadline=None, max_examples=50)
 settings.load_profile("unhurried")
 
 

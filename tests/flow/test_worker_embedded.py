@@ -151,6 +151,14 @@ def test_a_broker_that_will_never_work_ends_it_with_a_failure(app: Celery, caplo
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore::celery.exceptions.SecurityWarning")
+def test_the_banner_shows_no_password(app: Celery) -> None:
+    app.conf.update(broker_url="memory://u:secret@host", result_backend="memory://u:secret@host")
+    shown = app.Worker(app=app, pool="solo", concurrency=1).startup_info()
+    assert "memory://u:**@host" in shown
+    assert "secret" not in shown
+
+
 @pytest.mark.parametrize(("given", "expected"), [(3, 3), ("4", 4), (0, os.cpu_count()), ("many", os.cpu_count())])
 def test_concurrency(app: Celery, given: Any, expected: int) -> None:
     assert WorkController(app=app, pool="solo", concurrency=given).concurrency == expected

@@ -13,6 +13,7 @@ from kombu.utils.url import maybe_sanitize_url
 
 import celery
 from celery import signals
+from celery.app.utils import sanitize_url
 from celery.apps.banner import StartupInfo, banner
 from celery.apps.signals import SignalLadder
 from celery.platforms import check_privileges, create_pidlock, set_process_title
@@ -173,4 +174,5 @@ def _results(app: Any) -> str:
     store = app.assembly.store
     if store is None:
         return "disabled://"
-    return str(getattr(store, "url_text", None) or maybe_sanitize_url(str(app.conf.result_backend)))
+    shown = getattr(store, "url_text", None)
+    return sanitize_url(shown, "**") if shown else str(maybe_sanitize_url(str(app.conf.result_backend)))

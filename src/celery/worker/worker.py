@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.url import maybe_sanitize_url
 
 from celery import codecs, signals
+from celery.app.utils import sanitize_url
 from celery.documents import Documents
 from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Record
@@ -207,7 +208,8 @@ class WorkController:
     def broker_url(self) -> str:
         """Where messages are taken from, without its password."""
         broker = self.app.assembly.broker_for_read
-        return str(getattr(broker, "url_text", None) or maybe_sanitize_url(self.app.conf.broker_read_url))
+        shown = getattr(broker, "url_text", None)
+        return sanitize_url(shown, "**") if shown else str(maybe_sanitize_url(self.app.conf.broker_read_url))
 
     # -- what the engine asks ----------------------------------------------------------------------------------------
 
