@@ -54,6 +54,12 @@ def test_a_scheme_alone() -> None:
     assert (endpoint.host, endpoint.port, endpoint.db) == ("localhost", 6379, 0)
 
 
+def test_an_unquoted_password_is_not_shown() -> None:
+    with pytest.raises(ImproperlyConfigured, match="write / as %2F") as caught:
+        Endpoint("redis://u:12/secret@h/0")
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["redis://h:port/0", "redis://h:70000/0", "redis://h/zero"])
 def test_what_cannot_be_right(url: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"port|Port|database number"):

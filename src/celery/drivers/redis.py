@@ -331,6 +331,8 @@ def _parts(url: str) -> tuple[str, str, int | None, str, str, str, dict[str, str
     """Scheme, host, port, user, password, path without its first slash, query; a bare scheme is a URL too."""
     split = urlsplit(url if "://" in url else f"{url}://")
     host, user, password = (unquote(part or "") for part in (split.hostname, split.username, split.password))
+    if "@" in split.path:
+        raise ValueError("a / in the password")
     path = unquote(split.path.removeprefix("/"))
     return split.scheme, host, split.port, user, password, path, dict(parse_qsl(split.query))
 
