@@ -89,7 +89,9 @@ class Subject:
     def environment(self, env: dict[str, str]) -> dict[str, str]:
         """Of its processes: what this process was told of paths is for ours alone."""
         path = os.environ.get("PYTHONPATH", "") if self.name == "ours" else ""
-        return {**os.environ, "C_FORCE_ROOT": "1", **env, "PYTHONPATH": f"{SUBJECTS}{os.pathsep}{path}"}
+        theirs = {**os.environ, "C_FORCE_ROOT": "1", **env, "PYTHONPATH": f"{SUBJECTS}{os.pathsep}{path}"}
+        theirs.pop("PYTHONDONTWRITEBYTECODE", None)  # else ours, installed in place, would be compiled at each start
+        return theirs
 
     def drive(self, env: dict[str, str], *args: Any, timeout: float = 300, driver: str = "") -> dict[str, Any]:
         """Run the driver, or another script beside it; its JSON answer."""

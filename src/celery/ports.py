@@ -8,10 +8,9 @@ translate their driver's errors into `kombu.exceptions.OperationalError` (server
 from __future__ import annotations
 
 import time as _time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,8 +29,7 @@ __all__ = [
 # ---------------------------------------------------------------------------------------------------------- brokers
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerConfig:
+class BrokerConfig(Struct, frozen=True):
     """Everything that a broker adapter may need to connect. Never printed whole: `url` holds the password."""
 
     url: str
@@ -160,8 +158,7 @@ class Depth(Protocol):
 # --------------------------------------------------------------------------------------------------------- backends
 
 
-@dataclass(frozen=True, slots=True)
-class BackendConfig:
+class BackendConfig(Struct, frozen=True):
     """Everything that a backend adapter may need. Never printed whole: `url` holds the password."""
 
     url: str

@@ -10,10 +10,9 @@ import datetime as dt
 import logging
 import os
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from celery import wire
 from celery.message import Message, headers_v2
@@ -49,8 +48,7 @@ class Call(Struct, eq=False):
     task: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class PublishDefaults:
+class PublishDefaults(Struct, frozen=True):
     """The settings that publishing depends on, read once."""
 
     serializer: str = "json"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -13,8 +14,7 @@ __all__ = ["PublishPolicy"]
 _NAMES = ("max_retries", "interval_start", "interval_step", "interval_max", "retry_errors")
 
 
-@dataclass(frozen=True, slots=True)
-class PublishPolicy:
+class PublishPolicy(Struct, frozen=True):
     """`task_publish_retry_policy` (`[call.7]`): waits of start, start + step, … seconds, at most `interval_max`."""
 
     #: None: for ever.

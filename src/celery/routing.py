@@ -5,8 +5,9 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,8 +18,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class QueueSpec:
+class QueueSpec(Struct, frozen=True):
     """A queue as brokers see it. kombu's `Queue` is the user's vocabulary; this is the value that crosses the port."""
 
     name: str
@@ -35,8 +35,7 @@ class QueueSpec:
     declare: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """Where to publish: exchange and routing key, and the queue to declare first, if one is known."""
 
     exchange: str
@@ -48,8 +47,7 @@ class Route:
 DESTINATION = frozenset({"queue", "exchange", "routing_key", "exchange_type"})
 
 
-@dataclass(frozen=True, slots=True)
-class DefaultRoute:
+class DefaultRoute(Struct, frozen=True):
     """What a destination falls back to where neither the call nor its queue says more (`[route.4]`)."""
 
     exchange: str = "celery"

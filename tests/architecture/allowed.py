@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 PUBLIC = "a public signature of Celery's"
+SENDING = "sending needs none of it"
 
 #: Packages that are imported where they are first needed: package → reason.
 LATE_PACKAGES: dict[str, str] = {
@@ -25,6 +26,16 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.patching", "gevent"): "optional driver",
     ("celery._state", "celery.app.base"): "the default app is made only where nobody has made one",
     ("celery.app.checking", "inspect"): "slow to import, and counting the arguments mostly suffices",
+    ("celery.utils.dispatch.signal", "inspect"): "slow to import, and a plain function's code says what it takes",
+    ("celery.utils.text", "pprint"): "it loads dataclasses and inspect, and only reports are pretty",
+    ("celery.app.utils", "platform"): "only bug reports ask for it",
+    ("celery.app.assembly", "celery.app.runner"): SENDING,
+    ("celery.app.assembly", "celery.app.trace"): SENDING,
+    ("celery.app.assembly", "celery.documents"): SENDING,
+    ("celery.app.assembly", "celery.tracer"): SENDING,
+    ("celery.brokers.redis", "celery.brokers.redis_consumer"): SENDING,
+    ("celery.drivers.redis", "celery.drivers.redis_errors"): "its base is kombu's, and few servers refuse anything",
+    ("celery.drivers.redis", "ssl"): "5 ms to import, and only rediss:// needs it",
 }
 
 #: Imports that go up: (module, imported) → reason.

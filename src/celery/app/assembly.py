@@ -16,21 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 from celery import codecs, current
 from celery.app.publishing import PublishSignals
-from celery.app.runner import TaskRunner
-from celery.app.trace import LogLines, task_has_custom, tellers
-from celery.documents import Documents, Reading
 from celery.exceptions import ImproperlyConfigured
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
 from celery.producer import Call, Producer, PublishDefaults, new_id
-from celery.tracer import Tracer, TracerParts
 from celery.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from celery.app.base import Celery
+    from celery.app.trace import LogLines
+    from celery.documents import Reading
     from celery.ports import Broker, Pool, Publication, ResultBackend, Runner
     from celery.result import AsyncResult
+    from celery.tracer import TracerParts
 
 __all__ = ["BACKENDS", "BROKERS", "POOLS", "Assembly"]
 
@@ -141,6 +140,8 @@ class Assembly:
         return self._make_reading()
 
     def _make_reading(self) -> Reading | None:
+        from celery.documents import Reading
+
         backend, store = self._app.backend, self.store
         self._reading = None
         if store is not None and getattr(backend, "reads_straight", False):
@@ -149,6 +150,10 @@ class Assembly:
 
     def runner(self, hostname: str) -> Runner:
         """What a pool's processes run messages with."""
+        from celery.app.runner import TaskRunner
+        from celery.app.trace import LogLines
+        from celery.tracer import Tracer
+
         lines = LogLines()
         lines.refresh()
         return TaskRunner(self._app, Tracer(self._tracer_parts(hostname, lines)), lines)
@@ -233,7 +238,8 @@ class Assembly:
             retry=conf.task_publish_retry,
             retry_policy=conf.task_publish_retry_policy or {},
             utc=conf.enable_utc,
-            timezone=app.timezone or dt.UTC,
+            # The zone data base is not loaded where plain UTC will do.
+            timezone=dt.UTC if conf.enable_utc and not conf.timezone else app.timezone,
             origin=f"gen{os.getpid()}@{socket.gethostname()}",
         )
         return Producer(
@@ -252,6 +258,10 @@ class Assembly:
         )
 
     def _tracer_parts(self, hostname: str, lines: LogLines) -> TracerParts:
+        from celery.app.trace import task_has_custom, tellers
+        from celery.documents import Documents
+        from celery.tracer import TracerParts
+
         app, conf = self._app, self._conf
         accept = codecs.accept_types(conf.accept_content)
         return TracerParts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery.settings import (
@@ -22,6 +23,9 @@ from celery.settings import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    #: Name → option, or group → its options by the rest of their names. Made when first asked for.
+    NAMESPACES: dict[str, Any]
 
 __all__ = ("DEFAULTS", "NAMESPACES", "Option", "find", "flatten")
 
@@ -90,6 +94,7 @@ def _option(setting: Setting) -> Option:
     return Option(setting.default, type=setting.type, old={setting.old.lower()} if setting.old else set(), **extra)
 
 
+@cache
 def _namespaces() -> dict[str, Any]:
     tree: dict[str, Any] = {setting.name: _option(setting) for setting in _DECLARED if not setting.group}
     tree.update((group, {}) for group in GROUPS)
@@ -116,7 +121,6 @@ def flatten(
 
 
 _DECLARED = [setting for setting in SETTINGS if setting.declared]
-NAMESPACES: dict[str, Any] = _namespaces()
 DEFAULTS: dict[str, Any] = {setting.name: setting.default for setting in _DECLARED}
 SETTING_KEYS: set[str] = set(DEFAULTS)
 
@@ -128,15 +132,16 @@ _TO_OLD_KEY, _TO_NEW_KEY = OLD_NAME, NEW_NAME
 def find(name: str, namespace: str = "celery") -> searchresult:
     """Look for a setting, first in `namespace`, then in all others, then by its whole name. Raises `KeyError`."""
     key = name.lower()
+    namespaces = _namespaces()
     for group in dict.fromkeys((namespace.lower(), *GROUPS)):
-        options = NAMESPACES.get(group)
+        options = namespaces.get(group)
         if isinstance(options, dict) and key in options:
             return searchresult(group, key, options[key])
         if key == group and isinstance(options, dict):
             return searchresult(None, key, options)
     if key in DEFAULTS:
         group = BY_NAME[key].group
-        option = NAMESPACES[group][key.partition("_")[2]] if group else NAMESPACES[key]
+        option = namespaces[group][key.partition("_")[2]] if group else namespaces[key]
         return searchresult(None, key, option)
     raise KeyError(name)
 
@@ -144,3 +149,9 @@ def find(name: str, namespace: str = "celery") -> searchresult:
 def find_deprecated_settings(source: Mapping[str, Any]) -> list[str]:
     """Names of the settings set in `source` that are deprecated."""
     return [setting.name for setting in _DECLARED if setting.deprecate_by and source.get(setting.name) is not None]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "NAMESPACES":
+        return _namespaces()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform as _platform
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
@@ -547,6 +546,8 @@ def appstr(app: Celery) -> str:
 
 def bugreport(app: Celery) -> str:
     """Versions, platform and settings as text, for a bug report."""
+    import platform
+
     import billiard
     import kombu
 
@@ -559,10 +560,10 @@ def bugreport(app: Celery) -> str:
         driver = kind = ""
     loader = type(app.loader)
     return (
-        f"\nsoftware -> celery:{celery.VERSION_BANNER} kombu:{kombu.__version__} py:{_platform.python_version()}"
+        f"\nsoftware -> celery:{celery.VERSION_BANNER} kombu:{kombu.__version__} py:{platform.python_version()}"
         f"\n            billiard:{billiard.__version__} {driver}"
-        f"\nplatform -> system:{_platform.system()} arch:{', '.join(part for part in _platform.architecture() if part)}"
-        f"\n            kernel version:{_platform.release()} imp:{_platform.python_implementation()}"
+        f"\nplatform -> system:{platform.system()} arch:{', '.join(part for part in platform.architecture() if part)}"
+        f"\n            kernel version:{platform.release()} imp:{platform.python_implementation()}"
         f"\nloader   -> {loader.__module__}.{loader.__qualname__}"
         f"\nsettings -> transport:{kind} results:{sanitize_url(str(app.conf.result_backend or 'disabled'))}"
         f"\n\n{app.conf.humanize()}\n"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery.backends.redis_waiting import Waiting, is_ready
 from celery.drivers.redis import Endpoint
-from celery.drivers.redis_pool import LinkPool, Script
+from celery.drivers.redis_pool import LinkPool
+from celery.drivers.redis_scripts import Script
 from celery.ports import Clock, SystemClock
 
 if TYPE_CHECKING:

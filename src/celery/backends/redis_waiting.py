@@ -12,14 +12,13 @@ import re
 import threading
 import time
 from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import hiredis
 import msgspec
-from kombu.exceptions import OperationalError
 
-from celery.drivers.redis import Command, Endpoint, Link, ServerReply, wait_readable
+from celery import exceptions
+from celery.drivers.redis import Command, Endpoint, Link, refused, wait_readable
 from celery.states import READY_STATES
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ class Waiting:
         try:
             while link is not None and link.readable():
                 self._hear(link.receive())
-        except OperationalError:
+        except exceptions.OperationalError:
             return False
         return True
 
@@ -174,7 +173,7 @@ class Waiting:
             if type(item) is hiredis.PushNotification:
                 self._deliver(item[1][cut:].decode(), item[2] if item[0] == b"message" else None)
             elif isinstance(item, hiredis.ReplyError):
-                raise ServerReply(f"Redis at {self._endpoint.shown} refused a wait for results: {item}")
+                raise refused(f"Redis at {self._endpoint.shown} refused a wait for results: {item}")
             else:
                 _, ids = self._asked.popleft()
                 for id_, document in zip(ids, item if ids else (), strict=True):
@@ -202,8 +201,10 @@ class Waiting:
         if self._leader is None:
             self._wake_one()
         if unwanted and self._link is not None:
-            with suppress(OperationalError):  # with the connection the subscription ends too
+            try:  # noqa: SIM105 - to suppress kombu's error would be to load it
                 self._link.send([("UNSUBSCRIBE", *unwanted)])
+            except exceptions.OperationalError:
+                pass  # with the connection the subscription ended too
 
     def _wake_one(self) -> None:
         """Wake somebody to lead. Asked of all who leave: who was woken before may have left with an answer instead."""
@@ -250,7 +251,7 @@ class Waiting:
                 return
             try:
                 self._read(min(deadline - now, self._patience(now)))
-            except OperationalError:
+            except exceptions.OperationalError:
                 self._connect_again(deadline)
 
     def _patience(self, now: float) -> float:
@@ -263,7 +264,7 @@ class Waiting:
     def _read(self, timeout: float) -> None:
         link = self._link
         if link is None or link.closed:
-            raise OperationalError(f"lost the Redis server at {self._endpoint.shown}")
+            raise exceptions.OperationalError(f"lost the Redis server at {self._endpoint.shown}")
         if link.pending() or wait_readable([link.fileno()], timeout):
             with self._lock:
                 self._hear(link.receive())
@@ -271,7 +272,7 @@ class Waiting:
         with self._lock:
             now = self._clock.monotonic()
             if self._asked and now - self._asked[0][0] > self._endpoint.timeout:
-                raise OperationalError(
+                raise exceptions.OperationalError(
                     f"the Redis server at {self._endpoint.shown} did not answer within {self._endpoint.timeout:g} s"
                 )
             if now - self._heard_at >= _SILENCE and not self._asked:
@@ -287,7 +288,7 @@ class Waiting:
                     self._forget_link()
                     self._connect()
                 return
-            except OperationalError:
+            except exceptions.OperationalError:
                 now = self._clock.monotonic()
                 if now >= give_up:
                     raise

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import lru_cache
+
+from msgspec import Struct, field
 
 __all__ = ["Bindings", "matches"]
 
 
-@dataclass(slots=True)
-class Bindings:
+class Bindings(Struct):
     """The bindings of each exchange. The default exchange ("") needs none: its routing keys are queue names."""
 
     _of: dict[str, dict[tuple[str, str, str], None]] = field(default_factory=dict)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from itertools import count
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
-from celery.brokers.redis_consumer import RedisConsumer
 from celery.brokers.redis_layout import Layout
 from celery.drivers.redis import Command, Endpoint
 from celery.drivers.redis_pool import LinkPool, run
@@ -16,6 +14,7 @@ from celery.ports import Clock, SystemClock
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from celery.brokers.redis_consumer import RedisConsumer
     from celery.drivers.redis import Link
     from celery.ports import BrokerConfig, Publication
     from celery.routing import QueueSpec
@@ -36,7 +35,7 @@ class RedisBroker:
         self.layout = Layout(config.options, self.endpoint.prefix)
         self._pool = LinkPool(self.endpoint, config.pool_limit)
         #: kombu keeps what it holds under the tag that the publisher gave: no two messages may bear the same.
-        self._mark = token_hex(8)
+        self._mark = os.urandom(8).hex()
         self._numbers = count()
         self._bindings: dict[str, tuple[float, list[bytes]]] = {}
 
@@ -115,6 +114,8 @@ class RedisBroker:
 
     def consume(self, queues: Sequence[QueueSpec]) -> RedisConsumer:
         """See `Broker.consume`."""
+        from celery.brokers.redis_consumer import RedisConsumer
+
         return RedisConsumer(self, self._config.node, queues, clock=self._clock)
 
     def purge(self, queue: str) -> int:

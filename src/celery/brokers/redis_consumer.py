@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 
 from celery.brokers.redis_keeper import Keeper, ack_commands, take_all
-from celery.brokers.redis_layout import DEAD_LETTERS, DEFER, DUE, FETCH, REJECT, RESTORE, SETTLE
-from celery.drivers.redis import Command, Link, ServerReply, wait_readable
+from celery.brokers.redis_layout import DEAD_LETTERS
+from celery.brokers.redis_scripts import DEFER, DUE, FETCH, REJECT, RESTORE, SETTLE
+from celery.drivers.redis import Command, Link, wait_readable
+from celery.drivers.redis_errors import ServerReply
 from celery.drivers.redis_pool import run
 from celery.message import MalformedMessage, Message
 from celery.ports import Clock, Delivery, SystemClock

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
-from celery.brokers.redis_layout import RESTORE, SWEEP, TICK, Layout
+from celery.brokers.redis_scripts import RESTORE, SWEEP, TICK
 from celery.drivers.redis_pool import run
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Mapping, Sequence
 
+    from celery.brokers.redis_layout import Layout
     from celery.drivers.redis import Command, Endpoint, Link
     from celery.ports import Clock
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from celery.drivers.redis_pool import Script
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from celery.routing import QueueSpec
 
-__all__ = ["Layout", "broker_script"]
+__all__ = ["Layout"]
 
 #: Between a queue's name and its priority step, and between the parts of a binding.
 SEPARATOR = "\x06\x16"
@@ -21,18 +18,6 @@ SEPARATOR = "\x06\x16"
 OURS = "celery.1."
 #: Dead letters kept of each queue.
 DEAD_LETTERS = 10_000
-_LUA = Path(__file__).parent / "lua"
-
-
-def broker_script(name: str, *shared: Path) -> Script:
-    """A script of `lua/` after the functions that it shares with others."""
-    return Script(_LUA / "entries.lua", *shared, _LUA / f"{name}.lua")
-
-
-FETCH = Script(_LUA / "fetch.lua")
-TICK = Script(_LUA / "tick.lua")
-DUE, DEFER, RESTORE, SWEEP, REJECT = map(broker_script, ("due", "defer", "restore", "sweep", "reject"))
-SETTLE = broker_script("settle", _LUA.parent.parent / "backends" / "lua" / "record.lua")
 
 
 class Layout:

@@ -10,15 +10,12 @@ import os
 import re
 import select
 import socket
-import ssl
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from kombu.exceptions import OperationalError
-from kombu.utils.imports import symbol_by_name
-from kombu.utils.url import maybe_sanitize_url, url_to_parts
-
+from celery import exceptions
 from celery.exceptions import ImproperlyConfigured
 
 try:
@@ -27,9 +24,10 @@ except ImportError as exc:
     raise ImproperlyConfigured("redis:// needs the hiredis package: pip install 'celery[redis]'") from exc
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Command", "Endpoint", "Link", "ServerReply", "is_stale", "wait_readable"]
+__all__ = ["Command", "Endpoint", "Link", "is_stale", "refused", "wait_readable"]
 
 #: A command's name and arguments, not packed yet.
 Command: TypeAlias = "tuple[str | bytes | int | float, ...]"
@@ -40,11 +38,6 @@ _BUFFER = 1 << 15
 _NOTHING = object()
 #: As bytes from a tuple; the package declares its types more narrowly than it works.
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
-_VERIFY = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
-
-
-class ServerReply(OperationalError):  # type: ignore[misc]  # kombu ships no types
-    """The server answered with an error (out of memory, read-only replica, loading, no permission …)."""
 
 
 class Endpoint:
@@ -58,7 +51,7 @@ class Endpoint:
         self, url: str, options: Mapping[str, Any] | None = None, tls: Any = False, connect_timeout: float = 4.0
     ) -> None:
         try:
-            scheme, host, port, user, password, path, query = url_to_parts(url)
+            scheme, host, port, user, password, path, query = _parts(url)
         except ValueError:  # its text may hold a piece of the password; nor can the URL be sanitized by its parts
             shown = re.sub(r"//.*@", "//**@", url)
             raise ImproperlyConfigured(
@@ -66,14 +59,14 @@ class Endpoint:
                 "in a password write / as %2F, # as %23, ? as %3F and @ as %40"
             ) from None
         given: dict[str, Any] = {**(options or {}), **query}
-        self.shown: str = maybe_sanitize_url(url)
+        self._url = url
         self.path: str | None = None
         if scheme in {"redis+socket", "socket", "unix"}:
             self.path = "/" + (path or "").lstrip("/")
             path = str(given.get("virtual_host", given.get("db", 0)))
         self.host: str = host or "localhost"
         self.port = int(port or 6379)
-        self.db = _database(path or given.get("db") or given.get("virtual_host") or 0, self.shown)
+        self.db = _database(path or given.get("db") or given.get("virtual_host") or 0, self)
         self.user: str = user or given.get("username") or ""
         self.password: str = password or given.get("password") or ""
         self.provider: Any = _provider(given.get("credential_provider"))
@@ -85,6 +78,13 @@ class Endpoint:
         self.keepalive_options: Mapping[int, int] = given.get("socket_keepalive_options") or {}
         asked = tls or {name: value for name, value in given.items() if name.startswith("ssl_")}
         self.tls = _tls_context(asked) if scheme == "rediss" or tls else None
+
+    @property
+    def shown(self) -> str:
+        """The URL without its password: for logs, errors and reprs."""
+        from kombu.utils.url import maybe_sanitize_url
+
+        return str(maybe_sanitize_url(self._url))
 
     def same_server(self, other: Endpoint) -> bool:
         """True if both are one database of one server, so that one script may touch the keys of both."""
@@ -98,10 +98,10 @@ class Endpoint:
             plain = self._open()
             link = Link(plain, self)
             link.greet(protocol)
-        except (OSError, OperationalError) as exc:
+        except (OSError, exceptions.OperationalError) as exc:
             if plain is not None:
                 plain.close()
-            raise OperationalError(f"cannot use the Redis server at {self.shown}: {exc}") from exc
+            raise exceptions.OperationalError(f"cannot use the Redis server at {self.shown}: {exc}") from exc
         return link
 
     def _open(self) -> socket.socket:
@@ -143,11 +143,16 @@ class Endpoint:
 class Link:
     """One connection to a server. One thread at a time; a link that failed in any way is closed and stays so."""
 
-    __slots__ = ("_buffer", "_endpoint", "_reader", "_socket", "declared", "pid", "pushes", "usable_until", "version")
+    __slots__ = (
+        "_buffer", "_decrypted", "_endpoint", "_reader", "_socket", "declared", "pid", "pushes", "usable_until",
+        "version",
+    )  # fmt: skip
 
     def __init__(self, connected: socket.socket, endpoint: Endpoint) -> None:
         connected.settimeout(endpoint.timeout)
         self._socket = connected
+        #: How many decrypted bytes wait, which only TLS sockets know.
+        self._decrypted: Callable[[], int] | None = getattr(connected, "pending", None)
         self._endpoint = endpoint
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._buffer = memoryview(bytearray(_BUFFER))
@@ -183,7 +188,7 @@ class Link:
         replies = self.attempt(commands)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
-                raise ServerReply(f"Redis at {self._endpoint.shown} answered: {reply}")
+                raise refused(f"Redis at {self._endpoint.shown} answered: {reply}")
         return replies
 
     def attempt(self, commands: Sequence[Command]) -> list[Any]:
@@ -200,7 +205,7 @@ class Link:
             if self._reader.has_data():  # push messages that came in the same read
                 self._take_pushes()
             return replies
-        except (OSError, hiredis.ProtocolError, ssl.SSLError) as exc:
+        except (OSError, hiredis.ProtocolError) as exc:
             self.close()
             raise self._lost(exc) from exc
         except BaseException:
@@ -214,7 +219,7 @@ class Link:
         """
         try:
             self._socket.sendall(b"".join(map(_pack, commands)))
-        except (OSError, ssl.SSLError) as exc:
+        except OSError as exc:
             self.abort()
             raise self._lost(exc) from exc
         except BaseException:
@@ -228,7 +233,7 @@ class Link:
             self._fill()
             while (item := reader.gets()) is not _NOTHING:
                 got.append(item)
-        except (OSError, hiredis.ProtocolError, ssl.SSLError) as exc:
+        except (OSError, hiredis.ProtocolError) as exc:
             self.close()
             raise self._lost(exc) from exc
         return got
@@ -246,7 +251,7 @@ class Link:
 
     def pending(self) -> bool:
         """True if decrypted bytes wait above the socket, which no poll can see."""
-        return isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+        return self._decrypted is not None and self._decrypted() > 0
 
     @property
     def shown(self) -> str:
@@ -293,9 +298,9 @@ class Link:
             raise ConnectionResetError("the server closed the connection")
         self._reader.feed(self._buffer, 0, count)  # type: ignore[arg-type]  # any buffer will do
 
-    def _lost(self, exc: BaseException) -> OperationalError:
+    def _lost(self, exc: BaseException) -> exceptions.OperationalError:
         what = f"no answer within {self._endpoint.timeout:g} s" if isinstance(exc, TimeoutError) else str(exc)
-        return OperationalError(f"lost the Redis server at {self._endpoint.shown}: {what}")
+        return exceptions.OperationalError(f"lost the Redis server at {self._endpoint.shown}: {what}")
 
 
 def wait_readable(descriptors: Sequence[int], timeout: float) -> list[int]:
@@ -315,16 +320,33 @@ def is_stale(link: Link) -> bool:
     return time.monotonic() > link.usable_until and link.readable()
 
 
+def refused(text: str) -> Exception:
+    """A `ServerReply` that says so."""
+    from celery.drivers.redis_errors import ServerReply
+
+    return ServerReply(text)
+
+
+def _parts(url: str) -> tuple[str, str, int | None, str, str, str, dict[str, str]]:
+    """Scheme, host, port, user, password, path without its first slash, query; a bare scheme is a URL too."""
+    split = urlsplit(url if "://" in url else f"{url}://")
+    host, user, password = (unquote(part or "") for part in (split.hostname, split.username, split.password))
+    if "@" in split.path:
+        raise ValueError("a / in the password")
+    path = unquote(split.path.removeprefix("/"))
+    return split.scheme, host, split.port, user, password, path, dict(parse_qsl(split.query))
+
+
 def _version(hello: dict[Any, Any]) -> tuple[int, int]:
     major, minor = hello.get(b"version", b"6.0").split(b".")[:2]
     return (int(major), int(minor))
 
 
-def _database(given: Any, shown: str) -> int:
+def _database(given: Any, endpoint: Endpoint) -> int:
     text = str(given).strip("/") or "0"
     if not text.isdigit():
         raise ImproperlyConfigured(
-            f"expected a database number after the host in {shown}, got {text!r}: write /0, /1 …"
+            f"expected a database number after the host in {endpoint.shown}, got {text!r}: write /0, /1 …"
         )
     return int(text)
 
@@ -332,19 +354,24 @@ def _database(given: Any, shown: str) -> int:
 def _provider(given: Any) -> Any:
     """A credential provider: an object, its class, or the dotted name of the class (`[redis.19]`)."""
     if isinstance(given, str):
+        from kombu.utils.imports import symbol_by_name
+
         given = symbol_by_name(given)
     return given() if isinstance(given, type) else given
 
 
 def _tls_context(asked: Any) -> ssl.SSLContext:
     """A context from `ssl_cert_reqs, ssl_ca_certs, ssl_ca_path, ssl_certfile, ssl_keyfile …`; verifies by default."""
+    import ssl
+
+    verify = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
     given = {name.removeprefix("ssl_"): value for name, value in (asked if isinstance(asked, dict) else {}).items()}
     required = given.get("cert_reqs", ssl.CERT_REQUIRED)
     if isinstance(required, str):
         name = required.lower().removeprefix("cert_")
-        if name not in _VERIFY:
+        if name not in verify:
             raise ImproperlyConfigured(f"expected ssl_cert_reqs as none, optional or required, got {required!r}")
-        required = _VERIFY[name]
+        required = verify[name]
     context = ssl.create_default_context(cafile=given.get("ca_certs"), capath=given.get("ca_path"))
     named = str(given.get("check_hostname", required == ssl.CERT_REQUIRED)).lower() in {"true", "1", "yes"}
     context.check_hostname = named and required != ssl.CERT_NONE

@@ -1,8 +1,7 @@
-"""Adapter. A small stack of Redis connections for many threads, and server-side scripts called by their digest."""
+"""Adapter. A small stack of Redis connections for many threads; scripts that a server does not know are sent to it."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
@@ -10,33 +9,19 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import hiredis
-from kombu.exceptions import OperationalError
 
-from celery.drivers.redis import Command, Endpoint, Link, ServerReply, is_stale
+from celery import exceptions
+from celery.drivers.redis import Command, Endpoint, Link, is_stale, refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-__all__ = ["LinkPool", "Script", "run"]
+__all__ = ["LinkPool", "run", "script_bodies"]
 
 #: Seconds for which a link just used is trusted without looking whether the server has closed it.
 _TRUSTED = 1.0
-_scripts: dict[str, Script] = {}
-
-
-class Script:
-    """A Lua script from files, joined in order: shared functions first. Called by digest, sent whole where unknown."""
-
-    def __init__(self, *files: Path) -> None:
-        self.name = files[-1].stem
-        self.body = "\n".join(file.read_text("utf-8") for file in files)
-        self.digest = hashlib.sha1(self.body.encode(), usedforsecurity=False).hexdigest()
-        _scripts[self.digest] = self
-
-    def call(self, keys: Sequence[Any], arguments: Sequence[Any]) -> Command:
-        """The command that runs it."""
-        return ("EVALSHA", self.digest, len(keys), *keys, *arguments)
+#: Digest → text of each script that this process has made.
+script_bodies: dict[str, str] = {}
 
 
 def run(link: Link, commands: Sequence[Command]) -> list[Any]:
@@ -52,10 +37,10 @@ def run(link: Link, commands: Sequence[Command]) -> list[Any]:
 
 
 def _again(link: Link, command: Command, error: hiredis.ReplyError) -> Any:
-    script = _scripts.get(str(command[1])) if command[0] == "EVALSHA" else None
-    if script is None or not str(error).startswith("NOSCRIPT"):
-        raise ServerReply(f"Redis at {link.shown} answered {command[0]!s} with: {error}")
-    return link.exchange([("SCRIPT", "LOAD", script.body), command])[1]
+    body = script_bodies.get(str(command[1])) if command[0] == "EVALSHA" else None
+    if body is None or not str(error).startswith("NOSCRIPT"):
+        raise refused(f"Redis at {link.shown} answered {command[0]!s} with: {error}")
+    return link.exchange([("SCRIPT", "LOAD", body), command])[1]
 
 
 class LinkPool:
@@ -156,7 +141,7 @@ class LinkPool:
 
     def _sleep(self, seconds: float) -> None:
         if seconds <= 0 or not self._freed.wait(seconds):
-            raise OperationalError(
+            raise exceptions.OperationalError(
                 f"all {self._limit} connections to {self.endpoint.shown} were busy for {self.endpoint.timeout:g} s: "
                 "raise broker_pool_limit or publish from fewer threads"
             )

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import parse_qsl, unquote
 from weakref import WeakSet, WeakValueDictionary
 
-from kombu.exceptions import OperationalError
-
+from celery import exceptions
 from celery.drivers.sqlite_schema import APPLICATION_ID, MIGRATIONS, VERSION
 from celery.exceptions import ImproperlyConfigured
 
@@ -96,7 +95,9 @@ class File:
         code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
         if code in _HOPELESS:
             raise ImproperlyConfigured(f"{self.path} {_HOPELESS[code]} ({exc})") from exc
-        raise OperationalError(f"{self.url_text}: {_PASSING.get(code, 'the database refused')} ({exc})") from exc
+        raise exceptions.OperationalError(
+            f"{self.url_text}: {_PASSING.get(code, 'the database refused')} ({exc})"
+        ) from exc
 
     def inode(self) -> int:
         """Which file the path names now; 0: none. A number is not given again while a connection is open."""
@@ -254,7 +255,9 @@ class Handle:
 
     def _connect(self) -> sqlite3.Connection:
         if self._db is not None and self._pinned:
-            raise OperationalError(f"{self.file.url_text}: the file was removed or replaced while it was in use")
+            raise exceptions.OperationalError(
+                f"{self.file.url_text}: the file was removed or replaced while it was in use"
+            )
         self._close()
         self._db = self.file.connect(self._synchronous, self._timeout)
         self._inode = self.file.inode()

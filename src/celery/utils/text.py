@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from pprint import pformat
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +95,8 @@ def pluralize(n: float, text: str, suffix: str = "s") -> str:
 
 def pretty(value: Any, width: int = 80, nl_width: int = 80, sep: str = "\n", **kw: Any) -> str:
     """A value for reading: dicts and tuples on lines of their own."""
+    from pprint import pformat
+
     if isinstance(value, dict):
         return f"{{{sep} {pformat(value, 4, nl_width)[1:]}"
     if isinstance(value, tuple):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from types import FunctionType, MethodType
 from typing import Any
 
 __all__ = ("Signal",)
@@ -18,6 +18,8 @@ Receiver = Callable[..., Any]
 
 #: Stands for "from any sender" in a receiver's key.
 NONE_ID = id(None)
+#: Of a code object: it takes `**kwargs`.
+_VARKEYWORDS = 0x08
 #: Seconds before a receiver that asked for it is tried again: 2, 4, 6 … 30.
 _RETRY_STEP, _RETRY_MAX = 2.0, 30.0
 
@@ -75,7 +77,7 @@ class Signal:
         return fun
 
     def _weaken(self, fun: Receiver) -> Any:
-        kind = weakref.WeakMethod if inspect.ismethod(fun) else weakref.ref
+        kind = weakref.WeakMethod if isinstance(fun, MethodType) else weakref.ref
         this = weakref.ref(self)
 
         def gone(reference: Any) -> None:
@@ -170,7 +172,7 @@ def _identity(target: Any) -> Any:
         target = target._get_current_object()
     if isinstance(target, (str, bytes)):
         return target
-    if inspect.ismethod(target):
+    if isinstance(target, MethodType):
         return id(target.__self__), id(target.__func__)
     return id(target)
 
@@ -179,7 +181,18 @@ def _key(receiver: Receiver | None, sender: Any, dispatch_uid: Any) -> tuple[Any
     return dispatch_uid or _identity(receiver), _identity(sender)
 
 
+def _plainly_takes_keywords(fun: Receiver) -> bool:
+    plain = fun.__func__ if isinstance(fun, MethodType) else fun
+    if type(plain) is not FunctionType or not plain.__code__.co_flags & _VARKEYWORDS:
+        return False
+    return "__wrapped__" not in plain.__dict__ and "__signature__" not in plain.__dict__
+
+
 def _require_keywords(fun: Receiver) -> None:
+    if _plainly_takes_keywords(fun):
+        return
+    import inspect  # heavy, and wanted only for callables that are no plain functions
+
     try:
         parameters = inspect.signature(fun).parameters.values()
     except (TypeError, ValueError):  # written in C: nothing to look at

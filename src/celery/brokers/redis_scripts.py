@@ -1,0 +1,22 @@
+"""Adapter. The scripts of a Redis consumer and its keeper; who only publishes needs none of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from celery.drivers.redis_scripts import Script
+
+__all__ = ["DEFER", "DUE", "FETCH", "REJECT", "RESTORE", "SETTLE", "SWEEP", "TICK"]
+
+_LUA = Path(__file__).parent / "lua"
+
+
+def _broker_script(name: str, *shared: Path) -> Script:
+    """A script of `lua/` after the functions that it shares with others."""
+    return Script(_LUA / "entries.lua", *shared, _LUA / f"{name}.lua")
+
+
+FETCH = Script(_LUA / "fetch.lua")
+TICK = Script(_LUA / "tick.lua")
+DUE, DEFER, RESTORE, SWEEP, REJECT = map(_broker_script, ("due", "defer", "restore", "sweep", "reject"))
+SETTLE = _broker_script("settle", _LUA.parent.parent / "backends" / "lua" / "record.lua")
