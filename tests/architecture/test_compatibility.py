@@ -54,6 +54,15 @@ def test_a_row_says_one_thing(tmp_path: Path) -> None:
         compat.read(tmp_path / "t.toml")
 
 
+def test_what_comes_later_may_be_there_in_part(tmp_path: Path) -> None:
+    areas = compat.read()
+    tests = ("tests/architecture/test_compatibility.py::test_*",)
+    compat.change(areas, "app.1", status="later", issue=6, reason="a part", tests=tests)
+    compat.write(areas, tmp_path / "table.toml")
+    assert compat.read(tmp_path / "table.toml") == areas
+    assert f"later: issue 6: a part `{tests[0]}`" in compat.page(areas)
+
+
 def test_an_unknown_item_is_refused() -> None:
     command = [sys.executable, str(compat.ROOT / "scripts" / "compat.py"), "done", "call.999", "tests/x.py::test_y"]
     refused = subprocess.run(command, capture_output=True, text=True)
