@@ -36,12 +36,12 @@ def main() -> int:
     rows = []
     for name in options.only or scenarios.ALL:
         rows.extend(scenarios.ALL[name](run))
+        if not (options.no_write or options.quick or options.only):
+            report.write(rows, Path(__file__).with_name("RESULTS.md"), options.rounds)
     if options.json:
         print(json.dumps([row.as_dict() for row in rows], indent=1))
     else:
         print(report.table(rows))
-    if not (options.no_write or options.quick or options.only):
-        report.write(rows, Path(__file__).with_name("RESULTS.md"), options.rounds)
     return 0
 
 

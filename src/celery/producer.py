@@ -10,12 +10,12 @@ import datetime as dt
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from msgspec import Struct, field
 
 from celery import wire
-from celery.message import Message, headers_v2
+from celery.message import Form, Message, headers_v2
 from celery.ports import Publication
 from celery.retry import PublishPolicy
 from celery.routing import DESTINATION
@@ -122,6 +122,9 @@ _NOT_PROPERTIES = frozenset(
 )
 
 
+_NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+_Kept: TypeAlias = "tuple[dict[str, Any], tuple[Route, dict[str, Any]], Form]"
+
 #: Options that change neither headers nor properties here: what tasks carry from the settings.
 _SILENT = frozenset({"add_to_parent", "compression", "delivery_mode", "ignore_result", "serializer"})
 
@@ -167,11 +170,17 @@ class Producer:
         self._observer = observer
         self._before = tuple(observer.before) if observer is not None else ()
         self._after = tuple(observer.after) if observer is not None else ()
+        self._listening = (*self._before, *self._after)
         self._policy = PublishPolicy.of(defaults.retry_policy)
+        #: Task → the options and the route that its form was made with, and the form.
+        self._forms: dict[str, _Kept] = {}
 
     def send(self, call: Call) -> Message:
         """Publish one call. Raises kombu's `OperationalError` when the retry policy is used up (`[call.8]`),
         `EncodeError` for arguments that the serializer refuses, ValueError for numbers out of range (`[call.6]`)."""
+        publication = self._formed(call)
+        if publication is not None:
+            return self._send_formed(call, publication)
         sketch = self.lay_out(call)
         publication = self._told(sketch)
         begin = self._clock.monotonic()
@@ -186,6 +195,63 @@ class Producer:
                 self._observer.published(sketch)
                 break
         return publication.message
+
+    def _send_formed(self, call: Call, publication: Publication) -> Message:
+        begin = self._clock.monotonic()
+        try:
+            self._broker.publish((publication,))
+        except Exception as exc:
+            if not _is_operational(exc) or not self._defaults.retry:
+                raise
+            self._try_again([publication], self._policy, exc, begin)
+        return publication.message
+
+    def _formed(self, call: Call) -> Publication | None:
+        """The plain case: positional arguments, no options beyond the task's own, nobody listening, no parent.
+
+        Such messages of one task differ only in id and arguments, so they are filled into a form. None for any other.
+        """
+        if call.kwargs or self._running.top is not None or type(call.args) is not tuple:
+            return None
+        kept, task = self._forms.get(call.name), call.task
+        for gate in self._listening:
+            if gate.receivers:
+                return None
+        if (
+            kept is None
+            or kept[0] != call.options
+            or kept[1] is not self._router.remembered.get(call.name)
+            or (task is not None and kept[2].kin.ignore_result is not bool(task.ignore_result))
+        ):
+            if not _SILENT.issuperset(call.options) or not self._is_formal(call.options):
+                return None
+            kept = self._make_form(call)
+            if kept is None:
+                return None
+        _, (route, _), form = kept
+        _, _, body = self._encode_call((call.args, call.kwargs, _NO_EMBED), "json")
+        message = Message.formed(form, new_id(), body, self._text(call.args), self._address.text)
+        return Publication(message, route)
+
+    def _is_formal(self, options: Mapping[str, Any]) -> bool:
+        """Whether calls with these options are JSON of protocol 2, not compressed."""
+        get, defaults = options.get, self._defaults
+        serializer = get("serializer") or defaults.serializer
+        return serializer == "json" and defaults.protocol == 2 and not get("compression", defaults.compression)
+
+    def _make_form(self, call: Call) -> _Kept | None:
+        """Lay out a message of this kind with marks where the next ones differ. None where routes depend on more."""
+        task_id, argsrepr, reply_to, tag, body = (new_id() for _ in range(5))
+        sketch = self.lay_out(Call(call.name, (), {}, {**call.options, "task_id": task_id}, call.task))
+        known = self._router.remembered.get(call.name)
+        if known is None or known[1]:
+            return None
+        sketch.headers["argsrepr"] = argsrepr
+        sketch.properties["reply_to"] = reply_to
+        kin = self.encode(sketch, body.encode()).message
+        kept = (dict(call.options), known, Form(kin, task_id, body.encode(), argsrepr, reply_to, tag))
+        self._forms[call.name] = kept
+        return kept
 
     def prepare(self, call: Call) -> Publication:
         """Everything of `send` but the sending: for messages that are published when a run is settled."""
@@ -274,8 +340,8 @@ class Producer:
         if custom:
             headers.update(custom)
 
-    def encode(self, sketch: Sketch) -> Publication:
-        """A laid out message becomes bytes."""
+    def encode(self, sketch: Sketch, ready: bytes | None = None) -> Publication:
+        """A laid out message becomes bytes; `ready`: its body, where that is known."""
         get = sketch.options.get
         defaults, headers, properties, route = self._defaults, sketch.headers, sketch.properties, sketch.route
         serializer = get("serializer") or defaults.serializer
@@ -286,6 +352,8 @@ class Producer:
             content_type, content_encoding, body = self._encode(payload, serializer)
         else:
             content_type, content_encoding, body = self._encode_call(sketch.body, serializer)
+        if ready is not None:
+            body = ready
         method = get("compression", defaults.compression)
         if method:
             body, message_headers["compression"] = self._compress(body, method)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from kombu.exceptions import EncodeError, OperationalError
 
@@ -321,3 +321,67 @@ def test_a_silent_broker_is_given_up_after_some_seconds() -> None:
     with pytest.raises(OperationalError):
         bench.producer.send(Call("t", (), {}, {"retry_policy": {"max_retries": 5}}))
     assert len(broker.tries) == 2 + 6, "a policy of the call's own is kept to"
+
+
+class Listener:
+    """Listens and changes nothing: the long way is taken."""
+
+    before = after = (SimpleNamespace(receivers=True),)
+
+    def publishing(self, sketch: Any) -> None: ...
+
+    def published(self, sketch: Any) -> None: ...
+
+
+def remembering(bench: Bench) -> Bench:
+    """As with real routers, the route of the task is known by its name from the second call on."""
+    bench.producer._router.remembered["proj.add"] = (Route("", "q", QueueSpec("q")), {})
+    return bench
+
+
+argument = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(), st.dates(), st.binary()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@given(
+    calls=st.lists(st.tuples(st.lists(argument, max_size=3).map(tuple), st.booleans()), min_size=2, max_size=4),
+    priority=st.none() | st.integers(0, 9),
+)
+@example(calls=[(('%s %(i)b \\ "',), False), (("\ud800", "x" * 3000), True)], priority=3)
+def test_forms_write_what_laying_out_does(calls: Any, priority: int | None) -> None:
+    """Calls of one task, some with an option: filled in or laid out, the messages say the same."""
+    quick, long = remembering(Bench(priority=priority)), remembering(Bench(priority=priority, observer=Listener()))
+    for args, ignored in calls:
+        options = {"ignore_result": True} if ignored else {"serializer": "json"}
+        ours, theirs = quick.send(*args, **options), long.send(*args, **options)
+        assert ours.body == theirs.body
+        assert [ours.headers["id"], ours.headers["root_id"]] == [ours.id] * 2
+        assert ours.properties["correlation_id"] == ours.id
+        for one in (ours, theirs):
+            for name in ("id", "root_id"):
+                one.headers[name] = None
+            for name in ("correlation_id", "delivery_tag"):
+                one.properties[name] = None
+        assert ours.headers == theirs.headers
+        assert list(ours.headers) == list(theirs.headers)
+        assert ours.properties == theirs.properties
+        for name in ("task", "eta", "expires", "retries", "timelimit", "shadow", "ignore_result", "priority"):
+            assert getattr(ours, name) == getattr(theirs, name)
+        for name in ("exchange", "routing_key", "redelivered", "content_type", "content_encoding"):
+            assert getattr(ours, name) == getattr(theirs, name)
+    assert quick.producer._forms, "the quick way was not taken at all"
+    assert not long.producer._forms
+
+
+def test_a_form_is_made_anew_when_the_task_or_the_route_changes() -> None:
+    bench = remembering(Bench())
+    task = SimpleNamespace(ignore_result=False)
+    call = Call("proj.add", (1,), {}, {}, task)
+    assert bench.producer.send(call).ignore_result is False
+    task.ignore_result = True
+    assert bench.producer.send(call).ignore_result is True
+    bench.producer._router.remembered["proj.add"] = (Route("", "other", QueueSpec("other")), {})
+    assert bench.producer.send(call).routing_key == "other"
