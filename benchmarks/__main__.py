@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one round, a tenth of the tasks")
     parser.add_argument("--only", action="append", choices=sorted(scenarios.ALL), help="this scenario alone")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--update", action="store_true", help="with --only: put these rows into RESULTS.md")
     parser.add_argument("--no-write", action="store_true", help="do not touch RESULTS.md")
     options = parser.parse_args()
     reference = os.path.abspath(options.reference)
@@ -38,6 +39,8 @@ def main() -> int:
         rows.extend(scenarios.ALL[name](run))
         if not (options.no_write or options.quick or options.only):
             report.write(rows, Path(__file__).with_name("RESULTS.md"), options.rounds)
+    if options.update:
+        report.update(rows, Path(__file__).with_name("RESULTS.md"), options.rounds)
     if options.json:
         print(json.dumps([row.as_dict() for row in rows], indent=1))
     else:

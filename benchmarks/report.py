@@ -50,6 +50,17 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, "", *notes] if notes else lines)
 
 
+def update(rows: Sequence[Row], path: Path, rounds: int) -> None:
+    """Put rows that were measured again in the place of those of the same name, and say so below the table."""
+    fresh = {line.split("|")[1].strip(): line for line in table(rows).splitlines()[2:] if line.startswith("| ")}
+    lines = [
+        fresh.pop(line.split("|")[1].strip(), line) if "|" in line else line for line in path.read_text().splitlines()
+    ]
+    names = ", ".join(row.what for row in rows)
+    lines += ["", f"Measured again, {rounds} rounds, {dt.datetime.now(dt.UTC).date()}: {names}.", *fresh.values()]
+    path.write_text("\n".join(lines) + "\n")
+
+
 def write(rows: Sequence[Row], path: Path, rounds: int) -> None:
     head = (
         "# Results\n\n"
