@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from uuid import uuid4
 
 import pytest
 from kombu.exceptions import OperationalError
@@ -17,7 +18,7 @@ __all__ = ["state"]
 
 @pytest.fixture
 def app(state, request):
-    name = f"memory://{id(request)}"
+    name = f"memory://{uuid4()}"
     return Celery("proj", broker=name, backend=name)
 
 
