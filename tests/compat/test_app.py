@@ -21,7 +21,7 @@ from celery.app import app_or_default, default_app
 from celery.app.base import App
 from celery.app.search import find_app
 from celery.exceptions import ImproperlyConfigured
-from tests.compat.isolated import app, state
+from tests.compat.apps import app, state
 
 __all__ = ["app", "state"]
 

@@ -12,7 +12,7 @@ from celery.loaders import get_loader_cls
 from celery.loaders.app import AppLoader
 from celery.loaders.base import BaseLoader, autodiscover_tasks, find_related_module
 from celery.loaders.default import Loader
-from tests.compat.isolated import app, state
+from tests.compat.apps import app, state
 
 __all__ = ["app", "state"]
 

@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 
 from celery import Celery, Task, signals
 from celery.exceptions import AlwaysEagerIgnored, CDeprecationWarning
-from tests.compat.isolated import app, state
+from tests.compat.apps import app, state
 
 __all__ = ["app", "state"]
 

@@ -20,7 +20,7 @@ from celery.app.registry import TaskRegistry
 from celery.app.task import BaseTask
 from celery.current import Context
 from celery.exceptions import CDeprecationWarning, DuplicateTaskNameWarning, InvalidTaskError, NotRegistered
-from tests.compat.isolated import app, state
+from tests.compat.apps import app, state
 
 __all__ = ["app", "state"]
 

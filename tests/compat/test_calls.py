@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 
 from celery import Celery, Task, _state, signals
 from celery.routing import QueueSpec
-from tests.compat.isolated import state
+from tests.compat.apps import state
 
 __all__ = ["state"]
 
