@@ -23,7 +23,11 @@ test: $(VENV)/dev.stamp $(REFERENCE)/stamp redis ## Install what is missing, the
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest $(TESTS)
+	$(BIN)/pytest -n auto $(TESTS)
+
+.PHONY: quick
+quick: $(VENV)/dev.stamp ## The tests that need neither a server nor a worker process
+	$(BIN)/pytest -n auto -m "not server and not process" -q
 
 .PHONY: check
 check: $(VENV)/dev.stamp ## Lint and types only: ruff, mypy, pyright

@@ -200,7 +200,16 @@ class ResultBackend(Protocol):
 # ------------------------------------------------------------------------------------------------------------ pools
 
 
-class Job(Struct, eq=False):
+class _Limited(Struct, eq=False, kw_only=True):
+    """How long a run may last: seconds from its beginning, or None."""
+
+    #: When `SoftTimeLimitExceeded` is raised inside the task (`[limit.2]`).
+    soft_limit: float | None = None
+    #: When the run is ended from outside (`[limit.1]`).
+    hard_limit: float | None = None
+
+
+class Job(_Limited, eq=False):
     """One run to be done by a pool."""
 
     #: Chosen by the caller, unique among the jobs that the pool holds.
@@ -218,6 +227,8 @@ class Report(Struct):
     returned: Sequence[int] = ()
     #: Jobs whose process died while they ran: key and what was seen of the death ("signal 9 (SIGKILL)").
     lost: Sequence[tuple[int, str]] = ()
+    #: Jobs that were ended because they ran past their hard limit: key and that limit (seconds). Not `lost` as well.
+    timed_out: Sequence[tuple[int, float]] = ()
 
 
 class Runner(Protocol):

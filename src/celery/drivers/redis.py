@@ -6,10 +6,12 @@ nothing heavier has to be imported before the first message is sent. Works for R
 
 from __future__ import annotations
 
+import _socket
 import os
 import re
 import select
 import socket
+import struct
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -149,7 +151,7 @@ class Link:
     )  # fmt: skip
 
     def __init__(self, connected: socket.socket, endpoint: Endpoint) -> None:
-        connected.settimeout(endpoint.timeout)
+        _bound_waits(connected, endpoint.timeout)
         self._socket = connected
         #: How many decrypted bytes wait, which only TLS sockets know.
         self._decrypted: Callable[[], int] | None = getattr(connected, "pending", None)
@@ -299,8 +301,25 @@ class Link:
         self._reader.feed(self._buffer, 0, count)  # type: ignore[arg-type]  # any buffer will do
 
     def _lost(self, exc: BaseException) -> exceptions.OperationalError:
-        what = f"no answer within {self._endpoint.timeout:g} s" if isinstance(exc, TimeoutError) else str(exc)
+        late = isinstance(exc, (TimeoutError, BlockingIOError))
+        what = f"no answer within {self._endpoint.timeout:g} s" if late else str(exc)
         return exceptions.OperationalError(f"lost the Redis server at {self._endpoint.shown}: {what}")
+
+
+def _bound_waits(connected: socket.socket, timeout: float) -> None:
+    """Let no read or write of `connected` last longer than `timeout` seconds.
+
+    The kernel keeps the time for a plain socket, which saves a poll before every call; Python does for TLS and for the
+    sockets of gevent and eventlet, which are none of its own.
+    """
+    if os.name == "posix" and isinstance(connected, _socket.socket) and not hasattr(connected, "pending"):
+        seconds, fraction = divmod(timeout, 1.0)
+        span = struct.pack("@ll", int(seconds), int(fraction * 1e6))
+        connected.settimeout(None)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
+    else:
+        connected.settimeout(timeout)
 
 
 def wait_readable(descriptors: Sequence[int], timeout: float) -> list[int]:
