@@ -58,7 +58,7 @@ class RedisServer:
         while True:
             try:
                 self.call("PING")
-            except OSError:
+            except (OSError, hiredis.ReplyError):  # not there yet, or still loading its data
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     raise
                 time.sleep(0.01)
