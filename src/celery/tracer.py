@@ -122,7 +122,7 @@ class Tracer:
             if known is not None:
                 return known
         if plan.foreign is not None:
-            return plan.foreign(run)
+            return self._hand_over(plan.foreign, run)
         return self._walk(plan, run)
 
     def run_as(self, plan: Plan, run: Run) -> Outcome:
@@ -159,7 +159,7 @@ class Tracer:
         ended = Ended(SUCCESS, value, perf_counter() - begin)
         try:
             if run.embed.get("callbacks"):
-                run.follow = _portable(self._parts.callbacks(run.embed["callbacks"], value))
+                run.follow = self._continue(run, value)
             record = None if self._ignores(run) else self._record(run, value)
         except Exception as exc:  # noqa: BLE001 - what cannot be encoded or published is a failure ([task.52], [task.54])
             return self._failed(plan, run, exc, begin)
@@ -252,6 +252,10 @@ class Tracer:
         """The one place where a task's body is called."""
         return (plan.callable or run.task.run)(*run.args, **run.kwargs)
 
+    def _continue(self, run: Run, value: Any) -> list[tuple[str, str, bytes]]:
+        """The messages that follow from success: one for each `link`."""
+        return _portable(self._parts.callbacks(run.embed["callbacks"], value))
+
     def _record(self, run: Run, value: Any) -> Record:
         return self._as_record(run, SUCCESS, self._parts.documents.success(value, run.request))
 
@@ -335,6 +339,13 @@ class Tracer:
         if run.ended is None:
             run.ended = ended
             self._tell("finished", run, ended)
+
+    def _hand_over(self, foreign: Callable[[Run], Outcome], run: Run) -> Outcome:
+        begin = perf_counter()
+        try:
+            return foreign(run)
+        except Exception as exc:  # noqa: BLE001 - as in `run`
+            return self._broke(run, exc, perf_counter() - begin)
 
     def _known(self, run: Run) -> Outcome | None:
         """What is redelivered may have succeeded before: then it is not run again, but followed up (`[task.70]`)."""

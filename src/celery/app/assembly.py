@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from celery.app.base import Celery
+    from celery.app.following import Following
     from celery.app.trace import LogLines
     from celery.documents import Reading
     from celery.outcome import Failure, Record
@@ -194,6 +195,13 @@ class Assembly:
         return self.tracer(hostname, LogLines()).aftermath
 
     @property
+    def following(self) -> Following:
+        """Makes the messages that follow from a run."""
+        from celery.app.following import Following
+
+        return Following(self._app)
+
+    @property
     def pending(self) -> Pending:
         """Records that are on their way to the store with the outcomes of runs in this process."""
         if self._pending is None:
@@ -310,14 +318,13 @@ class Assembly:
         return None if store is None else Revealing(store, self.pending)
 
     def _tracer_parts(self, hostname: str, lines: LogLines) -> TracerParts:
-        from celery.app.following import Following
-        from celery.app.trace import task_has_custom, tellers
+        from celery.app.trace import foreign, task_has_custom, tellers
         from celery.documents import Documents
         from celery.tracer import TracerParts
 
         app, conf = self._app, self._conf
         accept = codecs.accept_types(conf.accept_content)
-        following = Following(app)
+        following = self.following
         return TracerParts(
             tasks=app._tasks,
             context=app.Context,
@@ -333,6 +340,7 @@ class Assembly:
             exception_info=_exception_info,
             overrides=task_has_custom,
             tellers=tellers(lines),
+            foreign=partial(foreign, app, hostname),
             hostname=hostname,
             pid=os.getpid,
             store_results=self.store is not None,

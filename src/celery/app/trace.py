@@ -1,7 +1,7 @@
 """Application. Tellings of a run: log lines (`[task.74]`) and signals (`[signal.5]` to `[signal.10]`).
 
-The `LOG_…` formats are read when a line is written: users replace them. `build_tracer` and the other names that
-monitoring packages wrap are a bridge of their own, beside these.
+The `LOG_…` formats are read when a line is written: users replace them. `build_tracer` and the other names of old that
+monitoring packages wrap or replace are made in `app/bridge.py`, and are found here when they are asked for.
 """
 
 from __future__ import annotations
@@ -22,12 +22,28 @@ from celery.utils.saferepr import saferepr
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from celery.app.base import Celery
+    from celery.app.bridge import (
+        TraceInfo,
+        build_tracer,
+        fast_trace_task,
+        report_internal_error,
+        reset_worker_optimizations,
+        setup_worker_optimizations,
+        trace_ok_t,
+        trace_task,
+        trace_task_ret,
+        traceback_clear,
+    )
     from celery.lifecycle import Ended, Run, Tellers
     from celery.message import Message
+    from celery.outcome import Outcome
 
 __all__ = [
     "LOG_FAILURE", "LOG_IGNORED", "LOG_INTERNAL_ERROR", "LOG_RECEIVED", "LOG_REJECTED", "LOG_RETRY", "LOG_SUCCESS",
-    "LogLines", "task_has_custom", "tellers",
+    "LogLines", "TraceInfo", "build_tracer", "fast_trace_task", "report_internal_error", "reset_worker_optimizations",
+    "setup_worker_optimizations", "task_has_custom", "tellers", "trace_ok_t", "trace_task", "trace_task_ret",
+    "traceback_clear",
 ]  # fmt: skip
 
 logger = logging.getLogger("celery.app.trace")
@@ -39,6 +55,32 @@ LOG_INTERNAL_ERROR = "Task %(name)s[%(id)s] %(description)s: %(exc)s"
 LOG_IGNORED = "Task %(name)s[%(id)s] %(description)s"
 LOG_REJECTED = "Task %(name)s[%(id)s] %(exc)s"
 LOG_RETRY = "Task %(name)s[%(id)s] retry: %(exc)s"
+
+
+def __getattr__(name: str) -> Any:
+    """The names of old that the bridge has; never kept here, so what is put in their place stands out."""
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _bridge().named(name)
+
+
+def _bridge() -> Any:
+    from celery.app import bridge
+
+    return bridge
+
+
+def replaced(name: str) -> Any:
+    """What somebody has put in place of one of the bridge's names; None if nobody has."""
+    return globals().get(name)
+
+
+def foreign(app: Celery, hostname: str, task: Any) -> Callable[[Run], Outcome] | None:
+    """Who runs the task's messages, if somebody has put anything in our place; None: we do."""
+    if task.__trace__ is None and replaced("build_tracer") is None:
+        return None
+    chosen: Callable[[Run], Outcome] | None = _bridge().foreign(app, hostname, task)
+    return chosen
 
 
 def task_has_custom(task: Any, attr: str) -> bool:
