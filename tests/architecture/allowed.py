@@ -35,6 +35,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.utils", "platform"): "only bug reports ask for it",
     ("celery.app.assembly", "celery.app.runner"): SENDING,
     ("celery.app.assembly", "celery.app.following"): SENDING,
+    ("celery.app.assembly", "celery.backends.base"): SENDING,
     ("celery.app.assembly", "celery.app.trace"): SENDING,
     ("celery.app.assembly", "celery.pending"): SENDING,
     ("celery.app.assembly", "celery.documents"): SENDING,

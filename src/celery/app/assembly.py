@@ -7,6 +7,7 @@ The only place that knows adapters by name. Parts are made when first asked for 
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 import socket
 import threading
@@ -17,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from celery import codecs, current
 from celery.app.publishing import PublishSignals
 from celery.exceptions import ImproperlyConfigured
+from celery.loaders.base import BaseLoader
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
 from celery.producer import Call, Gathered, Producer, PublishDefaults, new_id
+from celery.states import SUCCESS
 from celery.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from celery.tracer import Tracer, TracerParts
 
 __all__ = ["BACKENDS", "BROKERS", "POOLS", "Assembly"]
+
+logger = logging.getLogger("celery.app.trace")
 
 #: URL scheme → adapter. The one table in which code is named by string: drivers are optional.
 BROKERS: dict[str, str] = {
@@ -341,10 +346,37 @@ class Assembly:
             overrides=task_has_custom,
             tellers=tellers(lines),
             foreign=partial(foreign, app, hostname),
+            around=self._around,
+            succeeded=self._succeeded if conf.worker_deduplicate_successful_tasks else None,
             hostname=hostname,
             pid=os.getpid,
             store_results=self.store is not None,
         )
+
+    def _around(self, task: Any) -> tuple[Callable[[str, Any], None] | None, Callable[[], None] | None]:
+        """What loader and backend of a task do before and after each run, if it is more than nothing ([task.51])."""
+        from celery.backends.base import Backend
+
+        loader, backend = self._app.loader, task.backend
+        init = loader.on_task_init if type(loader).on_task_init is not BaseLoader.on_task_init else None
+        cleanups = []
+        if type(backend).process_cleanup is not Backend.process_cleanup:
+            cleanups.append(backend.process_cleanup)
+        if type(loader).on_process_cleanup is not BaseLoader.on_process_cleanup:
+            cleanups.append(loader.on_process_cleanup)
+        return init, partial(_clean_up, cleanups) if cleanups else None
+
+    def _succeeded(self, task_id: str) -> Mapping[str, Any] | None:
+        """The document of a task that has succeeded already; None too if that cannot be known."""
+        backend = self._app.backend
+        if not backend.persistent:
+            return None
+        try:
+            document: Mapping[str, Any] = backend.get_task_meta(task_id, cache=False)
+        except Exception as exc:  # noqa: BLE001 - then it is run again, as it would be without the question
+            logger.warning("Cannot tell whether %s has succeeded before: %r", task_id, exc)
+            return None
+        return document if document.get("status") == SUCCESS else None
 
     def _save(self, records: list[Any]) -> None:
         store = self.store
@@ -392,6 +424,14 @@ def _seconds(value: Any) -> float | None:
     if isinstance(value, dt.timedelta):
         return value.total_seconds() or None
     return float(value) if value else None
+
+
+def _clean_up(cleanups: list[Callable[[], None]]) -> None:
+    for cleanup in cleanups:
+        try:
+            cleanup()
+        except Exception:
+            logger.exception("Process cleanup failed")
 
 
 def _enter(task: Any, request: Any) -> None:

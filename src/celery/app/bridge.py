@@ -2,7 +2,7 @@
 
 They are found as attributes of `celery.app.trace`. As long as nobody puts anything in their place, none of this is
 used: a worker's `Tracer` runs its messages itself. Else each task concerned is handed to what stands there, called
-exactly as Celery 5.7 calls it (`Foreign`), and our own `build_tracer`, mostly called underneath, runs the same `Tracer`.
+exactly as Celery 5.7 calls it (`Foreign`), and our own `build_tracer`, mostly called underneath, runs that `Tracer`.
 """
 
 from __future__ import annotations

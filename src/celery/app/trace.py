@@ -7,6 +7,8 @@ monitoring packages wrap or replace are made in `app/bridge.py`, and are found h
 from __future__ import annotations
 
 import logging
+import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionInfo
@@ -168,7 +170,7 @@ def tellers(lines: LogLines) -> Tellers:
         "REJECTED": [(signals.task_failure, _send_rejection), ended],
         "finished": [(signals.task_postrun, _send_postrun)],
         "lost": [(signals.task_failure, _send_failure)],
-        "broke": [(signals.task_internal_error, _send_internal_error)],
+        "broke": [(signals.task_internal_error, _send_internal_error), (always, _warn_of_internal_error)],
     }
 
 
@@ -213,6 +215,12 @@ def _send_internal_error(message: Message, run: Run | None, exc: BaseException) 
         traceback=exc.__traceback__,
         einfo=ExceptionInfo((type(exc), exc, exc.__traceback__)),
     )
+
+
+def _warn_of_internal_error(message: Message, run: Run | None, exc: BaseException) -> None:
+    if run is not None:
+        with suppress(RuntimeWarning):  # as an error it would lose the outcome
+            warnings.warn(RuntimeWarning(f"Exception raised outside body: {bounded_repr(exc)}"), stacklevel=2)
 
 
 def _send_failure(run: Run, ended: Ended) -> None:
