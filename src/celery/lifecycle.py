@@ -24,8 +24,10 @@ class Run(Struct, eq=False):
     embed: Any
     #: Envelopes of the messages that follow, once they are made: `(exchange, routing key, envelope)`.
     follow: list[tuple[str, str, bytes]] = []
-    #: How it ended, once everybody has been told.
+    #: How it ended, once that is known; hooks and receivers are told after that.
     ended: Ended | None = None
+    #: Everybody has been told.
+    finished: bool = False
 
 
 class Ended(Struct, eq=False):

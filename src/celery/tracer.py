@@ -157,12 +157,16 @@ class Tracer:
         except BaseException as exc:  # noqa: BLE001 - a task may raise anything
             return self._failed(plan, run, exc, begin)
         ended = Ended(SUCCESS, value, perf_counter() - begin)
+        children = len(run.request._children or ())
         try:
             if run.embed.get("callbacks"):
                 run.follow = self._continue(run, value)
             record = None if self._ignores(run) else self._record(run, value)
         except Exception as exc:  # noqa: BLE001 - what cannot be encoded or published is a failure ([task.52], [task.54])
+            if run.request._children is not None:
+                del run.request._children[children:]  # callbacks are not sent
             return self._failed(plan, run, exc, begin)
+        run.ended = ended
         if record is not None:
             self._held[record.id] = record
         if plan.on_success is not None:
@@ -215,7 +219,7 @@ class Tracer:
             **headers,
             "args": args,
             "kwargs": kwargs,
-            "timelimit": message.timelimit,
+            "timelimit": list(message.timelimit),
             "properties": properties,
             "reply_to": properties.get("reply_to"),
             "correlation_id": properties.get("correlation_id"),
@@ -261,6 +265,7 @@ class Tracer:
 
     def _ended(self, plan: Plan, run: Run, ended: Ended) -> None:
         """Everybody hears how it ended; then `after_return`, then the end of the run itself."""
+        run.ended = ended
         for gate, tell in self._tellers[ended.state]:  # type: ignore[index]
             if gate.receivers:
                 tell(run, ended)
@@ -268,7 +273,7 @@ class Tracer:
             request = run.request
             details = (ended.state, ended.value, request.id, run.args, run.kwargs, ended.einfo)
             self._hook(run, "after_return", plan.after_return, *details)
-        run.ended = ended
+        run.finished = True
         for gate, tell in self._tellers["finished"]:
             if gate.receivers:
                 tell(run, ended)
@@ -284,8 +289,9 @@ class Tracer:
         einfo = self._parts.exception_info()
         runtime = perf_counter() - begin
         self._fail(run, exc, einfo.traceback)
+        run.ended = Ended(FAILURE, exc, runtime, einfo)
         run.task.on_failure(exc, run.request.id, run.args, run.kwargs, einfo)
-        self._ended(plan, run, Ended(FAILURE, exc, runtime, einfo))
+        self._ended(plan, run, run.ended)
         record = self._held.pop(run.request.id, None)
         return Failure(record, run.follow, runtime, bounded_repr(exc), plan.acknowledge)
 
@@ -335,10 +341,11 @@ class Tracer:
         self._parts.pending.reveal((run.request.id,))
 
     def _finish(self, run: Run, ended: Ended) -> None:
-        """Tell the end of a run that did not come there by itself (`[signal.6]`)."""
-        if run.ended is None:
-            run.ended = ended
-            self._tell("finished", run, ended)
+        """Tell the end of a run that did not come there by itself (`[signal.6]`): what was known of it, or this."""
+        if not run.finished:
+            run.finished = True
+            run.ended = run.ended or ended
+            self._tell("finished", run, run.ended)
 
     def _hand_over(self, foreign: Callable[[Run], Outcome], run: Run) -> Outcome:
         begin = perf_counter()
@@ -376,7 +383,9 @@ class Tracer:
         """Something around the task's body failed (`[task.56]`)."""
         logger.critical("Task %s[%s] INTERNAL ERROR: %r", run.task.name, run.request.id, exc, exc_info=True)
         traceback = self._parts.exception_info().traceback
-        self._finish(run, Ended(FAILURE, exc, runtime, None))
+        broken = Ended(FAILURE, exc, runtime, None)
+        self._finish(run, broken)
+        run.ended = broken
         self._tell("broke", run.message, run, exc)
         self._held.pop(run.request.id, None)
         record = self._failure_record(run.message, exc, traceback)

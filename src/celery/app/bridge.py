@@ -226,7 +226,7 @@ class TraceInfo:
             exception=exc,
             args=req.args,
             kwargs=req.kwargs,
-            traceback=einfo.tb,
+            traceback=exc.__traceback__,
             einfo=einfo,
         )
         self._log(task, req, einfo)

@@ -230,7 +230,7 @@ def _send_failure(run: Run, ended: Ended) -> None:
         exception=ended.value,
         args=run.args,
         kwargs=run.kwargs,
-        traceback=ended.einfo.tb,
+        traceback=ended.value.__traceback__,
         einfo=ended.einfo,
     )
 
