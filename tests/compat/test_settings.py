@@ -332,7 +332,7 @@ def test_one_wrong_letter_refuses_the_start_and_names_the_right_setting():
     """Of every setting, at every letter: pain 41."""
     wrong = {slip for name in BY_NAME for slip in _slips(name) if nearest(slip) != name}
     assert wrong == {"beat_xid", "events_xid", "worker_xid"}  # as near to beat_gid as to beat_uid
-    for name in list(BY_NAME)[::9]:
+    for name in [name for name in BY_NAME if name.islower()][::9]:
         slip = next(_slips(name))
         for prefix, key, written in (("", slip, name), ("CELERY", f"CELERY_{slip.upper()}", f"CELERY_{name.upper()}")):
             with pytest.raises(ImproperlyConfigured, match=f"Unknown setting '{key}': did you mean '{written}'?"):
