@@ -573,7 +573,7 @@ def bugreport(app: Celery) -> str:
         connection = app.connection()
         transport = connection.transport
         driver = f"{transport.driver_name}:{transport.driver_version()}"
-        kind = connection.transport_cls
+        kind = transport.driver_type if isinstance(connection.transport_cls, type) else connection.transport_cls
     except Exception:  # noqa: BLE001 - whatever is wrong with the broker's driver, the report must still be made
         driver = kind = ""
     loader = type(app.loader)
