@@ -33,6 +33,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.utils.dispatch.signal", "inspect"): "slow to import, and a plain function's code says what it takes",
     ("celery.utils.text", "pprint"): "it loads dataclasses and inspect, and only reports are pretty",
     ("celery.app.utils", "platform"): "only bug reports ask for it",
+    ("celery.app.assembly", "celery.app.kombu_transport"): "kombu: 0.1 s, and our own sending needs none of it",
     ("celery.app.assembly", "celery.app.runner"): SENDING,
     ("celery.app.assembly", "celery.app.following"): SENDING,
     ("celery.app.assembly", "celery.backends.base"): SENDING,

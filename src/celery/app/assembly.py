@@ -10,12 +10,16 @@ import datetime as dt
 import logging
 import os
 import socket
+import sys
 import threading
 from functools import partial
 from importlib import import_module
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs, current
+from celery.app.amqp import AMQP
+from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import PublishSignals
 from celery.exceptions import ImproperlyConfigured
 from celery.loaders.base import BaseLoader
@@ -130,6 +134,18 @@ class Assembly:
         producer: Producer = self._part("producer", self._make_producer)
         self._producer = producer
         return producer
+
+    @property
+    def kombu(self) -> KombuSeam:
+        """Publishing through kombu, for those who insist on it."""
+        seam: KombuSeam = self._part("kombu", lambda: KombuSeam(self._app, AMQP, self.broker.publish))
+        return seam
+
+    def kombu_connection(self, **given: Any) -> Any:
+        """A kombu connection that leads to the broker of this app, whatever that is."""
+        from celery.app.kombu_transport import connection
+
+        return connection(self._app, **given)
 
     def dispatch(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any) -> AsyncResult[Any]:
         """Where `Task.apply_async` ends. A `send_task` that somebody put in place of ours is called, as ever."""
@@ -314,6 +330,8 @@ class Assembly:
             defaults=defaults,
             clock=self._clock,
             observer=PublishSignals(app.amqp.kombu_queue),
+            carrier=self.kombu,
+            insisting=_Replaced(),
         )
 
     def _make_records(self) -> ResultBackend | None:
@@ -389,6 +407,22 @@ class _Address(threading.local):
 
     def __init__(self, app: Celery) -> None:
         self.text: str = app.thread_oid
+
+
+class _Replaced:
+    """The gate that opens when kombu's publishing has been replaced: monitoring packages want to see each message."""
+
+    @property
+    def receivers(self) -> bool:
+        module = sys.modules.get("kombu.messaging")
+        if module is None:
+            return False
+        producer, own = module.Producer, vars(module)
+        return not (
+            type(producer.publish) is type(producer._publish) is FunctionType
+            and producer.publish.__globals__ is own
+            and producer._publish.__globals__ is own
+        )
 
 
 def _adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> Any:
