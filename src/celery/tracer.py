@@ -157,14 +157,15 @@ class Tracer:
         except BaseException as exc:  # noqa: BLE001 - a task may raise anything
             return self._failed(plan, run, exc, begin)
         ended = Ended(SUCCESS, value, perf_counter() - begin)
-        children = len(run.request._children or ())
+        children = 0
         try:
             if run.embed.get("callbacks"):
+                children = len(run.request.children)
                 run.follow = self._continue(run, value)
             record = None if self._ignores(run) else self._record(run, value)
         except Exception as exc:  # noqa: BLE001 - what cannot be encoded or published is a failure ([task.52], [task.54])
-            if run.request._children is not None:
-                del run.request._children[children:]  # callbacks are not sent
+            if run.embed.get("callbacks"):
+                del run.request.children[children:]  # callbacks are not sent
             return self._failed(plan, run, exc, begin)
         run.ended = ended
         if record is not None:
