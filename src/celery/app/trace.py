@@ -122,13 +122,14 @@ class LogLines:
 
     def succeeded(self, run: Run, ended: Ended) -> None:
         request, value = run.request, ended.value
+        shown = request.__dict__.get
         context = {
             "id": request.id,
             "name": request.shadow or run.task.name,
             "return_value": repr(value) if type(value) in _SHORT else saferepr(value, run.task.resultrepr_maxsize),
             "runtime": ended.runtime,
-            "args": request.args,
-            "kwargs": request.kwargs,
+            "args": shown("argsrepr") or saferepr(request.args),
+            "kwargs": shown("kwargsrepr") or saferepr(request.kwargs),
         }
         if self._write is not None:
             self._write(LOG_SUCCESS % context)
@@ -141,14 +142,15 @@ class LogLines:
         if not logger.isEnabledFor(severity):
             return
         request, einfo = run.request, ended.einfo
+        shown = request.__dict__.get
         context = {
             "hostname": request.hostname,
             "id": request.id,
             "name": request.shadow or run.task.name,
             "exc": _reason(ended),
             "traceback": einfo.traceback if einfo is not None else None,
-            "args": request.args,
-            "kwargs": request.kwargs,
+            "args": shown("argsrepr") or saferepr(request.args),
+            "kwargs": shown("kwargsrepr") or saferepr(request.kwargs),
             "description": description,
             "internal": False,
             "runtime": ended.runtime,
@@ -249,8 +251,8 @@ def _policy(task: Any, ended: Ended) -> tuple[int, str, str]:
 
 
 def _reason(ended: Ended) -> str:
-    """Retry and Reject speak for themselves; any other exception is shown by its repr."""
-    if ended.state in (RETRY, REJECTED):
+    """Retry speaks for itself; any other exception is shown by its repr."""
+    if ended.state == RETRY:
         return str(ended.value)[:2048]
     return bounded_repr(ended.value, 2048)
 
