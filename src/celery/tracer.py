@@ -96,11 +96,14 @@ class Tracer:
         self._parts.enter(run.task, run.request)
         begin = perf_counter()
         try:
-            return self._run(plan, run, begin)
+            outcome = self._run(plan, run, begin)
         except Exception as exc:  # noqa: BLE001 - listeners and hooks must not stop the next one
-            return self._broke(run, exc, perf_counter() - begin)
+            outcome = self._broke(run, exc, perf_counter() - begin)
         finally:
             self._parts.leave(run.task)
+        if run.request._gathered:  # the next attempt of a run that is to be tried again
+            outcome.follow = [*outcome.follow, *map(_portable, run.request._gathered.publications)]
+        return outcome
 
     def _run(self, plan: _Plan, run: Run, begin: float) -> Outcome:
         try:
@@ -154,6 +157,7 @@ class Tracer:
             "errbacks": embed.get("errbacks"),
             "chain": embed.get("chain"),
             "chord": embed.get("chord"),
+            "_gathered": (),
         }
         return Run(message, task, self._parts.context.adopt(fields), args, kwargs, embed)
 

@@ -18,13 +18,14 @@ from celery import codecs, current
 from celery.app.publishing import PublishSignals
 from celery.exceptions import ImproperlyConfigured
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
-from celery.producer import Call, Producer, PublishDefaults, new_id
+from celery.producer import Call, Gathered, Producer, PublishDefaults, new_id
 from celery.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from celery.app.base import Celery
+    from celery.app.eager import Eager
     from celery.app.trace import LogLines
     from celery.documents import Reading
     from celery.ports import Broker, Pool, Publication, ResultBackend, Runner
@@ -74,6 +75,8 @@ class Assembly:
         self._producer: Producer | None = None
         self._reading: Reading | None = None
         self._clock = SystemClock()
+        #: `task_always_eager`, and the version of the settings that says so.
+        self._eager: tuple[Any, bool] = (None, False)
 
     # -- adapters ----------------------------------------------------------------------------------------------------
 
@@ -115,6 +118,10 @@ class Assembly:
     def dispatch(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any) -> AsyncResult[Any]:
         """Where `Task.apply_async` ends. A `send_task` that somebody put in place of ours is called, as ever."""
         app = self._app
+        if self._eager[0] != app._conf.version:
+            self._eager = (app.conf.version, bool(app.conf.task_always_eager))
+        if self._eager[1]:
+            return self.eager.send(task, args, kwargs, options)
         if type(app).send_task is not app._own_send_task or "send_task" in app.__dict__:
             return app.send_task(name, args, kwargs, task_type=task, **options)
         return self.send(name, args, kwargs, options, task)
@@ -122,7 +129,10 @@ class Assembly:
     def send(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any = None) -> AsyncResult[Any]:
         """Publish a call (`[call.2]`, `[app.19]`); where `dispatch` and `Celery.send_task` end."""
         producer = self._producer if self._app._conf.version == self._version else None
-        message = (producer or self.producer).send(Call(name, args or (), kwargs or {}, options, task))
+        producer = producer or self.producer
+        call = Call(name, args or (), kwargs or {}, options, task)
+        gathered = options.get("producer")
+        message = producer.gather(call, gathered) if type(gathered) is Gathered else producer.send(call)
         result = (options.get("result_cls") or self._app.AsyncResult)(message.id)
         if message.ignore_result:
             result.ignored = True
@@ -147,6 +157,13 @@ class Assembly:
         if store is not None and getattr(backend, "reads_straight", False):
             self._reading = Reading(store, backend.serializer, backend.accept)
         return self._reading
+
+    @property
+    def eager(self) -> Eager:
+        """Runs tasks here and now; where `Task.apply` ends."""
+        from celery.app.eager import Eager
+
+        return Eager(self._app, self._tracer_parts)
 
     def runner(self, hostname: str) -> Runner:
         """What a pool's processes run messages with."""
@@ -297,7 +314,9 @@ class Assembly:
             dict(signature.get("options") or {}),
             self._app._tasks.get(signature["task"]),
         )
-        publication = self.producer.prepare(call)
+        gathered = Gathered()
+        self.producer.gather(call, gathered)
+        (publication,) = gathered.publications
         parent = current.get_current_worker_task()
         if parent is not None:
             parent.add_trail(self._app.AsyncResult(publication.message.id))
