@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import os
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ def add_autoretry_behaviour(task: Task[..., Any], **options: Any) -> None:
             raise
         except policy.errors as exc:
             arguments = dict(policy.arguments)
-            wait = policy.wait(task.request.retries or 0, random.randrange)
+            wait = policy.wait(task.request.retries or 0, _draw)
             if wait is not None:
                 arguments["countdown"] = wait
             # What the task itself has said in this run, by an explicit retry, holds.
@@ -53,9 +53,14 @@ def backoff(task: Task[..., Any]) -> int | None:
     """Seconds that an explicit retry waits which says nothing of time itself; None: the task has no back-off."""
     if not getattr(task, "retry_backoff", None):
         return None
-    return _policy(task, {}).wait(task.request.retries or 0, random.randrange)
+    return _policy(task, {}).wait(task.request.retries or 0, _draw)
 
 
 def _policy(task: Task[..., Any], options: dict[str, Any]) -> RetryPolicy:
     own = {name: getattr(task, name) for name in _OPTIONS if hasattr(task, name)}
     return RetryPolicy.of({**own, **{name: options[name] for name in _OPTIONS if name in options}})
+
+
+def _draw(n: int) -> int:
+    """Any whole number below n. Not from `random`: children forked from one process would all draw the same."""
+    return int.from_bytes(os.urandom(8)) % n
