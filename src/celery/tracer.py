@@ -93,6 +93,7 @@ class Tracer:
             run = self._read(plan.task, message)
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with a message must not stop the next one
             return self._refuse(message, exc)
+        run.request._gathered = ()  # whoever asked for this run settles it
         self._parts.enter(run.task, run.request)
         begin = perf_counter()
         try:
@@ -157,7 +158,6 @@ class Tracer:
             "errbacks": embed.get("errbacks"),
             "chain": embed.get("chain"),
             "chord": embed.get("chord"),
-            "_gathered": (),
         }
         return Run(message, task, self._parts.context.adopt(fields), args, kwargs, embed)
 

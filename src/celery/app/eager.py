@@ -142,7 +142,6 @@ class _Requests:
                 "priority": get("priority"),
             },
         )
-        fields.pop("_gathered", None)  # nothing waits for a settlement
         return self._kind.adopt(fields)
 
 
