@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from celery import codecs, current
 from celery.app.trace import LogLines
-from celery.canvas import maybe_signature
-from celery.exceptions import Retry
+from celery.exceptions import Reject, Retry
 from celery.lifecycle import Ended, Latch
 from celery.message import Message
+from celery.pending import Pending
 from celery.ports import Publication
 from celery.producer import new_id
 from celery.result import EagerResult, allow_join_result, denied_join_result, task_join_will_block
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.lifecycle import Run
     from celery.outcome import Outcome
-    from celery.tracer import TracerParts
+    from celery.tracer import Plan, TracerParts
 
 __all__ = ["Eager"]
 
@@ -61,6 +61,7 @@ class Eager:
         if ended.state == RETRY and getattr(ended.value, "sig", None) is not None:
             again: EagerResult[Any] = ended.value.sig.apply()
             return again
+        assert ended.state is not None  # else the process is being left
         traceback = None if ended.einfo is None else ended.einfo.traceback
         return EagerResult(task_id, ended.value, ended.state, traceback, name=task.name)
 
@@ -106,11 +107,15 @@ class _EagerRun:
             context=cast("type[current.Context]", _Requests(self._app.Context, self._options, self._log)),
             decode=lambda body, _type, _encoding: body,
             save=self._save,
+            pending=Pending(self._save),
             tellers={
                 **parts.tellers,
                 "REJECTED": [teller for teller in parts.tellers["REJECTED"] if isinstance(teller[0], Latch)],
                 "finished": [*parts.tellers["finished"], (Latch(True), self._note)],
             },
+            foreign=lambda task: None,
+            around=lambda task: (None, None),
+            succeeded=None,
             store_results=self._stores and parts.store_results,
         )
 
@@ -146,7 +151,7 @@ class _Requests:
 
 
 class _EagerTracer(Tracer):
-    """Callbacks are called rather than left to the settlement, and errors of hooks are the caller's ([task.49]).
+    """Errors of hooks are the caller's ([task.49]).
 
     `throw`: so are those of the body, at once, before anybody else hears of them.
     """
@@ -155,21 +160,15 @@ class _EagerTracer(Tracer):
         super().__init__(parts)
         self._throw = throw
 
-    def _continue(self, run: Run, value: Any) -> list[tuple[str, str, bytes]]:
-        app = run.task.app
-        for link in run.embed["callbacks"]:
-            maybe_signature(dict(link), app=app).apply_async((value,))
-        return []
-
     def _hook(self, run: Run, name: str, hook: Any, *args: Any) -> None:
         hook(*args)
 
-    def _failed(self, plan: Any, run: Run, exc: BaseException, begin: float) -> Outcome:
+    def _failed(self, plan: Plan, run: Run, exc: BaseException, begin: float) -> Outcome:
         if self._throw:
             raise exc
         return super()._failed(plan, run, exc, begin)
 
-    def _signalled(self, plan: Any, run: Run, signal: Exception, begin: float) -> Outcome:
+    def _signalled(self, plan: Plan, run: Run, signal: Exception, begin: float) -> Outcome:
         if self._throw and isinstance(signal, Retry):
             raise signal
         return super()._signalled(plan, run, signal, begin)
@@ -178,13 +177,12 @@ class _EagerTracer(Tracer):
         raise exc
 
     def _broke(self, run: Run, exc: Exception, runtime: float) -> NoReturn:
-        """Nobody has been told yet how it ended: it has not, for all that the caller sees of it."""
-        nothing = Ended(cast("str", None), None, runtime)
-        for gate, tell in self._tellers["finished"]:
-            if gate.receivers:
-                tell(run, nothing)
-        self._tell_broke(run.message, exc)
+        self._finish(run, Ended(None, None, runtime))
+        self._tell("broke", run.message, run, exc)
         raise exc
+
+    def _rejected_at_last(self, run: Run, signal: Reject, runtime: float) -> NoReturn:
+        raise signal
 
 
 def _message(task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -> Message:
