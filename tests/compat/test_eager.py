@@ -466,3 +466,27 @@ def test_an_overridden_apply_is_called(eager):
 def test_a_worker_is_not_what_this_is(app, add):
     assert type(add.delay(1, 2)) is not EagerResult
     assert isinstance(add.delay(1, 2), AsyncResult)
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_errbacks_are_called_in_place(app, boom, always):
+    app.conf.task_always_eager = always
+    seen = []
+
+    @app.task(name="errback")
+    def errback(request, exc, traceback, more):
+        seen.append((request.id, request.is_eager, repr(exc), "boom" in traceback, more))
+
+    (boom.apply_async if always else boom.apply)(link_error=errback.s(9), task_id="i")
+    assert seen == [("i", True, "ValueError('boom')", True, 9)]
+
+
+def test_errbacks_by_id_are_run_too(eager, boom):
+    seen = []
+
+    @eager.task(name="by_id")
+    def by_id(task_id):
+        seen.append(task_id)
+
+    boom.apply_async(link_error=by_id.s(), task_id="i")
+    assert seen == ["i"]
