@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
 from uuid import uuid4
 
@@ -570,3 +571,83 @@ def test_back_off_holds_for_an_explicit_retry_that_names_no_time(app):
 def test_what_is_no_exception_is_refused_at_the_declaration(app):
     with pytest.raises(TypeError, match="autoretry_for: expected exception classes"):
         app.task(autoretry_for=("ValueError",), lazy=False)(lambda: None)
+
+
+# -- declared otherwise ---------------------------------------------------------------------------------------------
+
+
+def test_one_instance_of_a_custom_base_serves_all_requests(app):
+    class Caching(Task):
+        abstract = True
+
+        def __init__(self):
+            self.made = getattr(self, "made", 0) + 1
+            self.seen = []
+
+    @app.task(base=Caching, bind=True)
+    def t(self, n):
+        self.seen.append(n)
+        return self.made, list(self.seen)
+
+    assert t.apply((1,)).result == (1, [1])
+    t.delay(2)
+    run(app, taken(app))
+    assert t(3) == (1, [1, 2, 3])
+
+
+def test_other_decorators_go_below(app):
+    def doubled(function):
+        @functools.wraps(function)
+        def wrapper(*args, **kwargs):
+            return 2 * function(*args, **kwargs)
+
+        return wrapper
+
+    @app.task(name="t", autoretry_for=(KeyError,))
+    @doubled
+    def t(x):
+        return x
+
+    assert (t(1), t.apply((2,)).result) == (2, 4)
+    result = t.delay(3)
+    run(app, taken(app))
+    assert result.get(timeout=0) == 6
+
+
+def test_calls_go_through_instances(app):
+    class Mine(Task):
+        name = "mine"
+
+        def run(self): ...
+
+    with pytest.raises(TypeError):
+        Mine.delay()
+
+
+def test_retry_can_be_mocked(app, monkeypatch):
+    @app.task(bind=True)
+    def t(self, x):
+        try:
+            return 1 / x
+        except ZeroDivisionError as exc:
+            raise self.retry(exc=exc)  # noqa: B904 - as users write it
+
+    calls = []
+    monkeypatch.setattr(t, "retry", lambda **options: calls.append(options) or Retry())
+    with pytest.raises(Retry):
+        t(0)
+    assert [list(options) for options in calls] == [["exc"]]
+    monkeypatch.setattr(t, "run", lambda x: "mocked")
+    assert t(0) == "mocked"
+
+
+def test_names_of_old_that_a_request_does_not_have(app):
+    seen = []
+
+    @app.task(bind=True)
+    def t(self):
+        seen.append((hasattr(self.request, "task_id"), hasattr(self.request, "task_name"), self.request.taskset))
+
+    t.apply_async(group_id="G")
+    run(app, taken(app))
+    assert seen == [(False, False, None)]  # as in 5.7, where the group is `request.group` alone
