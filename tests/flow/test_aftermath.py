@@ -72,16 +72,12 @@ def test_hard_limit(bench: Bench, task: Any) -> None:
 
 
 def test_the_record(bench: Bench, task: Any) -> None:
-    task.calls.clear()
-    message = message_of(bench, task, 1)
-
-    @bench.app.task(name="plain", reply_to="")
-    def plain() -> None: ...
-
-    outcome = bench.app.assembly.aftermath("w@here")(message_of(bench, bench.app.tasks["by_id"]), WorkerLostError("x"))
-    read = document(outcome)
+    aftermath = bench.app.assembly.aftermath("w@here")
+    bench.app.tasks["by_id"].delay("x")
+    read = document(aftermath(bench.take(), WorkerLostError("x")))
     assert (read["status"], read["result"]["exc_type"], read["traceback"]) == ("FAILURE", "WorkerLostError", None)
-    looked_at = bench.app.assembly.aftermath("w@here")(message, WorkerLostError("x"))
+    message = message_of(bench, task, 1)
+    looked_at = aftermath(message, WorkerLostError("x"))
     assert looked_at.record is None, "on_failure has looked: it is saved"
     assert bench.app.AsyncResult(message.id).state == "FAILURE"
 
@@ -91,6 +87,7 @@ def test_lost_without_hooks(bench: Bench, task: Any) -> None:
     with Heard("task_failure") as heard:
         outcome = bench.app.assembly.aftermath("w@here")(message, WorkerLostError("gone"), hooks=False)
     assert [name for name, *_ in task.calls] == ["errback"]
+    assert outcome.record is not None
     assert (heard.order, outcome.record.state) == (["task_failure"], "FAILURE")
 
 
@@ -110,7 +107,7 @@ def test_hooks_that_raise_change_nothing(bench: Bench, hook: str, caplog: pytest
     def body() -> None: ...
 
     body.apply_async()
-    outcome = bench.app.assembly.aftermath("w@here")(bench.take(), WorkerLostError("x"))
+    outcome: Any = bench.app.assembly.aftermath("w@here")(bench.take(), WorkerLostError("x"))
     assert outcome.record.state == "FAILURE"
     assert f"{hook} handler raised" in caplog.text
 

@@ -191,11 +191,11 @@ class TraceInfo:
 
     def handle_reject(self, task: Any, req: Any, **kwargs: Any) -> Any:
         self._log(task, req, None)
-        return ExceptionInfo()
+        return _einfo_of(self.retval)
 
     def handle_ignore(self, task: Any, req: Any, **kwargs: Any) -> Any:
         self._log(task, req, None)
-        return ExceptionInfo()
+        return _einfo_of(self.retval)
 
     def handle_retry(self, task: Any, req: Any, store_errors: bool = True, **kwargs: Any) -> Any:
         """RETRY: the state, `on_retry`, `task_retry`."""
@@ -419,5 +419,10 @@ def info(fmt: str, context: Mapping[str, Any]) -> None:
 
 
 def _einfo_of(exc: BaseException) -> Any:
-    """Of any exception, whether or not it is being handled."""
+    """Of any exception, whether or not it is being handled, or ever was raised."""
+    if exc.__traceback__ is None:
+        try:
+            raise exc
+        except type(exc):
+            return ExceptionInfo()
     return ExceptionInfo((type(exc), exc, exc.__traceback__))
