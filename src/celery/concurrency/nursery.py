@@ -109,8 +109,8 @@ class _Nursery:
         #: What is to be done when: (when, number, what).
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
-        #: When the child at an index is looked at next.
-        self._watches: dict[int, float] = {}
+        #: (index, when) of the looks in the agenda.
+        self._watches: set[tuple[int, float]] = set()
         self._sentences: dict[int, list[_Sentence]] = {}
         self._wake, write = os.pipe()
         os.set_blocking(self._wake, False)
@@ -173,15 +173,13 @@ class _Nursery:
     # ------------------------------------------------------------------------------------------------- ending runs
 
     def _watch(self, index: int, when: float) -> None:
-        if when < self._watches.get(index, float("inf")):
-            self._watches[index] = when
+        if (index, when) not in self._watches:
+            self._watches.add((index, when))
             self._at(when, lambda: self._look(index, when))
 
     def _look(self, index: int, when: float) -> None:
         """Is the child at `index` past the limit of what it runs? Whatever it begins later is due later than now."""
-        if self._watches.get(index) != when:
-            return  # another look is nearer
-        del self._watches[index]
+        self._watches.discard((index, when))
         pid = self._pids.get(index, 0)
         run = self._slots.slot(index).read() if pid else None
         if run is None or not run.running or not run.limit:

@@ -342,7 +342,7 @@ class PreforkPool:
             if isinstance(event, Died):
                 self._note_death(event, seat)
             elif seat is not None and isinstance(event, Looked):
-                seat.watched, seat.limit = inf, seat.smallest_limit()
+                seat.watched, seat.limit = 0.0, seat.smallest_limit()
                 self._keep_time(seat)
             elif seat is not None and isinstance(event, Ended):
                 seat.ended = -1 if event.key is None else event.key
@@ -441,11 +441,15 @@ class PreforkPool:
                 self._keep_time(seat)
 
     def _keep_time(self, seat: Seat) -> None:
-        """Have the zygote look after the smallest of the hard limits handed over, unless it looks by then anyway."""
+        """Have the zygote look after the smallest of the hard limits handed over, unless it looks by then anyway.
+
+        What it finds when it looks may be due later than what is handed over after that, so a look that has passed
+        counts for nothing.
+        """
         limit, seat.limit = seat.limit, inf
-        due = monotonic() + limit
-        if due < seat.watched:
-            seat.watched = due
+        now = monotonic()
+        if limit < inf and not now < seat.watched <= now + limit:
+            seat.watched = now + limit
             with contextlib.suppress(OSError):
                 self._zygote_().watch(seat.index, limit)
 

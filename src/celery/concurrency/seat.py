@@ -48,8 +48,8 @@ class Seat:
         self.rest = sys.maxsize if most is None else most
         #: The smallest hard limit among the jobs handed over since the zygote was last told; infinite: none.
         self.limit = inf
-        #: When the zygote looks next whether it runs past a hard limit; infinite: never.
-        self.watched = inf
+        #: When the zygote looks whether it runs past a hard limit; 0.0, or past: not known.
+        self.watched = 0.0
         #: The job for whose hard limit it was killed; -1: it was killed because it was not ready in time.
         self.ended: int | None = None
         #: It has closed its end of the socket.
