@@ -245,8 +245,8 @@ class PreforkPool:
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the children, by index."""
-        return [self._seats[index].pid for index in sorted(self._seats)]
+        """Process ids of the children, by index. Any thread may ask."""
+        return [seat.pid for _, seat in sorted(self._seats.items())]
 
     # ------------------------------------------------------------------------------------------------ what has happened
 
