@@ -156,7 +156,7 @@ class Assembly:
 
         lines = LogLines()
         lines.refresh()
-        return TaskRunner(self._app, Tracer(self._tracer_parts(hostname, lines)), lines)
+        return TaskRunner(self._app, Tracer(self._tracer_parts(hostname, lines)), lines, hostname)
 
     # -- life --------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import signal
 import threading
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery.concurrency.forks import abandon_in_forks
 from celery.concurrency.frames import (
@@ -39,6 +39,7 @@ from celery.ports import Report
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from celery.concurrency.spawned import Parcel
     from celery.outcome import Outcome
     from celery.ports import Job, Runner
 
@@ -85,7 +86,8 @@ class PreforkPool:
 
         A child is replaced in good order after `max_tasks` runs, or after a run that leaves it with more than
         `max_memory` KiB of resident memory (`[pool.6]`); one that is not ready `proc_alive_timeout` seconds after it
-        was forked is killed and replaced. None and 0: never. Raises `ValueError` for values that make no sense.
+        was forked is killed and replaced. None and 0: never. With `start_method` "spawn" every child is a fresh
+        interpreter, for which the runner must be picklable (`[pool.5]`). Raises `ValueError` for what makes no sense.
         """
         if concurrency < 1:
             raise ValueError(f"expected a concurrency of at least 1, got {concurrency}")
@@ -124,7 +126,9 @@ class PreforkPool:
         if self._zygote is not None:
             return
         self._reset()
-        self._slots = Slots(self._most)
+        spawning = self._terms.start_method == "spawn"
+        self._slots = Slots(self._most, shared=spawning)
+        self._parcel = _pack(self._runner, self._slots, self._terms) if spawning else None
         if threading.current_thread() is threading.main_thread():
             gc.freeze()  # collections would write to, and thereby copy, the pages that the children share
         self._hatch()
@@ -153,6 +157,8 @@ class PreforkPool:
         for seat in list(self._seats.values()):
             self._bury(seat, signal.SIGKILL)
         self._selector.close()
+        if self._parcel is not None:
+            self._parcel.close()
         self._slots.close()
         self._zygote = None
         gc.unfreeze()
@@ -167,7 +173,7 @@ class PreforkPool:
             self._zygote = None
 
     def _hatch(self) -> None:
-        self._zygote = Zygote(self._runner, self._slots, self._terms)
+        self._zygote = Zygote(self._runner, self._slots, self._terms, self._parcel)
 
     def _zygote_(self) -> Zygote:
         assert self._zygote is not None, "the pool is not started"
@@ -242,6 +248,27 @@ class PreforkPool:
         for seat in self._seats.values():
             if seat.index >= self._size:
                 self._dismiss(seat)
+
+    def info(self) -> dict[str, Any]:
+        """What `stats()` shows of the pool (`[pool.14]`), save `timeouts`: only the worker knows the defaults."""
+        seats = [seat for _, seat in sorted(self._seats.items())]
+        given = [seat.given for seat in seats]
+        total = sum(given)
+        return {
+            "implementation": f"{type(self).__module__}:{type(self).__name__}",
+            "max-concurrency": self._size,
+            "max-tasks-per-child": self._terms.max_tasks or "N/A",
+            "processes": self.pids,
+            "put-guarded-by-semaphore": False,
+            "writes": {
+                "total": total,
+                "avg": f"{1 / len(given) if total else 0:.2f}",
+                "all": ", ".join(f"{each / total:.2f}" for each in given) if total else "",
+                "raw": ", ".join(map(str, given)) if total else "",
+                "strategy": "fair",
+                "inqueues": {"total": len(seats), "active": sum(bool(seat.window) for seat in seats)},
+            },
+        }
 
     @property
     def pids(self) -> list[int]:
@@ -481,6 +508,16 @@ class PreforkPool:
     def _signal(self, seat: Seat, signum: int) -> None:
         with contextlib.suppress(OSError):
             self._zygote_().signal(seat.pid, signum)
+
+
+def _pack(runner: Runner, slots: Slots, terms: Terms) -> Parcel:
+    from celery.concurrency.spawned import Parcel
+
+    try:
+        return Parcel(runner, slots, terms)
+    except ValueError:
+        slots.close()
+        raise
 
 
 def _describe(status: int) -> str:
