@@ -18,8 +18,9 @@ import threading
 import traceback
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from celery.concurrency.billiard_worker import replaced_worker
 from celery.concurrency.forks import abandon_in_forks, die_with_parent, exit_on_signal
 from celery.concurrency.frames import (
     BEGUN,
@@ -82,6 +83,8 @@ class Child:
         self._idle = True
         #: The main process wants no more of it, or is gone.
         self._stopped = threading.Event()
+        #: Billiard's worker, if somebody has put methods of his own into it.
+        self._worker: Any = None
         #: The job that BEGUN was sent for last.
         self._told: int | None = None
 
@@ -108,8 +111,12 @@ class Child:
         self._slot.greet()
         self._sock.sendall(frame(HELLO))
         threading.Thread(target=self._read, name="pool-reader", daemon=True).start()
+        self._worker = replaced_worker()
         try:
-            self._work()
+            if self._worker is None:
+                self._work()
+            else:
+                self._worker.run(self._work)
         finally:
             if os.getpid() == self._pid:
                 self._send_outcomes()
@@ -128,6 +135,8 @@ class Child:
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:
                     stream.flush()
+            if self._worker is not None:
+                self._worker._do_exit(self._pid, status, None)
         except BaseException:  # noqa: BLE001
             traceback.print_exc()
         finally:

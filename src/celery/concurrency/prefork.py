@@ -6,7 +6,6 @@ import contextlib
 import gc
 import logging
 import os
-import select
 import selectors
 import signal
 import threading
@@ -14,6 +13,7 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from celery.concurrency.deaths import ASKED_TO_GO, describe, wait_for_death
 from celery.concurrency.forks import abandon_in_forks
 from celery.concurrency.frames import (
     BEGUN,
@@ -52,8 +52,6 @@ _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _GRACE = 0.5
 #: Seconds before a child is forked again whose predecessors died at start: doubled each time, up to the second.
 _BACKOFF, _MOST_BACKOFF = 0.1, 10.0
-#: How a child ends that gets TERM.
-_ASKED_TO_GO = f"exit status {128 + signal.SIGTERM}"
 #: Bytes read from a child at once.
 _SCRATCH = 256 << 10
 
@@ -397,7 +395,7 @@ class PreforkPool:
         slot = self._slots.slot(seat.index)
         self._settle(seat, decode_outcomes(slot.recover()))
         run = slot.read()
-        how = _describe(status)
+        how = describe(status)
         begun = list(seat.window)
         begun = begun[: begun.index(run.key) + 1] if run is not None and run.key in seat.window else []
         self._begun.extend(key for key in begun if key != seat.told)
@@ -423,7 +421,7 @@ class PreforkPool:
             )  # fmt: skip
         # An idle child that was asked to go (a TERM to the whole process group at shutdown) is no misfortune; what a
         # hard limit means is for the caller to say.
-        elif not seat.leaving and seat.ended is None and not (idle and how == _ASKED_TO_GO):
+        elif not seat.leaving and seat.ended is None and not (idle and how == ASKED_TO_GO):
             logger.error("Pool child %d (pid %d) died: %s", seat.index, seat.pid, how)
 
     def _replace(self, index: int, *, ready: bool) -> None:
@@ -451,7 +449,7 @@ class PreforkPool:
             for index in unborn:
                 self._replace(index, ready=True)
         for seat in seats:
-            _wait_for_death(seat)
+            wait_for_death(seat)
             self._bury(seat, signal.SIGKILL)
 
     def _cut_off(self, seat: Seat) -> None:
@@ -518,20 +516,3 @@ def _pack(runner: Runner, slots: Slots, terms: Terms) -> Parcel:
     except ValueError:
         slots.close()
         raise
-
-
-def _describe(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit status {code}"
-    try:
-        return f"signal {-code} ({signal.Signals(-code).name})"
-    except ValueError:
-        return f"signal {-code}"
-
-
-def _wait_for_death(seat: Seat) -> None:
-    """The child has been killed: wait (a second at most) until it can write nothing any more."""
-    poll = select.poll()
-    poll.register(seat, select.POLLHUP)
-    poll.poll(1000)
