@@ -273,6 +273,10 @@ class PreforkPool:
         """Process ids of the children, by index. Any thread may ask."""
         return [seat.pid for _, seat in sorted(self._seats.items())]
 
+    def pid_of(self, key: int) -> int | None:
+        """The process that has this job, whether it runs it already or not; None: the job waits, or is over."""
+        return next((seat.pid for seat in list(self._seats.values()) if key in seat.window), None)
+
     # ------------------------------------------------------------------------------------------------ what has happened
 
     def _turn(self, timeout: float) -> None:
