@@ -152,6 +152,17 @@ class TestHardLimits:
         ((child, text),) = [note for note in bench.notes() if note[1].startswith("family")]
         wait_until_gone(child, *map(int, text.split()[1:]))
 
+    def test_so_is_what_a_terminated_task_has_started(self, start: Callable[..., Bench]) -> None:
+        """Killed, it cannot do that itself."""
+        bench = start(1)
+        (key,) = bench.submit(bench.job("family"))
+        bench.until(lambda: any(text.startswith("family") for _, text in bench.notes()))
+        bench.pool.terminate(key, signal.SIGKILL)
+        bench.settle(key)
+        assert bench.told.lost == {key: "signal 9 (SIGKILL)"}
+        ((child, text),) = [note for note in bench.notes() if note[1].startswith("family")]
+        wait_until_gone(child, *map(int, text.split()[1:]))
+
     def test_it_holds_while_the_main_process_is_busy_elsewhere(self, start: Callable[..., Bench]) -> None:
         bench = start(1)
         (pid,) = bench.pool.pids

@@ -36,6 +36,7 @@ class Travelling(Limited):
     def do_where(self, message: Message) -> Outcome:
         """Which process this is, and how many threads it has, and whether it knows a module of ours."""
         text = f"{os.getpid()} {threading.active_count()} {'only_here' in sys.modules}"
+        text += f" {os.environ.get('FORKED_BY_MULTIPROCESSING')}"
         return Success(record=Record("id", "SUCCESS", text.encode()))
 
 
@@ -67,7 +68,7 @@ def test_a_child_is_an_interpreter_of_its_own(start: Callable[..., Bench], monke
     bench = start()
     (key,) = bench.submit(bench.job("where"))
     bench.settle(key)
-    assert bench.told.finished[key].record.meta.split() == [str(bench.pool.pids[0]).encode(), b"2", b"False"]
+    assert bench.told.finished[key].record.meta.split() == [str(bench.pool.pids[0]).encode(), b"2", b"False", b"1"]
 
 
 def test_limits_hold_and_children_are_replaced(start: Callable[..., Bench]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.app.spawning import changes, reference, restore_runner
+from celery.platforms import set_mp_process_title
 from celery.tracer import Tracer
 from celery.utils.log import flush_lines
 
@@ -47,6 +48,7 @@ class TaskRunner:
         if self.spawned or os.getpid() != self._main:
             kind = "Spawn" if self.spawned else "Fork"
             multiprocessing.current_process().name = f"{kind}PoolWorker-{index + 1}"
+            set_mp_process_title("celeryd", hostname=self._hostname)
             self._app.log.enter_child(index)
             self._app.set_current()
             self._app.assembly.reset_after_fork()

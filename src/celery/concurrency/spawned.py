@@ -71,6 +71,7 @@ def main(sock: int, memory: int, parcel: int, index: int, zygote: int) -> NoRetu
     # All children share the file's position, so it is left alone.
     preparation, capacity, pickled = pickle.loads(os.pread(parcel, os.fstat(parcel).st_size, 0))  # noqa: S301  our own
     os.close(parcel)
+    os.environ["FORKED_BY_MULTIPROCESSING"] = "1"  # as billiard says it to whoever asks ([env.6])
     spawn.prepare(preparation)
     runner, terms = pickle.loads(pickled)  # noqa: S301
     be_child(index, runner, sock, Slots.attach(memory, capacity), terms, zygote)
