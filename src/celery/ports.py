@@ -14,15 +14,16 @@ from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import CodeType
 
     from celery.message import Message
     from celery.outcome import Outcome, Record
     from celery.routing import QueueSpec, Route
 
 __all__ = [
-    "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth", "Gathered",
-    "Job", "Joining", "Killable", "Pool", "Publication", "Report", "Resizable", "ResultBackend", "Runner",
-    "Settled", "SystemClock",
+    "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth",
+    "Gathered", "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication", "Report", "Resizable",
+    "ResultBackend", "Runner", "Settled", "SystemClock", "Tracked",
 ]  # fmt: skip
 
 
@@ -154,6 +155,14 @@ class Joining(Protocol):
 
 
 @runtime_checkable
+class Accompanied(Protocol):
+    """A consumer that can tell whether it is alone."""
+
+    def others(self) -> int:
+        """Other live consumers of this broker, as far as it is known: a count some seconds old, without a trip."""
+
+
+@runtime_checkable
 class Depth(Protocol):
     """A broker that can count."""
 
@@ -235,6 +244,8 @@ class Report(Struct):
     lost: Sequence[tuple[int, str]] = ()
     #: Jobs that were ended because they ran past their hard limit: key and that limit (seconds). Not `lost` as well.
     timed_out: Sequence[tuple[int, float]] = ()
+    #: Jobs that were told of their soft limit and still run: key and that limit (seconds).
+    warned: Sequence[tuple[int, float]] = ()
 
 
 class Runner(Protocol):
@@ -251,6 +262,16 @@ class Runner(Protocol):
 
     def stop(self) -> None:
         """Once before a child ends in good order."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A runner whose runs may be interrupted in certain functions. Without it there are no soft limits."""
+
+    @property
+    def interruptible(self) -> frozenset[CodeType]:
+        """The functions below which `SoftTimeLimitExceeded` may be raised at any instruction: user code is called
+        there, and whatever it raises becomes the run's outcome."""
 
 
 class Pool(Protocol):
@@ -291,6 +312,14 @@ class Resizable(Protocol):
 class Killable(Protocol):
     def terminate(self, key: int, signal: int) -> None:
         """Stop the run of this job and no other; it is then reported as lost."""
+
+
+@runtime_checkable
+class Tracked(Protocol):
+    """A pool of processes that can tell which one has a job."""
+
+    def pid_of(self, key: int) -> int | None:
+        """May be asked from any thread; None: no process has it."""
 
 
 # ----------------------------------------------------------------------------------------------------------- clocks
