@@ -237,6 +237,10 @@ class RedisConsumer:
         for item in settled:
             self.held.pop(item.delivery.tag, None)
 
+    def others(self) -> int:
+        """See `Accompanied.others`: consumers of ours, whatever their queues; real Celery keeps no such list."""
+        return self._keeper.holders - 1
+
     def flush(self) -> None:
         """See `Consumer.flush`."""
         if self._acks:
