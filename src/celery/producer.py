@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from celery.ports import Broker, Clock
     from celery.routing import Route
 
-__all__ = ["Address", "Call", "Observer", "Producer", "PublishDefaults", "Router", "Sketch", "new_id"]
+__all__ = ["Address", "Call", "Gathered", "Observer", "Producer", "PublishDefaults", "Router", "Sketch", "new_id"]
 
 logger = logging.getLogger("celery.producer")
 
@@ -75,6 +75,13 @@ class Sketch(Struct, eq=False):
     properties: dict[str, Any]
     #: A copy, for observers to change; None where neither the call nor an observer asks for one.
     retry_policy: dict[str, Any] | None = None
+
+
+class Gathered:
+    """Given as the option `producer` of a call: its message is put here instead of being sent."""
+
+    def __init__(self) -> None:
+        self.publications: list[Publication] = []
 
 
 class Observer(Protocol):
@@ -253,9 +260,14 @@ class Producer:
         self._forms[call.name] = kept
         return kept
 
-    def prepare(self, call: Call) -> Publication:
+    def gather(self, call: Call, gathered: Gathered) -> Message:
         """Everything of `send` but the sending: for messages that are published when a run is settled."""
-        return self._told(self.lay_out(call))
+        sketch = self.lay_out(call)
+        publication = self._told(sketch)
+        gathered.publications.append(publication)
+        if self._observer is not None and any(gate.receivers for gate in self._after):
+            self._observer.published(sketch)
+        return publication.message
 
     def _told(self, sketch: Sketch) -> Publication:
         for gate in self._before:

@@ -18,18 +18,20 @@ from celery import codecs, current
 from celery.app.publishing import PublishSignals
 from celery.exceptions import ImproperlyConfigured
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
-from celery.producer import Call, Producer, PublishDefaults, new_id
+from celery.producer import Call, Gathered, Producer, PublishDefaults, new_id
 from celery.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from celery.app.base import Celery
     from celery.app.trace import LogLines
     from celery.documents import Reading
-    from celery.ports import Broker, Pool, Publication, ResultBackend, Runner
+    from celery.outcome import Failure, Record
+    from celery.pending import Pending
+    from celery.ports import Broker, Pool, ResultBackend, Runner
     from celery.result import AsyncResult
-    from celery.tracer import TracerParts
+    from celery.tracer import Tracer, TracerParts
 
 __all__ = ["BACKENDS", "BROKERS", "POOLS", "Assembly"]
 
@@ -74,6 +76,9 @@ class Assembly:
         self._producer: Producer | None = None
         self._reading: Reading | None = None
         self._clock = SystemClock()
+        self._pending: Pending | None = None
+        #: The pending records themselves; empty wherever no task runs.
+        self._held: dict[str, Record] = {}
 
     # -- adapters ----------------------------------------------------------------------------------------------------
 
@@ -97,6 +102,14 @@ class Assembly:
         """Where records are kept; None if results are disabled."""
         store: ResultBackend | None = self._part("store", lambda: self._open_backend(self._conf.result_backend))
         return store
+
+    @property
+    def records(self) -> ResultBackend | None:
+        """The store as user code is to see it: where tasks run, behind the records that are on their way to it."""
+        if self._pending is None:
+            return self.store
+        revealing: ResultBackend | None = self._part("records", self._make_records)
+        return revealing
 
     def pool(self, name: str, runner: Runner, concurrency: int) -> Pool:
         """A pool by name. Raises `ImproperlyConfigured` for an unknown one."""
@@ -122,7 +135,14 @@ class Assembly:
     def send(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any = None) -> AsyncResult[Any]:
         """Publish a call (`[call.2]`, `[app.19]`); where `dispatch` and `Celery.send_task` end."""
         producer = self._producer if self._app._conf.version == self._version else None
-        message = (producer or self.producer).send(Call(name, args or (), kwargs or {}, options, task))
+        call = Call(name, args or (), kwargs or {}, options, task)
+        gathered = options.get("producer")
+        if type(gathered) is Gathered:
+            message = (producer or self.producer).gather(call, gathered)
+        else:
+            if self._held:  # a hook sends: others may look for the result of its run
+                self.pending.reveal_all()
+            message = (producer or self.producer).send(call)
         result = (options.get("result_cls") or self._app.AsyncResult)(message.id)
         if message.ignore_result:
             result.ignored = True
@@ -145,18 +165,44 @@ class Assembly:
         backend, store = self._app.backend, self.store
         self._reading = None
         if store is not None and getattr(backend, "reads_straight", False):
-            self._reading = Reading(store, backend.serializer, backend.accept)
+            self._reading = Reading(store, backend.serializer, backend.accept, self._pending)
         return self._reading
 
     def runner(self, hostname: str) -> Runner:
         """What a pool's processes run messages with."""
         from celery.app.runner import TaskRunner
         from celery.app.trace import LogLines
-        from celery.tracer import Tracer
 
         lines = LogLines()
         lines.refresh()
-        return TaskRunner(self._app, Tracer(self._tracer_parts(hostname, lines)), lines)
+        return TaskRunner(self._app, self.tracer(hostname, lines), lines)
+
+    def tracer(self, hostname: str, lines: LogLines) -> Tracer:
+        """What runs messages; `lines` tells how they ended."""
+        from celery.tracer import Tracer
+
+        return Tracer(self._tracer_parts(hostname, lines))
+
+    def aftermath(self, hostname: str) -> Callable[..., Failure]:
+        """`aftermath(message, exc, *, hooks=True)`: what a failure leaves behind that the main process saw.
+
+        It runs the task's hooks and errbacks, sends `task_failure` and gives the outcome with its record and follow-up
+        messages (`[limit.1]`); see `Tracer.aftermath`.
+        """
+        from celery.app.trace import LogLines
+
+        return self.tracer(hostname, LogLines()).aftermath
+
+    @property
+    def pending(self) -> Pending:
+        """Records that are on their way to the store with the outcomes of runs in this process."""
+        if self._pending is None:
+            from celery.pending import Pending
+
+            self._pending = Pending(self._save)
+            self._held = self._pending.records
+            self._reading = None  # it reads past them
+        return self._pending
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -257,13 +303,21 @@ class Assembly:
             observer=PublishSignals(app.amqp.kombu_queue),
         )
 
+    def _make_records(self) -> ResultBackend | None:
+        from celery.pending import Revealing
+
+        store = self.store
+        return None if store is None else Revealing(store, self.pending)
+
     def _tracer_parts(self, hostname: str, lines: LogLines) -> TracerParts:
+        from celery.app.following import Following
         from celery.app.trace import task_has_custom, tellers
         from celery.documents import Documents
         from celery.tracer import TracerParts
 
         app, conf = self._app, self._conf
         accept = codecs.accept_types(conf.accept_content)
+        following = Following(app)
         return TracerParts(
             tasks=app._tasks,
             context=app.Context,
@@ -271,7 +325,9 @@ class Assembly:
             decompress=codecs.decompress,
             documents=Documents(conf.result_serializer, extended=bool(conf.result_extended)),
             save=self._save,
-            follow=self._follow,
+            callbacks=following.callbacks,
+            errbacks=following.errbacks,
+            pending=self.pending,
             enter=_enter,
             leave=_leave,
             exception_info=_exception_info,
@@ -286,22 +342,6 @@ class Assembly:
         store = self.store
         if store is not None:
             store.save(records)
-
-    def _follow(self, signature: Mapping[str, Any], value: Any) -> Publication:
-        """A callback's call: the parent's value comes first unless the signature is immutable (`[call.9]`)."""
-        args = tuple(signature.get("args") or ())
-        call = Call(
-            signature["task"],
-            args if signature.get("immutable") else (value, *args),
-            dict(signature.get("kwargs") or {}),
-            dict(signature.get("options") or {}),
-            self._app._tasks.get(signature["task"]),
-        )
-        publication = self.producer.prepare(call)
-        parent = current.get_current_worker_task()
-        if parent is not None:
-            parent.add_trail(self._app.AsyncResult(publication.message.id))
-        return publication
 
 
 class _Address(threading.local):

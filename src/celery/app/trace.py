@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from billiard.einfo import ExceptionInfo
+
 from celery import signals
 from celery.app.task import Task
 from celery.lifecycle import Latch
@@ -40,8 +42,11 @@ LOG_RETRY = "Task %(name)s[%(id)s] retry: %(exc)s"
 
 
 def task_has_custom(task: Any, attr: str) -> bool:
-    """Whether the task's class, or one between it and `Task`, defines `attr` itself."""
-    for cls in type(task).__mro__:
+    """Whether the task's class, or one between it and `Task`, defines `attr` itself.
+
+    A proxy of a task, as monitoring packages pass around, is asked for the class that it stands for.
+    """
+    for cls in task.__class__.__mro__:
         if cls is Task:
             return False
         if attr in cls.__dict__:
@@ -120,6 +125,7 @@ def tellers(lines: LogLines) -> Tellers:
         "IGNORED": [ended],
         "REJECTED": [(signals.task_failure, _send_rejection), ended],
         "finished": [(signals.task_postrun, _send_postrun)],
+        "lost": [(signals.task_failure, _send_failure)],
         "broke": [(signals.task_internal_error, _send_internal_error)],
     }
 
@@ -154,16 +160,16 @@ def _send_postrun(run: Run, ended: Ended) -> None:
     )
 
 
-def _send_internal_error(message: Message, exc: BaseException) -> None:
+def _send_internal_error(message: Message, run: Run | None, exc: BaseException) -> None:
     signals.task_internal_error.send(
-        sender=message.task,
+        sender=message.task if run is None else run.task,
         task_id=message.id,
-        args=(),
-        kwargs={},
-        request=message.headers,
+        args=() if run is None else run.args,
+        kwargs={} if run is None else run.kwargs,
+        request=message.headers if run is None else run.request.__dict__,
         exception=exc,
         traceback=exc.__traceback__,
-        einfo=None,
+        einfo=ExceptionInfo((type(exc), exc, exc.__traceback__)),
     )
 
 
