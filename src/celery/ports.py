@@ -14,15 +14,16 @@ from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import CodeType
 
     from celery.message import Message
     from celery.outcome import Outcome, Record
     from celery.routing import QueueSpec, Route
 
 __all__ = [
-    "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth", "Job", "Joining",
-    "Killable", "Pool", "Publication", "Report", "Resizable", "ResultBackend", "Runner",
-    "Settled", "SystemClock",
+    "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth",
+    "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication", "Report", "Resizable", "ResultBackend",
+    "Runner", "Settled", "SystemClock",
 ]  # fmt: skip
 
 
@@ -255,6 +256,16 @@ class Runner(Protocol):
 
     def stop(self) -> None:
         """Once before a child ends in good order."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A runner whose runs may be interrupted in certain functions. Without it there are no soft limits."""
+
+    @property
+    def interruptible(self) -> frozenset[CodeType]:
+        """The functions below which `SoftTimeLimitExceeded` may be raised at any instruction: user code is called
+        there, and whatever it raises becomes the run's outcome."""
 
 
 class Pool(Protocol):

@@ -113,13 +113,13 @@ def test_outcomes_of_short_jobs_are_not_held_up_by_a_slow_one_behind_them(start:
     bench.settle(slow)
 
 
-def test_unknown_redelivered_and_limited_jobs_go_to_an_idle_child_each(start: Callable[[int], Bench]) -> None:
+def test_unknown_and_redelivered_jobs_go_to_an_idle_child_each(start: Callable[[int], Bench]) -> None:
     bench = start(2)
     learn(bench)
     gates = [bench.gate(), bench.gate()]
     keys = bench.submit(
         bench.job("noop", redelivered=True),
-        bench.job("noop", headers={"timelimit": [10, 5]}),
+        bench.job("give", "success"),
         *(bench.job("gate", str(gate)) for gate in gates),
         bench.job("note", "behind"),
     )
@@ -166,7 +166,7 @@ class TestDeaths:
     @pytest.mark.parametrize(
         ("task", "arg", "how"),
         [
-            ("kill", signal.SIGUSR1, "signal 10 (SIGUSR1)"),
+            ("kill", signal.SIGUSR2, "signal 12 (SIGUSR2)"),
             ("kill", signal.SIGTERM, "exit status 143"),
             ("exit", 3, "exit status 3"),
         ],

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from celery import signals
+from celery.tracer import Tracer
 from celery.utils.log import flush_lines
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
     from celery.app.base import Celery
     from celery.app.trace import LogLines
-    from celery.tracer import Tracer
 
 __all__ = ["TaskRunner"]
 
@@ -28,6 +28,8 @@ class TaskRunner:
         self._main = os.getpid()
         #: One message to its outcome.
         self.run = tracer.run
+        #: Where a soft limit may be raised.
+        self.interruptible = frozenset({Tracer._call.__code__})
         #: Write the log lines of the runs since the last time.
         self.flush: Callable[[], object] = lines.flush
 
