@@ -1006,6 +1006,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("worker_uid", "string", None, "", "User of a detached worker.", declared=False),
     Setting("worker_umask", "string", None, "", "Umask (octal) of a detached worker.", declared=False),
     Setting(
+        "worker_unknown_task_grace",
+        "float",
+        None,
+        "",
+        "Seconds that messages of unknown tasks stay for workers that know them. None: 600 where other workers are or "
+        "were, else 0.",
+        declared=False,
+    ),
+    Setting(
         "cassandra_secure_bundle_path",
         "string",
         None,

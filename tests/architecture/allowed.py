@@ -35,6 +35,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.assembly", "celery.pending"): SENDING,
     ("celery.app.assembly", "celery.documents"): SENDING,
     ("celery.app.assembly", "celery.tracer"): SENDING,
+    ("celery.app.assembly", "inspect"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_consumer"): SENDING,
     ("celery.drivers.redis", "celery.drivers.redis_errors"): "its base is kombu's, and few servers refuse anything",
     ("celery.drivers.redis", "ssl"): "5 ms to import, and only rediss:// needs it",

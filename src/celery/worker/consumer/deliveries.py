@@ -55,6 +55,8 @@ class Held(Job, eq=False):
     began_at: float | None = None
     #: The task's own request object, where it has a class for that.
     request: Any = None
+    #: A request object that was made for whoever looked (`celery.worker.state`).
+    shown: Any = None
 
 
 class Receiver:

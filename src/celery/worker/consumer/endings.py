@@ -6,7 +6,7 @@ settlement of the delivery.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 
@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery.message import Message
-    from celery.outcome import Outcome, Record
+    from celery.outcome import Outcome
     from celery.worker.consumer.deliveries import Held, Settler
     from celery.worker.consumer.observer import Attendant, Observer
 
-__all__ = ["Endings"]
+__all__ = ["Aftermath", "Endings"]
+
+
+class Aftermath(Protocol):
+    """See `Tracer.aftermath`."""
+
+    def __call__(self, message: Message, exc: BaseException, *, hooks: bool = True) -> Outcome: ...
 
 
 class Endings:
@@ -29,13 +35,13 @@ class Endings:
     def __init__(
         self,
         *,
-        aftermath: Callable[[Message, BaseException], Record | None],
+        aftermath: Aftermath,
         again: Callable[[Message, BaseException], Outcome | None],
         observer: Observer,
         attendant: Attendant | None,
     ) -> None:
-        """`aftermath`: what follows from a failure that the task's own process could not tell: hooks, signals; gives
-        the record. `again`: the outcome of a run that is to be repeated because its process died; None: it is not.
+        """`aftermath`: what follows from a failure that the task's own process could not tell: errbacks, signals, and
+        `hooks` of the task. `again`: the outcome of a run that is to be repeated because its process died; None: it is not.
         """
         self._aftermath = aftermath
         self._again = again
@@ -61,9 +67,10 @@ class Endings:
         if one.request is not None and self._attendant is not None:
             asked = self._attendant.failed(one, exc)
             asked = self._attendant.timed_out(one, limit, soft=False) or asked
-        record = self._aftermath(one.message, exc)
+        outcome = self._aftermath(one.message, exc, hooks=True)
         disposition = timeout_disposition(one.policy, acknowledged=one.acknowledged)
-        settler.add(one.delivery, disposition if one.acknowledged else asked or disposition, record)
+        disposition = disposition if one.acknowledged else asked or disposition
+        settler.add(one.delivery, disposition, outcome.record, outcome.follow)
 
     def lost(self, one: Held, why: str, settler: Settler, *, terminating: bool) -> None:
         """The process died (`[task.36]`, `[task.37]`). `terminating`: we killed it, so the task did not fail."""
@@ -81,8 +88,11 @@ class Endings:
                 settler.add(one.delivery, DONE if one.acknowledged else ACK, outcome.record, outcome.follow)
                 return
         self._observer.lost(one.message, exc)
-        record = None if disposition == REQUEUE else self._aftermath(one.message, exc)
-        settler.add(one.delivery, disposition, record)
+        if disposition == REQUEUE:
+            settler.add(one.delivery, REQUEUE)
+            return
+        outcome = self._aftermath(one.message, exc, hooks=False)
+        settler.add(one.delivery, disposition, outcome.record, outcome.follow)
 
 
 def _plain(seconds: float) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kombu.exceptions import OperationalError
 
 from celery.exceptions import ImproperlyConfigured, WorkerTerminate
-from celery.outcome import Success
+from celery.outcome import Failure, Success
 from celery.ports import Accompanied, SystemClock
 from celery.states import FAILURE
 from celery.worker.consumer.deliveries import Receiver, Settler
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec
     from celery.worker.admission import TaskPolicy
     from celery.worker.consumer.deliveries import Held
+    from celery.worker.consumer.endings import Aftermath
     from celery.worker.consumer.observer import Attendant, Observer
 
 __all__ = ["Engine", "EngineParts", "startup_delays", "trouble_delays"]
@@ -97,7 +98,7 @@ class EngineParts:
     #: Whether that counts what runs and is acknowledged too (`worker_disable_prefetch`).
     prefetch_counts_running: bool = False
     #: See `Endings`; without `aftermath` a lost task leaves its record and nothing else.
-    aftermath: Callable[[Message, BaseException], Record | None] | None = None
+    aftermath: Aftermath | None = None
     again: Callable[[Message, BaseException], Outcome | None] = lambda message, exc: None
     attendant: Attendant | None = None
     #: See `Strangers`.
@@ -117,7 +118,7 @@ class Engine:
         self._strangers = Strangers(parts.unknown_grace, parts.clock)
         self._attendant = parts.attendant
         self._endings = Endings(
-            aftermath=parts.aftermath or (lambda message, exc: parts.verdict(message, FAILURE, exc)),
+            aftermath=parts.aftermath or self._failure,
             again=parts.again,
             observer=parts.observer,
             attendant=parts.attendant,
@@ -383,6 +384,9 @@ class Engine:
             if (one := held.pop(key, None)) is not None:
                 self._end_early(one, settler)
                 endings.lost(one, why, settler, terminating=self._terminating)
+
+    def _failure(self, message: Message, exc: BaseException, *, hooks: bool = True) -> Outcome:
+        return Failure(self._parts.verdict(message, FAILURE, exc), reason=repr(exc))
 
     def _end_early(self, one: Held, settler: Settler) -> None:
         """A request hears of the beginning before it hears of the end, also where one report tells of both."""
