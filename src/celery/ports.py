@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth",
     "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication", "Report", "Resizable", "ResultBackend",
-    "Runner", "Settled", "SystemClock",
+    "Runner", "Settled", "SystemClock", "Tracked",
 ]  # fmt: skip
 
 
@@ -306,6 +306,14 @@ class Resizable(Protocol):
 class Killable(Protocol):
     def terminate(self, key: int, signal: int) -> None:
         """Stop the run of this job and no other; it is then reported as lost."""
+
+
+@runtime_checkable
+class Tracked(Protocol):
+    """A pool of processes that can tell which one has a job."""
+
+    def pid_of(self, key: int) -> int | None:
+        """May be asked from any thread; None: no process has it."""
 
 
 # ----------------------------------------------------------------------------------------------------------- clocks

@@ -248,6 +248,10 @@ class PreforkPool:
         """Process ids of the children, by index."""
         return [self._seats[index].pid for index in sorted(self._seats)]
 
+    def pid_of(self, key: int) -> int | None:
+        """The process that has this job, whether it runs it already or not; None: the job waits, or is over."""
+        return next((seat.pid for seat in list(self._seats.values()) if key in seat.window), None)
+
     # ------------------------------------------------------------------------------------------------ what has happened
 
     def _turn(self, timeout: float) -> None:
