@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import ChainMap as _ChainMap
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, KeysView, Mapping, MutableMapping
 from typing import Any
 
 __all__ = [
@@ -139,7 +139,9 @@ class LimitedSet:
         newest = next(reversed(self._added.values()), now)
         self._added[item] = now
         if now < newest:
-            self._added = dict(sorted(self._added.items(), key=lambda entry: entry[1]))
+            in_order = sorted(self._added.items(), key=lambda entry: entry[1])
+            self._added.clear()
+            self._added.update(in_order)
         self.purge(now if self.expires else None)
 
     def update(self, other: Any) -> None:
@@ -180,6 +182,10 @@ class LimitedSet:
 
     def clear(self) -> None:
         self._added.clear()
+
+    def view(self) -> KeysView[Any]:
+        """The items at any time, for whoever asks often."""
+        return self._added.keys()
 
     def as_dict(self) -> dict[Any, float]:
         """Item → when it was added."""

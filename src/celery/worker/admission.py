@@ -24,7 +24,7 @@ class TaskPolicy:
     name: str
     acks_late: bool = False
     reject_on_worker_lost: bool = False
-    #: Whether a late-acknowledged message is settled for good after a failure, and after a hard time limit (`[task.38]`).
+    #: Whether a late-acknowledged message is done with after a failure, and after a hard time limit (`[task.38]`).
     acks_on_failure: bool = True
     acks_on_timeout: bool = True
     retry_on_worker_lost: bool = False

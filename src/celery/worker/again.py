@@ -89,7 +89,7 @@ class Again:
             einfo = ExceptionInfo()
         try:
             run.task.on_retry(retry.exc, run.request.id, run.args, run.kwargs, einfo)
-        except Exception:
+        except Exception:  # noqa: BLE001 - it is logged, with its traceback
             trace.logger.exception("Task %s[%s]: on_retry handler raised", run.task.name, run.request.id)
         for gate, tell in self._tellers:
             if gate.receivers:

@@ -110,4 +110,7 @@ def _asked(held: Held, tell: Callable[[], Any]) -> str | None:
 
 
 def _info(exc: BaseException) -> ExceptionInfo:
-    return ExceptionInfo((type(exc), exc, exc.__traceback__))
+    try:
+        raise exc  # so that it has a traceback, which is asked for
+    except BaseException:  # noqa: BLE001 - it is what is to be shown
+        return ExceptionInfo()

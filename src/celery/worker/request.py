@@ -11,7 +11,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs
-from celery.app import trace
 from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry
 from celery.message import read_body
 from celery.worker import state

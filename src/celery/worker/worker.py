@@ -17,6 +17,7 @@ from celery.documents import Documents
 from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Record
 from celery.platforms import EX_FAILURE, EX_OK
+from celery.ports import Tracked
 from celery.utils.log import mlevel
 from celery.utils.nodenames import default_nodename
 from celery.worker import state
@@ -114,7 +115,7 @@ class WorkController:
         pool: Any = None,
         **options: Any,
     ) -> None:
-        """Take each option, or else its setting (`[worker.7]`, `[worker.8]`, `[worker.14]`, `[limit.3]`, `[pool.6]`)."""
+        """Take each option, or else its setting (`[worker.7]`, `[worker.14]`)."""
         conf = self.app.conf
         self._take_limits(**options)
         self.loglevel = mlevel(loglevel)
@@ -134,7 +135,7 @@ class WorkController:
         pool_start_method: str | None = None,
         **options: Any,
     ) -> None:
-        """What tasks, processes and queues are held to."""
+        """What tasks, processes and queues are held to (`[worker.8]`, `[limit.3]`, `[pool.6]`)."""
         conf = self.app.conf
         self.time_limit = conf.task_time_limit if time_limit is None else time_limit
         self.soft_time_limit = conf.task_soft_time_limit if soft_time_limit is None else soft_time_limit
@@ -250,7 +251,7 @@ class WorkController:
             again=Again(app, self._documents),
             attendant=Attendance(app, self.hostname, conf.result_serializer),
             unknown_grace=conf.get("worker_unknown_task_grace"),
-            revoked=state.revoked,
+            revoked=state.revoked.view(),
             connect_retries=(conf.broker_connection_max_retries or None) if again else 0,
         )
 
@@ -303,9 +304,8 @@ class WorkController:
         if request is None:
             request = one.shown = request_of(one, self.app, self.hostname)
         if request is one.shown:
-            pid_of = getattr(self.pool, "pid_of", None)
             request.acknowledged, request.time_start = one.acknowledged, one.began_at
-            request.worker_pid = pid_of(one.key) if one.begun and pid_of is not None else None
+            request.worker_pid = self.pool.pid_of(one.key) if one.begun and isinstance(self.pool, Tracked) else None
         return request
 
     def _ready(self) -> None:

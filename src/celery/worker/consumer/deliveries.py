@@ -167,9 +167,7 @@ class Receiver:
 
     def _hold(self, message: Message, delivery: Delivery, policy: TaskPolicy) -> Held:
         limits = limits_of(message, policy)
-        held = Held(
-            next(self._keys), message, delivery, policy, soft_limit=limits.soft, hard_limit=limits.hard
-        )
+        held = Held(next(self._keys), message, delivery, policy, soft_limit=limits.soft, hard_limit=limits.hard)
         if policy.attended and self._attendant is not None:
             held.request = self._attendant.attend(held)
         return held
@@ -205,9 +203,7 @@ class Receiver:
             raise MalformedMessage(f"expected a task message, got what cannot be decoded: {exc!r}") from exc
         return message
 
-    def _refuse_or_wait(
-        self, delivery: Delivery, refusal: Refuse, settler: Settler, waiting: WaitingRoom
-    ) -> None:
+    def _refuse_or_wait(self, delivery: Delivery, refusal: Refuse, settler: Settler, waiting: WaitingRoom) -> None:
         """An unknown task may be known to another worker (`[worker.25]`, decision 0010)."""
         message = delivery.message
         if refusal.kind == "unknown" and message is not None and waiting.parks:

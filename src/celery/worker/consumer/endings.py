@@ -41,7 +41,7 @@ class Endings:
         attendant: Attendant | None,
     ) -> None:
         """`aftermath`: what follows from a failure that the task's own process could not tell: errbacks, signals, and
-        `hooks` of the task. `again`: the outcome of a run that is to be repeated because its process died; None: it is not.
+        `hooks` of the task. `again`: the outcome of a run that is to be repeated because its process died, or None.
         """
         self._aftermath = aftermath
         self._again = again

@@ -16,7 +16,7 @@ from kombu.exceptions import OperationalError
 
 from celery.exceptions import ImproperlyConfigured, WorkerTerminate
 from celery.outcome import Failure, Success
-from celery.ports import Accompanied, SystemClock
+from celery.ports import Accompanied, SystemClock, Tracked
 from celery.states import FAILURE
 from celery.worker.consumer.deliveries import Receiver, Settler
 from celery.worker.consumer.endings import Endings
@@ -220,7 +220,7 @@ class Engine:
     def _run(self, consumer: Consumer) -> None:
         settler = Settler(consumer, self._parts.publisher or self._parts.broker, self._parts.store)
         waiting = self._waiting = WaitingRoom(consumer)
-        others = consumer.others if isinstance(consumer, Accompanied) else None
+        self._strangers.others = consumer.others if isinstance(consumer, Accompanied) else None
         leaving: BaseException | None = None
         try:
             self._observer.ready()
@@ -229,7 +229,7 @@ class Engine:
                 if now >= self._check_at:
                     self._check_at = now + _CHECK_EVERY
                     self._parts.check()
-                    self._strangers.look(others)
+                    self._strangers.look()
                 self._turn(consumer, settler, waiting)
         except (SystemExit, KeyboardInterrupt) as exc:
             leaving = exc
@@ -356,8 +356,8 @@ class Engine:
         one.began_at = self._clock.time()
         asked = None
         if one.request is not None and self._attendant is not None:
-            pid_of = getattr(self._pool, "pid_of", None)
-            asked = self._attendant.begun(one, None if pid_of is None else pid_of(one.key))
+            pid = self._pool.pid_of(one.key) if isinstance(self._pool, Tracked) else None
+            asked = self._attendant.begun(one, pid)
         if not one.acknowledged and (asked or not one.policy.acks_late):
             one.acknowledged = True
             settler.add(one.delivery, asked or ACK)

@@ -33,17 +33,20 @@ class Strangers:
         one that is not or was not within that time."""
         self._grace = grace
         self._clock = clock
+        #: How many other workers there are, where the broker knows.
+        self.others: Callable[[], int] | None = None
         self._accompanied_until = 0.0
         #: id → when it was met first (monotonic), and how often it was.
         self._met: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def look(self, others: Callable[[], int] | None) -> None:
-        """See whether other workers are there."""
-        if self._grace is None and others is not None and others() > 0:
+    def look(self) -> None:
+        """See whether other workers are there; now and then, so that those that leave are remembered."""
+        if self._grace is None and self.others is not None and self.others() > 0:
             self._accompanied_until = self._clock.monotonic() + IN_COMPANY
 
     def pause(self, task_id: str) -> float | None:
         """Seconds until this one should be looked at again; None: it has been kept long enough."""
+        self.look()
         now = self._clock.monotonic()
         grace = self._grace
         if grace is None:
