@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -226,10 +227,8 @@ def test_a_request_class_takes_part(app: Celery) -> None:
     def endless() -> None:
         end = time.monotonic() + 60
         while time.monotonic() < end:
-            try:
+            with suppress(SoftTimeLimitExceeded):
                 time.sleep(60)
-            except SoftTimeLimitExceeded:
-                pass
 
     with working(app) as worker:
         assert good.delay().get(timeout=DEADLINE) == 1

@@ -130,7 +130,7 @@ class MemoryConsumer:
                 if one.publications:
                     self._server.publish(one.publications)
 
-    def others(self) -> int:
+    def others(self, *, ask: bool = False) -> int:
         """See `Accompanied.others`."""
         return self._server.consumers - 1
 

@@ -237,9 +237,15 @@ class RedisConsumer:
         for item in settled:
             self.held.pop(item.delivery.tag, None)
 
-    def others(self) -> int:
+    def others(self, *, ask: bool = False) -> int:
         """See `Accompanied.others`: consumers of ours, whatever their queues; real Celery keeps no such list."""
-        return self._keeper.holders - 1
+        if not ask:
+            return self._keeper.holders - 1
+        try:
+            holders = self._exchange(("SMEMBERS", self._layout.holders))[-1]
+        except OperationalError:
+            return 1
+        return sum(holder != self.holder.encode() for holder in holders)
 
     def flush(self) -> None:
         """See `Consumer.flush`."""

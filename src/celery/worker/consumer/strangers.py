@@ -14,8 +14,9 @@ __all__ = ["IN_COMPANY", "Strangers"]
 
 #: Seconds that a message waits for a worker that knows it, where other workers are or were there.
 IN_COMPANY = 600.0
-#: Seconds between two looks at one message: the first, and the most; doubled from one to the other.
-_FIRST, _MOST = 0.1, 15.0
+#: Seconds between two looks at one message: the first, how it grows, and the most. Of two workers each gets about
+#: half of the messages in each round, so a thousand need ten rounds to be with the one that knows them: 2 seconds.
+_FIRST, _GROWTH, _MOST = 0.05, 1.3, 15.0
 #: Messages that are remembered; the one met first is forgotten first, and then begins anew.
 _REMEMBERED = 100_000
 
@@ -34,20 +35,21 @@ class Strangers:
         self._grace = grace
         self._clock = clock
         #: How many other workers there are, where the broker knows.
-        self.others: Callable[[], int] | None = None
+        self.others: Callable[..., int] | None = None
         self._accompanied_until = 0.0
         #: id → when it was met first (monotonic), and how often it was.
         self._met: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
-    def look(self) -> None:
+    def look(self, *, ask: bool = False) -> None:
         """See whether other workers are there; now and then, so that those that leave are remembered."""
-        if self._grace is None and self.others is not None and self.others() > 0:
+        if self._grace is None and self.others is not None and self.others(ask=ask) > 0:
             self._accompanied_until = self._clock.monotonic() + IN_COMPANY
 
     def pause(self, task_id: str) -> float | None:
         """Seconds until this one should be looked at again; None: it has been kept long enough."""
-        self.look()
         now = self._clock.monotonic()
+        if now >= self._accompanied_until:
+            self.look(ask=True)  # one may have come just now
         grace = self._grace
         if grace is None:
             grace = IN_COMPANY if now < self._accompanied_until else 0.0
@@ -59,4 +61,4 @@ class Strangers:
         self._met[task_id] = (since, times + 1)
         if len(self._met) > _REMEMBERED:
             self._met.popitem(last=False)
-        return min(_FIRST * 2.0 ** min(times, 20), _MOST, left)
+        return min(_FIRST * _GROWTH ** min(times, 40), _MOST, left)
