@@ -17,16 +17,22 @@ if TYPE_CHECKING:
 
 @contextmanager
 def working(app: Celery, cls: type[WorkController] = WorkController, **options: Any) -> Iterator[WorkController]:
-    """A worker, by default with one child; made here, started in a thread, ready when this is entered."""
+    """A worker, by default with one child; made and started in a thread, ready when this is entered."""
     ready = threading.Event()
+    made: list[WorkController] = []
     options = {"pool": "prefork", "concurrency": 1, **options}
-    worker = cls(app=app, ready_callback=lambda _: ready.set(), **options)
-    thread = threading.Thread(target=worker.start, name="embedding")
+
+    def run() -> None:
+        made.append(cls(app=app, ready_callback=lambda _: ready.set(), **options))
+        made[0].start()
+
+    thread = threading.Thread(target=run, name="embedding")
     thread.start()
     try:
         assert ready.wait(DEADLINE)
-        yield worker
+        yield made[0]
     finally:
-        worker.stop()
+        if made:
+            made[0].stop()
         thread.join(DEADLINE)
         assert not thread.is_alive()

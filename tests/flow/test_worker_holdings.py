@@ -270,3 +270,33 @@ def test_signals_of_refused_messages(app: Celery) -> None:
     finally:
         signals.task_unknown.disconnect(dispatch_uid="t")
     assert told == [("nope", "x", True, "x", "nope")]
+
+
+def test_receivers_of_life_signals_hear_what_celery_tells_them(app: Celery) -> None:
+    heard: dict[str, Any] = {}
+
+    def hear(name: str) -> Any:
+        def receiver(sender: Any, signal: Any, **told: Any) -> None:
+            heard.setdefault(name, (sender, told))
+
+        return receiver
+
+    names = (
+        "celeryd_init", "celeryd_after_setup", "worker_init", "worker_before_create_process", "worker_ready",
+        "worker_shutdown",
+    )  # fmt: skip
+    for name in names:
+        getattr(signals, name).connect(hear(name), weak=False, dispatch_uid="t")
+    try:
+        with working(app, app.Worker, hostname="h@x", quiet=True) as worker:
+            pool = worker.pool
+    finally:
+        for name in names:
+            getattr(signals, name).disconnect(dispatch_uid="t")
+    sender, told = heard["celeryd_init"]
+    assert (sender, told["instance"], told["conf"]) == ("h@x", worker, app.conf)
+    assert told["options"]["concurrency"] == 1
+    assert heard["celeryd_after_setup"] == ("h@x", {"instance": worker, "conf": app.conf})
+    assert heard["worker_init"] == heard["worker_shutdown"] == (worker, {})
+    assert heard["worker_before_create_process"] == (pool, {})
+    assert heard["worker_ready"] == (worker.consumer, {})

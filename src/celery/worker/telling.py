@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.app import trace
-from celery.exceptions import InvalidTaskError
+from celery.exceptions import CPendingDeprecationWarning, InvalidTaskError
 from celery.lifecycle import Latch
 from celery.utils.log import flush_lines, line_writer
 from celery.worker.consumer.deliveries import REFUSALS
@@ -30,6 +31,10 @@ consumer_log = logging.getLogger("celery.worker.consumer.consumer")
 connection_log = logging.getLogger("celery.worker.consumer.connection")
 request_log = logging.getLogger("celery.worker.request")
 
+_STARTUP = (
+    "The first connection is tried again because of the setting broker_connection_retry. Celery will read "
+    "broker_connection_retry_on_startup for that, and nothing else: set it."
+)
 #: Seconds after which an unknown name is told of again.
 _SAY_AGAIN = 60.0
 
@@ -115,6 +120,8 @@ class Telling:
         request_log.error("Task handler raised error: %r (%s[%s])", exc, message.task, message.id)
 
     def connecting_failed(self, exc: BaseException, attempt: int, limit: int | None, seconds: float) -> None:
+        if attempt == 1 and self._app.conf.broker_connection_retry_on_startup is None:
+            warnings.warn(_STARTUP, CPendingDeprecationWarning, stacklevel=2)
         tries = f"{attempt}/{limit}" if limit else str(attempt)
         consumer_log.error(
             "consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%s)\n",

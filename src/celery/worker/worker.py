@@ -210,14 +210,8 @@ class WorkController:
 
     def _make_parts(self) -> None:
         assembly = self.app.assembly
+        self.pool = pool = self._make_pool()
         conf = self.app.conf
-        tuning = {
-            "max_tasks": self.max_tasks_per_child,
-            "max_memory": self.max_memory_per_child,
-            "start_method": self.pool_start_method,
-            "proc_alive_timeout": conf.worker_proc_alive_timeout,
-        }
-        self.pool = pool = assembly.pool(self.pool_cls, assembly.runner(self.hostname), self.concurrency, tuning)
         self._documents = Documents(conf.result_serializer, extended=bool(conf.result_extended))
         self._telling = Telling(self.app, self.broker_url, self._ready, self.hostname)
         self.consumer = engine = Engine(self._engine_parts(pool))
@@ -226,6 +220,17 @@ class WorkController:
         self._engine = EnginePart(engine, threaded=self.engine_has_thread)
         self.parts = Parts(PoolPart(pool), self._engine)
         state.sources.add(self)
+
+    def _make_pool(self) -> Pool:
+        assembly = self.app.assembly
+        tuning = {
+            "max_tasks": self.max_tasks_per_child,
+            "max_memory": self.max_memory_per_child,
+            "start_method": self.pool_start_method,
+            "proc_alive_timeout": self.app.conf.worker_proc_alive_timeout,
+        }
+        pool: Pool = assembly.pool(self.pool_cls, assembly.runner(self.hostname), self.concurrency, tuning)
+        return pool
 
     def _engine_parts(self, pool: Pool) -> EngineParts:
         app, conf = self.app, self.app.conf
@@ -319,6 +324,8 @@ class WorkController:
         self._thread = threading.get_ident()
         try:
             self.on_start()
+            if isinstance(self.pool, Tracked):  # of processes: all come from one that is made now
+                signals.worker_before_create_process.send(sender=self.pool)
             self.parts.start()
             self._engine.wait()
         except SystemExit as exc:
