@@ -154,7 +154,7 @@ class Accompanied(Protocol):
 
     def others(self, *, ask: bool = False) -> int:
         """Other live consumers of this broker, as far as it is known: a count some seconds old, or if we `ask`, as the
-        broker says now. Raises nothing: where it does not answer, there may be one."""
+        broker says now (then it raises `OperationalError` if it does not)."""
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -104,7 +104,7 @@ def test_made_by_hand_as_batches_do(app):
 
 
 class Old:
-    headers: dict[str, Any] = {}
+    headers: ClassVar[dict[str, Any]] = {}
 
 
 def test_protocol_1_in_terms_of_protocol_2():

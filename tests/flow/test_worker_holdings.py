@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.exceptions import ContentDisallowed, OperationalError
 
 from celery import Celery, signals
+from celery.exceptions import CPendingDeprecationWarning
 from celery.message import Message
-from celery.ports import SystemClock
+from celery.ports import Publication, SystemClock
+from celery.routing import Route
 from celery.worker import state
 from celery.worker.admission import TaskPolicy, limits_of
 from celery.worker.consumer.strangers import IN_COMPANY, Strangers
 from celery.worker.request import Request
+from celery.worker.telling import Telling
 from tests.flow.engine import DEADLINE, House, until
 from tests.flow.running import working
 
@@ -77,6 +81,12 @@ def test_a_worker_that_was_never_accompanied_waits_for_nobody() -> None:
     clock.now += 2
     assert alone.pause("id") is None
     assert alone.pause("third") is None
+
+    def silent(ask: bool) -> int:
+        raise OperationalError("away")
+
+    alone.others = silent
+    assert alone.pause("id") is not None, "who cannot ask refuses nothing"
     never = Strangers(0, clock)
     never.others = lambda ask: 5
     assert never.pause("id") is None
@@ -300,3 +310,51 @@ def test_receivers_of_life_signals_hear_what_celery_tells_them(app: Celery) -> N
     assert heard["worker_init"] == heard["worker_shutdown"] == (worker, {})
     assert heard["worker_before_create_process"] == (pool, {})
     assert heard["worker_ready"] == (worker.consumer, {})
+
+
+def test_children_tell_of_their_life(app: Celery, tmp_path: Path) -> None:
+    note = tmp_path / "note"
+
+    def write(*words: object) -> None:
+        with note.open("a") as file:
+            print(*words, file=file)
+
+    signals.worker_process_init.connect(lambda **_: write("init", os.getpid()), weak=False, dispatch_uid="t")
+    signals.worker_process_shutdown.connect(
+        lambda pid, exitcode, **_: write("shutdown", pid, exitcode), weak=False, dispatch_uid="t"
+    )
+    try:
+        with working(app, concurrency=2) as worker:
+            until(lambda: note.exists() and len(note.read_text().splitlines()) == 2, "both children are there")
+            pids = worker.pool.pids  # type: ignore[union-attr]
+    finally:
+        signals.worker_process_init.disconnect(dispatch_uid="t")
+        signals.worker_process_shutdown.disconnect(dispatch_uid="t")
+    wanted = [f"init {pid}" for pid in pids] + [f"shutdown {pid} 0" for pid in pids]
+    assert sorted(note.read_text().splitlines()) == sorted(wanted)
+
+
+def test_what_is_no_task_message_is_told_as_rejected(app: Celery) -> None:
+    told: list[Any] = []
+    signals.task_rejected.connect(
+        lambda sender, message, exc, **_: told.append((sender, exc)), weak=False, dispatch_uid="t"
+    )
+    try:
+        with working(app) as worker:
+            message = Message(
+                {"task": "wait", "id": "1"}, b"", content_type="application/x-strange", routing_key="celery"
+            )
+            app.assembly.broker.publish([Publication(message, Route("", "celery"))])
+            until(lambda: told, "it was refused")
+    finally:
+        signals.task_rejected.disconnect(dispatch_uid="t")
+    assert [(sender, type(exc)) for sender, exc in told] == [(worker.consumer, ContentDisallowed)]
+
+
+def test_who_leaves_the_first_connection_to_the_old_setting_is_told(app: Celery) -> None:
+    telling = Telling(app, "redis://there", lambda: None)
+    with pytest.warns(CPendingDeprecationWarning, match="broker_connection_retry_on_startup"):
+        telling.connecting_failed(OperationalError("away"), 1, 100, 2.0)
+    telling.connecting_failed(OperationalError("away"), 2, 100, 4.0)
+    app.conf.broker_connection_retry_on_startup = True
+    telling.connecting_failed(OperationalError("away"), 1, 100, 2.0)

@@ -95,7 +95,7 @@ def test_a_worker_alone_refuses_at_once(fleet: Fleet) -> None:
     with fleet.worker("old", OLD) as old:
         old.wait_for(r"ready\.$")
         result = fleet.app.send_task("proj.fresh", (1,))
-        with pytest.raises(Exception, match="proj.fresh"):
+        with pytest.raises(Exception, match=r"proj\.fresh"):
             result.get(timeout=30)
         old.wait_for(r"ERROR/MainProcess\] Received unregistered task of type 'proj\.fresh'")
 

@@ -241,10 +241,7 @@ class RedisConsumer:
         """See `Accompanied.others`: consumers of ours, whatever their queues; real Celery keeps no such list."""
         if not ask:
             return self._keeper.holders - 1
-        try:
-            holders = self._exchange(("SMEMBERS", self._layout.holders))[-1]
-        except OperationalError:
-            return 1
+        holders = self._exchange(("SMEMBERS", self._layout.holders))[-1]
         return sum(holder != self.holder.encode() for holder in holders)
 
     def flush(self) -> None:

@@ -11,8 +11,6 @@ import select
 from math import ceil
 from typing import TYPE_CHECKING
 
-from kombu.exceptions import OperationalError
-
 from celery.brokers import sqlite_queues as queues_of
 from celery.drivers.custody import lock_file
 from celery.drivers.sqlite import Handle, Watch, file_of, options_of
@@ -169,10 +167,7 @@ class SqliteConsumer:
     def others(self, *, ask: bool = False) -> int:
         """See `Accompanied.others`."""
         if ask:
-            try:
-                self._reclaim()
-            except OperationalError:
-                return 1
+            self._reclaim()
         return self._others
 
     def flush(self) -> None:

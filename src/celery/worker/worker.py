@@ -209,7 +209,6 @@ class WorkController:
         self.app.loader.import_default_modules()
 
     def _make_parts(self) -> None:
-        assembly = self.app.assembly
         self.pool = pool = self._make_pool()
         conf = self.app.conf
         self._documents = Documents(conf.result_serializer, extended=bool(conf.result_extended))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from kombu.exceptions import OperationalError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,8 +44,14 @@ class Strangers:
 
     def look(self, *, ask: bool = False) -> None:
         """See whether other workers are there; now and then, so that those that leave are remembered."""
-        if self._grace is None and self.others is not None and self.others(ask=ask) > 0:
-            self._accompanied_until = self._clock.monotonic() + IN_COMPANY
+        if self._grace is not None or self.others is None:
+            return
+        now = self._clock.monotonic()
+        try:
+            if self.others(ask=ask) > 0:
+                self._accompanied_until = now + IN_COMPANY
+        except OperationalError:
+            self._accompanied_until = now + _MOST  # it is asked again when the broker answers
 
     def pause(self, task_id: str) -> float | None:
         """Seconds until this one should be looked at again; None: it has been kept long enough."""
