@@ -113,9 +113,11 @@ class Told:
     finished: dict[int, Outcome] = field(default_factory=dict)
     returned: list[int] = field(default_factory=list)
     lost: dict[int, str] = field(default_factory=dict)
+    timed_out: dict[int, float] = field(default_factory=dict)
+    warned: dict[int, float] = field(default_factory=dict)
 
     def accounted(self) -> set[int]:
-        return {*self.finished, *self.returned, *self.lost}
+        return {*self.finished, *self.returned, *self.lost, *self.timed_out}
 
 
 class Bench:
@@ -161,6 +163,13 @@ class Bench:
             assert key not in told.accounted(), f"job {key} was reported twice"
             assert key in told.begun, f"job {key} was lost but never began"
             told.lost[key] = how
+        for key, limit in report.timed_out:
+            assert key not in told.accounted(), f"job {key} was reported twice"
+            assert key in told.begun, f"job {key} timed out but never began"
+            told.timed_out[key] = limit
+        for key, limit in report.warned:
+            assert key not in told.warned, f"job {key} was warned twice"
+            told.warned[key] = limit
         assert max(Counter(told.begun).values(), default=1) == 1, "a job was told as begun twice"
 
     def until(self, condition: Callable[[], Any], seconds: float = DEADLINE) -> None:

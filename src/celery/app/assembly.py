@@ -182,7 +182,7 @@ class Assembly:
 
         lines = LogLines()
         lines.refresh()
-        return TaskRunner(self._app, self.tracer(hostname, lines), lines)
+        return TaskRunner(self._app, self.tracer(hostname, lines), lines, hostname)
 
     def tracer(self, hostname: str, lines: LogLines) -> Tracer:
         """What runs messages; `lines` tells how they ended."""

@@ -12,13 +12,16 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import traceback
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from celery.concurrency.billiard_worker import replaced_worker
+from celery.concurrency.forks import abandon_in_forks, die_with_parent, exit_on_signal
 from celery.concurrency.frames import (
     BEGUN,
     HELLO,
@@ -41,13 +44,11 @@ from celery.message import MalformedMessage, Message
 from celery.outcome import Rejected
 
 if TYPE_CHECKING:
-    from socket import socket
-
-    from celery.concurrency.slots import Slot
+    from celery.concurrency.slots import Slot, Slots
     from celery.concurrency.terms import Terms
     from celery.ports import Runner
 
-__all__ = ["Child"]
+__all__ = ["Child", "be_child"]
 
 #: Outcomes are sent when they have waited for so many seconds, or fill so many bytes, or nothing is left to do.
 _LINGER = 0.010
@@ -65,7 +66,7 @@ _Parcel = tuple[int, bool, bytes, float | None, float | None]
 class Child:
     """One child, from its first instruction after the fork to its last."""
 
-    def __init__(self, index: int, runner: Runner, sock: socket, slot: Slot, terms: Terms) -> None:
+    def __init__(self, index: int, runner: Runner, sock: socket.socket, slot: Slot, terms: Terms) -> None:
         self._index = index
         self._runner = runner
         self._sock = sock
@@ -82,6 +83,8 @@ class Child:
         self._idle = True
         #: The main process wants no more of it, or is gone.
         self._stopped = threading.Event()
+        #: Billiard's worker, if somebody has put methods of his own into it.
+        self._worker: Any = None
         #: The job that BEGUN was sent for last.
         self._told: int | None = None
 
@@ -108,8 +111,12 @@ class Child:
         self._slot.greet()
         self._sock.sendall(frame(HELLO))
         threading.Thread(target=self._read, name="pool-reader", daemon=True).start()
+        self._worker = replaced_worker()
         try:
-            self._work()
+            if self._worker is None:
+                self._work()
+            else:
+                self._worker.run(self._work)
         finally:
             if os.getpid() == self._pid:
                 self._send_outcomes()
@@ -128,6 +135,8 @@ class Child:
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:
                     stream.flush()
+            if self._worker is not None:
+                self._worker._do_exit(self._pid, status, None)
         except BaseException:  # noqa: BLE001
             traceback.print_exc()
         finally:
@@ -288,6 +297,20 @@ class Child:
         if warned is not None:
             with self._sending:
                 self._sock.sendall(frame(WARNED, encode(warned)))
+
+
+def be_child(index: int, runner: Runner, sock: int, slots: Slots, terms: Terms, parent: int) -> NoReturn:
+    """What a freshly made process does for the rest of its life: serve as the child at `index`, by this socket."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, exit_on_signal)
+        die_with_parent(parent)
+        child = Child(index, runner, socket.socket(fileno=sock), slots.slot(index), terms)
+        abandon_in_forks(child)
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+        os._exit(1)
+    child.live()
 
 
 def _exit_status(exc: SystemExit) -> int:

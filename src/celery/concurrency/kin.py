@@ -32,15 +32,23 @@ def _children_of(known: list[int]) -> list[int]:
 
 
 def _processes() -> dict[int, list[int]]:
-    """Parent → children, of all processes that can be seen and are not dead already."""
+    """Parent → children, of all processes that can be seen."""
     children: dict[int, list[int]] = defaultdict(list)
-    with contextlib.suppress(FileNotFoundError):
-        for name in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                state, parent = file.read().rpartition(b")")[2].split()[:2]
-                if state != b"Z":
-                    children[int(parent)].append(int(name))
+    try:
+        names = os.listdir("/proc")
+    except FileNotFoundError:
+        return children
+    for name in filter(str.isdigit, names):
+        children[_parent(name)].append(int(name))
     return children
+
+
+def _parent(name: str) -> int:
+    """0: it is dead, or not ours to see."""
+    with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+        state, parent = file.read().rpartition(b")")[2].split()[:2]
+        return 0 if state == b"Z" else int(parent)
+    return 0
 
 
 def _send(pid: int, signum: int) -> None:

@@ -23,14 +23,15 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, NoReturn
 
-from celery.concurrency.child import Child
-from celery.concurrency.forks import abandon_in_forks, die_with_parent, exit_on_signal, fork
+from celery.concurrency.child import be_child
+from celery.concurrency.forks import die_with_parent, fork
 from celery.concurrency.kin import kill_with_kin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery.concurrency.slots import Run, Slots
+    from celery.concurrency.spawned import Parcel
     from celery.concurrency.terms import Terms
     from celery.ports import Runner
 
@@ -52,14 +53,13 @@ _STOPPING = 0.5
 
 
 def be_zygote(
-    sock: socket.socket, runner: Runner, slots: Slots, terms: Terms, main_pid: int | None, theirs: socket.socket
+    sock: socket.socket, runner: Runner, slots: Slots, terms: Terms, parcel: Parcel | None, main_pid: int | None
 ) -> NoReturn:
-    """What the freshly forked process does for the rest of its life."""
+    """What the freshly forked process does for the rest of its life. `parcel`: children are spawned, not forked."""
     status = 1
     try:
-        theirs.close()
         _prepare(main_pid)
-        _Nursery(sock, runner, slots, terms).serve()
+        _Nursery(sock, runner, slots, terms, parcel).serve()
         status = 0
     except BaseException:  # noqa: BLE001  the top of a process; nobody else could tell
         traceback.print_exc()
@@ -99,18 +99,19 @@ class _Sentence:
 class _Nursery:
     """The zygote's loop."""
 
-    def __init__(self, sock: socket.socket, runner: Runner, slots: Slots, terms: Terms) -> None:
+    def __init__(self, sock: socket.socket, runner: Runner, slots: Slots, terms: Terms, parcel: Parcel | None) -> None:
         self._sock = sock
         self._runner = runner
         self._slots = slots
         self._terms = terms
+        self._parcel = parcel
         self._children: dict[int, int] = {}  # pid → index
         self._pids: dict[int, int] = {}  # index → pid
         #: What is to be done when: (when, number, what).
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
-        #: When the child at an index is looked at next.
-        self._watches: dict[int, float] = {}
+        #: (index, when) of the looks in the agenda.
+        self._watches: set[tuple[int, float]] = set()
         self._sentences: dict[int, list[_Sentence]] = {}
         self._wake, write = os.pipe()
         os.set_blocking(self._wake, False)
@@ -173,15 +174,13 @@ class _Nursery:
     # ------------------------------------------------------------------------------------------------- ending runs
 
     def _watch(self, index: int, when: float) -> None:
-        if when < self._watches.get(index, float("inf")):
-            self._watches[index] = when
+        if (index, when) not in self._watches:
+            self._watches.add((index, when))
             self._at(when, lambda: self._look(index, when))
 
     def _look(self, index: int, when: float) -> None:
         """Is the child at `index` past the limit of what it runs? Whatever it begins later is due later than now."""
-        if self._watches.get(index) != when:
-            return  # another look is nearer
-        del self._watches[index]
+        self._watches.discard((index, when))
         pid = self._pids.get(index, 0)
         run = self._slots.slot(index).read() if pid else None
         if run is None or not run.running or not run.limit:
@@ -266,15 +265,12 @@ class _Nursery:
             self._sock.close()
             for signum in (*_IGNORED, signal.SIGCHLD):
                 signal.signal(signum, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            signal.signal(signal.SIGTERM, exit_on_signal)
-            die_with_parent(zygote)
-            child = Child(index, self._runner, sock, self._slots.slot(index), self._terms)
-            abandon_in_forks(child)
+            if self._parcel is not None:
+                self._parcel.become(index, sock, zygote)
         except BaseException:  # noqa: BLE001
             traceback.print_exc()
             os._exit(1)
-        child.live()
+        be_child(index, self._runner, sock.detach(), self._slots, self._terms, zygote)
 
     def _reap(self) -> None:
         while self._children:

@@ -6,14 +6,14 @@ import contextlib
 import gc
 import logging
 import os
-import select
 import selectors
 import signal
 import threading
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from celery.concurrency.deaths import ASKED_TO_GO, describe, wait_for_death
 from celery.concurrency.forks import abandon_in_forks
 from celery.concurrency.frames import (
     BEGUN,
@@ -39,6 +39,7 @@ from celery.ports import Report
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from celery.concurrency.spawned import Parcel
     from celery.outcome import Outcome
     from celery.ports import Job, Runner
 
@@ -51,8 +52,6 @@ _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _GRACE = 0.5
 #: Seconds before a child is forked again whose predecessors died at start: doubled each time, up to the second.
 _BACKOFF, _MOST_BACKOFF = 0.1, 10.0
-#: How a child ends that gets TERM.
-_ASKED_TO_GO = f"exit status {128 + signal.SIGTERM}"
 #: Bytes read from a child at once.
 _SCRATCH = 256 << 10
 
@@ -85,7 +84,8 @@ class PreforkPool:
 
         A child is replaced in good order after `max_tasks` runs, or after a run that leaves it with more than
         `max_memory` KiB of resident memory (`[pool.6]`); one that is not ready `proc_alive_timeout` seconds after it
-        was forked is killed and replaced. None and 0: never. Raises `ValueError` for values that make no sense.
+        was forked is killed and replaced. None and 0: never. With `start_method` "spawn" every child is a fresh
+        interpreter, for which the runner must be picklable (`[pool.5]`). Raises `ValueError` for what makes no sense.
         """
         if concurrency < 1:
             raise ValueError(f"expected a concurrency of at least 1, got {concurrency}")
@@ -124,7 +124,9 @@ class PreforkPool:
         if self._zygote is not None:
             return
         self._reset()
-        self._slots = Slots(self._most)
+        spawning = self._terms.start_method == "spawn"
+        self._slots = Slots(self._most, shared=spawning)
+        self._parcel = _pack(self._runner, self._slots, self._terms) if spawning else None
         if threading.current_thread() is threading.main_thread():
             gc.freeze()  # collections would write to, and thereby copy, the pages that the children share
         self._hatch()
@@ -153,6 +155,8 @@ class PreforkPool:
         for seat in list(self._seats.values()):
             self._bury(seat, signal.SIGKILL)
         self._selector.close()
+        if self._parcel is not None:
+            self._parcel.close()
         self._slots.close()
         self._zygote = None
         gc.unfreeze()
@@ -167,7 +171,7 @@ class PreforkPool:
             self._zygote = None
 
     def _hatch(self) -> None:
-        self._zygote = Zygote(self._runner, self._slots, self._terms)
+        self._zygote = Zygote(self._runner, self._slots, self._terms, self._parcel)
 
     def _zygote_(self) -> Zygote:
         assert self._zygote is not None, "the pool is not started"
@@ -243,10 +247,31 @@ class PreforkPool:
             if seat.index >= self._size:
                 self._dismiss(seat)
 
+    def info(self) -> dict[str, Any]:
+        """What `stats()` shows of the pool (`[pool.14]`), save `timeouts`: only the worker knows the defaults."""
+        seats = [seat for _, seat in sorted(self._seats.items())]
+        given = [seat.given for seat in seats]
+        total = sum(given)
+        return {
+            "implementation": f"{type(self).__module__}:{type(self).__name__}",
+            "max-concurrency": self._size,
+            "max-tasks-per-child": self._terms.max_tasks or "N/A",
+            "processes": self.pids,
+            "put-guarded-by-semaphore": False,
+            "writes": {
+                "total": total,
+                "avg": f"{1 / len(given) if total else 0:.2f}",
+                "all": ", ".join(f"{each / total:.2f}" for each in given) if total else "",
+                "raw": ", ".join(map(str, given)) if total else "",
+                "strategy": "fair",
+                "inqueues": {"total": len(seats), "active": sum(bool(seat.window) for seat in seats)},
+            },
+        }
+
     @property
     def pids(self) -> list[int]:
-        """Process ids of the children, by index."""
-        return [self._seats[index].pid for index in sorted(self._seats)]
+        """Process ids of the children, by index. Any thread may ask."""
+        return [seat.pid for _, seat in sorted(self._seats.items())]
 
     def pid_of(self, key: int) -> int | None:
         """The process that has this job, whether it runs it already or not; None: the job waits, or is over."""
@@ -346,7 +371,7 @@ class PreforkPool:
             if isinstance(event, Died):
                 self._note_death(event, seat)
             elif seat is not None and isinstance(event, Looked):
-                seat.watched, seat.limit = inf, seat.smallest_limit()
+                seat.watched, seat.limit = 0.0, seat.smallest_limit()
                 self._keep_time(seat)
             elif seat is not None and isinstance(event, Ended):
                 seat.ended = -1 if event.key is None else event.key
@@ -374,7 +399,7 @@ class PreforkPool:
         slot = self._slots.slot(seat.index)
         self._settle(seat, decode_outcomes(slot.recover()))
         run = slot.read()
-        how = _describe(status)
+        how = describe(status)
         begun = list(seat.window)
         begun = begun[: begun.index(run.key) + 1] if run is not None and run.key in seat.window else []
         self._begun.extend(key for key in begun if key != seat.told)
@@ -400,7 +425,7 @@ class PreforkPool:
             )  # fmt: skip
         # An idle child that was asked to go (a TERM to the whole process group at shutdown) is no misfortune; what a
         # hard limit means is for the caller to say.
-        elif not seat.leaving and seat.ended is None and not (idle and how == _ASKED_TO_GO):
+        elif not seat.leaving and seat.ended is None and not (idle and how == ASKED_TO_GO):
             logger.error("Pool child %d (pid %d) died: %s", seat.index, seat.pid, how)
 
     def _replace(self, index: int, *, ready: bool) -> None:
@@ -428,7 +453,7 @@ class PreforkPool:
             for index in unborn:
                 self._replace(index, ready=True)
         for seat in seats:
-            _wait_for_death(seat)
+            wait_for_death(seat)
             self._bury(seat, signal.SIGKILL)
 
     def _cut_off(self, seat: Seat) -> None:
@@ -445,11 +470,15 @@ class PreforkPool:
                 self._keep_time(seat)
 
     def _keep_time(self, seat: Seat) -> None:
-        """Have the zygote look after the smallest of the hard limits handed over, unless it looks by then anyway."""
+        """Have the zygote look after the smallest of the hard limits handed over, unless it looks by then anyway.
+
+        What it finds when it looks may be due later than what is handed over after that, so a look that has passed
+        counts for nothing.
+        """
         limit, seat.limit = seat.limit, inf
-        due = monotonic() + limit
-        if due < seat.watched:
-            seat.watched = due
+        now = monotonic()
+        if limit < inf and not now < seat.watched <= now + limit:
+            seat.watched = now + limit
             with contextlib.suppress(OSError):
                 self._zygote_().watch(seat.index, limit)
 
@@ -483,18 +512,11 @@ class PreforkPool:
             self._zygote_().signal(seat.pid, signum)
 
 
-def _describe(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit status {code}"
+def _pack(runner: Runner, slots: Slots, terms: Terms) -> Parcel:
+    from celery.concurrency.spawned import Parcel
+
     try:
-        return f"signal {-code} ({signal.Signals(-code).name})"
+        return Parcel(runner, slots, terms)
     except ValueError:
-        return f"signal {-code}"
-
-
-def _wait_for_death(seat: Seat) -> None:
-    """The child has been killed: wait (a second at most) until it can write nothing any more."""
-    poll = select.poll()
-    poll.register(seat, select.POLLHUP)
-    poll.poll(1000)
+        slots.close()
+        raise

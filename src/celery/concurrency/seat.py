@@ -21,8 +21,8 @@ class Seat:
     """A child as seen from the main process."""
 
     __slots__ = (
-        "_frames", "_out", "_sock", "alone", "backlog", "closed", "ended", "index", "leaving", "limit", "pid", "ready",
-        "recalls", "rest", "size", "slow", "told", "watched", "window",
+        "_frames", "_out", "_sock", "alone", "backlog", "closed", "ended", "given", "index", "leaving", "limit", "pid",
+        "ready", "recalls", "rest", "size", "slow", "told", "watched", "window",
     )  # fmt: skip
 
     def __init__(self, index: int, pid: int, sock: socket.socket, most: int | None = None) -> None:
@@ -44,12 +44,14 @@ class Seat:
         self.told: int | None = None
         #: Recalls that it has not answered yet.
         self.recalls = 0
+        #: Jobs that it was given so far.
+        self.given = 0
         #: How many more jobs it may be given.
         self.rest = sys.maxsize if most is None else most
         #: The smallest hard limit among the jobs handed over since the zygote was last told; infinite: none.
         self.limit = inf
-        #: When the zygote looks next whether it runs past a hard limit; infinite: never.
-        self.watched = inf
+        #: When the zygote looks whether it runs past a hard limit; 0.0, or past: not known.
+        self.watched = 0.0
         #: The job for whose hard limit it was killed; -1: it was killed because it was not ready in time.
         self.ended: int | None = None
         #: It has closed its end of the socket.
@@ -99,6 +101,7 @@ class Seat:
             if hard is not None and hard < self.limit:
                 self.limit = hard
             parcel.append((job.key, message.redelivered, envelope, job.soft_limit, hard))
+        self.given += len(jobs)
         self.rest -= len(jobs)
         self.backlog += backlog
         self.size += size

@@ -9,7 +9,10 @@ all others as never begun.
 from __future__ import annotations
 
 import mmap
+import os
 import struct
+import sys
+import tempfile
 from typing import NamedTuple
 
 from celery.concurrency.frames import array
@@ -125,12 +128,37 @@ class Slot:
 class Slots:
     """The shared memory: places for `capacity` children. Pages cost nothing before they are used."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, shared: bool = False) -> None:
+        """`shared`: with processes too that are no forks of this one; they `attach` to it by its descriptor."""
         self.capacity = capacity
-        self._memory = mmap.mmap(-1, capacity * _STRIDE)
+        self._descriptor = _memory_file(capacity * _STRIDE) if shared else -1
+        self._memory = mmap.mmap(self._descriptor, capacity * _STRIDE)
+
+    @classmethod
+    def attach(cls, descriptor: int, capacity: int) -> Slots:
+        """The same memory, seen from another process; takes the descriptor over."""
+        slots = cls.__new__(cls)
+        slots.capacity, slots._descriptor = capacity, descriptor
+        slots._memory = mmap.mmap(descriptor, capacity * _STRIDE)
+        return slots
+
+    def fileno(self) -> int:
+        return self._descriptor
 
     def slot(self, index: int) -> Slot:
         return Slot(self._memory, index)
 
     def close(self) -> None:
         self._memory.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+
+def _memory_file(size: int) -> int:
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("celery-pool")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, size)
+    return descriptor

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 __all__ = ["START_METHODS", "Terms"]
 
 #: How children can be made.
-START_METHODS = ("fork",)
+START_METHODS = ("fork", "spawn")
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from celery.concurrency.slots import Slots
+    from celery.concurrency.spawned import Parcel
     from celery.concurrency.terms import Terms
     from celery.ports import Runner
 
@@ -85,7 +86,7 @@ class Looked:
 class Zygote:
     """The main process's side."""
 
-    def __init__(self, runner: Runner, slots: Slots, terms: Terms) -> None:
+    def __init__(self, runner: Runner, slots: Slots, terms: Terms, parcel: Parcel | None = None) -> None:
         """Fork it. Any thread may do this; with other threads about, what they hold stays locked in the children."""
         self._sock, theirs = socket.socketpair()
         for stream in (sys.stdout, sys.stderr):
@@ -98,7 +99,8 @@ class Zygote:
             self.pid = fork()
             if not self.pid:
                 # Only the exit of the thread that forked is signalled, so only the main thread will do.
-                be_zygote(theirs, runner, slots, terms, main_pid if tied else None, self._sock)
+                self._sock.close()
+                be_zygote(theirs, runner, slots, terms, parcel, main_pid if tied else None)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         theirs.close()
