@@ -158,8 +158,9 @@ class Joining(Protocol):
 class Accompanied(Protocol):
     """A consumer that can tell whether it is alone."""
 
-    def others(self) -> int:
-        """Other live consumers of this broker, as far as it is known: a count some seconds old, without a trip."""
+    def others(self, *, ask: bool = False) -> int:
+        """Other live consumers of this broker, as far as it is known: a count some seconds old, or if we `ask`, as the
+        broker says now (then it raises `OperationalError` if it does not)."""
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ import sys
 import threading
 from functools import partial
 from importlib import import_module
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs, current
@@ -124,10 +124,16 @@ class Assembly:
         revealing: ResultBackend | None = self._part("records", self._make_records)
         return revealing
 
-    def pool(self, name: str, runner: Runner, concurrency: int) -> Pool:
-        """A pool by name. Raises `ImproperlyConfigured` for an unknown one."""
+    def pool(
+        self, name: str, runner: Runner, concurrency: int, tuning: Mapping[str, Any] = MappingProxyType({})
+    ) -> Pool:
+        """A pool by name; of `tuning` it gets the keywords that it has a use for. Raises `ImproperlyConfigured` for
+        an unknown one."""
+        from inspect import signature
+
         factory = _adapter(POOLS, name, "worker_pool", "pool")
-        pool: Pool = factory(runner, concurrency)
+        known = signature(factory).parameters
+        pool: Pool = factory(runner, concurrency, **{key: value for key, value in tuning.items() if key in known})
         return pool
 
     # -- the flow ----------------------------------------------------------------------------------------------------
