@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import ssl
-import subprocess
 import struct
+import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kombu.exceptions import OperationalError
 
-from celery.backends.redis import RedisBackend
+from celery.backends.redis_store import RedisStore
 from celery.backends.redis_waiting import is_ready
 from celery.brokers.redis import RedisBroker
 from celery.drivers.redis import Endpoint
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    Make = Callable[..., RedisBackend]
+    Make = Callable[..., RedisStore]
 
 pytestmark = pytest.mark.server
 
 
 @pytest.fixture
 def make(redis_server: RedisServer) -> Iterator[Make]:
-    made: list[RedisBackend] = []
+    made: list[RedisStore] = []
 
-    def make_backend(url: str = "", **options: Any) -> RedisBackend:
-        made.append(RedisBackend(BackendConfig(url or redis_server.url(), **options)))
+    def make_backend(url: str = "", **options: Any) -> RedisStore:
+        made.append(RedisStore(BackendConfig(url or redis_server.url(), **options)))
         return made[-1]
 
     yield make_backend
@@ -356,7 +356,7 @@ def test_tls(certificate: Path) -> None:
         thread.start()
         assert len(take(consumer, 20)) == 20
         thread.join()
-        backend = RedisBackend(BackendConfig(f"{url}?ssl_cert_reqs=required&ssl_ca_certs={cert}"))
+        backend = RedisStore(BackendConfig(f"{url}?ssl_cert_reqs=required&ssl_ca_certs={cert}"))
         assert consumer.join(backend)
         consumer.close()
         thread = threading.Timer(0.1, backend.save, [[record("a", meta=b"x" * 100_000)]])

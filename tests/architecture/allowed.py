@@ -14,6 +14,7 @@ LATE_PACKAGES: dict[str, str] = {
     "gevent": "optional driver",
     "setproctitle": "optional driver",
     "tblib": "optional driver",
+    "vine": "promises are made for those who ask for one",
 }
 
 #: Other imports inside functions: (module, imported) → reason.
@@ -32,6 +33,8 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.assembly", "celery.app.runner"): SENDING,
     ("celery.app.assembly", "celery.app.trace"): SENDING,
     ("celery.app.assembly", "celery.documents"): SENDING,
+    ("celery.app.assembly", "celery.backends.bridge"): SENDING,
+    ("celery.result", "celery.utils.graph"): "few results are drawn as graphs",
     ("celery.app.assembly", "celery.tracer"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_consumer"): SENDING,
     ("celery.drivers.redis", "celery.drivers.redis_errors"): "its base is kombu's, and few servers refuse anything",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from celery import _state, current_app, states
-from celery.exceptions import ImproperlyConfigured, IncompleteStream, TaskRevokedError
+from celery.exceptions import IncompleteStream, TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import (
     AsyncResult,
@@ -178,9 +178,26 @@ class TestWaiting:
         backend.mark_as_done("id", 2)
         assert AsyncResult("id", app=app, parent=AsyncResult("p", app=app)).get(timeout=1) == 2
 
-    def test_messages_on_the_way_are_not_told(self, app: Any) -> None:
-        with pytest.raises(ImproperlyConfigured, match="Backend does not support on_message callback"):
-            app.AsyncResult("id").get(timeout=0, on_message=print)
+    def test_messages_on_the_way_are_told(self, app: Any, backend: Any) -> None:
+        """[call.10]: each state, the final one included; of what is final already, that."""
+        heard: list[Any] = []
+
+        def hear(meta: Any) -> None:
+            heard.append((meta["status"], meta["result"]))
+            if meta["result"] == "last":
+                backend.mark_as_failure("id", KeyError("x"))
+
+        threading.Timer(0.01, lambda: [backend.store_result("id", n, "PROGRESS") for n in (1, 2, "last")]).start()
+        with pytest.raises(KeyError):
+            app.AsyncResult("id").get(timeout=10, on_message=hear)
+        states_heard, (failed, error) = heard[:-1], heard[-1]
+        assert states_heard == [("PROGRESS", 1), ("PROGRESS", 2), ("PROGRESS", "last")]
+        assert (failed, type(error)) == ("FAILURE", KeyError)
+        app.AsyncResult("id").get(propagate=False, on_message=hear)
+        assert [state for state, _ in heard[4:]] == ["FAILURE"]
+        with pytest.raises(CeleryTimeoutError):
+            app.AsyncResult("other").get(timeout=0.01, on_message=hear)
+        assert len(heard) == 5
 
     def test_ignored_results_are_none_at_once(self, app: Any) -> None:
         result = app.AsyncResult("id")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from celery import codecs, current
 from celery.app.publishing import PublishSignals
 from celery.exceptions import ImproperlyConfigured
+from celery.failures import exception_info
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
 from celery.producer import Call, Producer, PublishDefaults, new_id
 from celery.utils.saferepr import saferepr
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from celery.app.base import Celery
     from celery.app.trace import LogLines
-    from celery.documents import Reading
+    from celery.documents import Documents, Reading
     from celery.ports import Broker, Pool, Publication, ResultBackend, Runner
     from celery.result import AsyncResult
     from celery.tracer import TracerParts
@@ -48,9 +49,9 @@ BACKENDS: dict[str, str] = {
     "memory": "celery.backends.memory:MemoryBackend",
     "cache+memory": "celery.backends.memory:MemoryBackend",
     "sqlite": "celery.backends.sqlite:SqliteBackend",
-    "redis": "celery.backends.redis:RedisBackend",
-    "rediss": "celery.backends.redis:RedisBackend",
-    "redis+socket": "celery.backends.redis:RedisBackend",
+    "redis": "celery.backends.redis_store:RedisStore",
+    "rediss": "celery.backends.redis_store:RedisStore",
+    "redis+socket": "celery.backends.redis_store:RedisStore",
 }
 POOLS: dict[str, str] = {
     "prefork": "celery.concurrency.prefork:PreforkPool",
@@ -94,9 +95,15 @@ class Assembly:
 
     @property
     def store(self) -> ResultBackend | None:
-        """Where records are kept; None if results are disabled."""
-        store: ResultBackend | None = self._part("store", lambda: self._open_backend(self._conf.result_backend))
+        """Where a worker saves records; None if results are disabled."""
+        store: ResultBackend | None = self._part("store", self._make_store)
         return store
+
+    @property
+    def adapter(self) -> ResultBackend | None:
+        """The adapter that the setting `result_backend` names; None if it names none."""
+        adapter: ResultBackend | None = self._part("adapter", lambda: self._open_backend(self._conf.result_backend))
+        return adapter
 
     def pool(self, name: str, runner: Runner, concurrency: int) -> Pool:
         """A pool by name. Raises `ImproperlyConfigured` for an unknown one."""
@@ -148,6 +155,20 @@ class Assembly:
             self._reading = Reading(store, backend.serializer, backend.accept)
         return self._reading
 
+    @property
+    def documents(self) -> Documents:
+        """Writes the records that `store` takes."""
+        from celery.backends.bridge import Bridged
+        from celery.documents import Documents
+
+        conf, backend = self._conf, self._app.backend
+        return Documents(
+            getattr(backend, "serializer", conf.result_serializer),
+            extended=bool(conf.result_extended),
+            compression=getattr(backend, "compression", None),
+            carry=isinstance(self.store, Bridged),
+        )
+
     def runner(self, hostname: str) -> Runner:
         """What a pool's processes run messages with."""
         from celery.app.runner import TaskRunner
@@ -165,7 +186,7 @@ class Assembly:
         with self._lock:
             parts, self._parts = self._parts, {}
             self._producer = self._reading = None
-            for name in ("broker", "broker_for_read", "store"):
+            for name in ("broker", "broker_for_read", "store", "adapter"):
                 if parts.get(name) is not None:
                     parts[name].close()
 
@@ -209,6 +230,11 @@ class Assembly:
         broker: Broker = factory(config)
         return broker
 
+    def _make_store(self) -> ResultBackend | None:
+        from celery.backends.bridge import Bridged, brings_storage
+
+        return Bridged(self._app) if brings_storage(self._app.backend) else self.adapter
+
     def _open_backend(self, url: Any) -> ResultBackend | None:
         conf = self._conf
         first = _first_url(url)
@@ -222,6 +248,8 @@ class Assembly:
             expires=_seconds(conf.result_expires),
             key_prefix=options.get("global_keyprefix") or "",
             ssl=conf.redis_backend_use_ssl or False,
+            failure_expires=_seconds(conf.result_failure_expires, 0.0),
+            pool_limit=conf.redis_max_connections or 10,
         )
         store: ResultBackend = factory(config)
         return store
@@ -259,7 +287,6 @@ class Assembly:
 
     def _tracer_parts(self, hostname: str, lines: LogLines) -> TracerParts:
         from celery.app.trace import task_has_custom, tellers
-        from celery.documents import Documents
         from celery.tracer import TracerParts
 
         app, conf = self._app, self._conf
@@ -269,7 +296,7 @@ class Assembly:
             context=app.Context,
             decode=partial(codecs.decode, accept=accept),
             decompress=codecs.decompress,
-            documents=Documents(conf.result_serializer, extended=bool(conf.result_extended)),
+            documents=self.documents,
             save=self._save,
             follow=self._follow,
             enter=_enter,
@@ -340,10 +367,11 @@ def _scheme(url: str) -> str:
     return url.partition("://")[0] if "://" in url else url
 
 
-def _seconds(value: Any) -> float | None:
+def _seconds(value: Any, never: float | None = None) -> float | None:
+    """A setting as seconds; `never` stands for 0, None for None."""
     if isinstance(value, dt.timedelta):
-        return value.total_seconds() or None
-    return float(value) if value else None
+        value = value.total_seconds()
+    return None if value is None else float(value) or never
 
 
 def _enter(task: Any, request: Any) -> None:
@@ -359,4 +387,4 @@ def _leave(task: Any) -> None:
 def _exception_info() -> Any:
     from billiard.einfo import ExceptionInfo
 
-    return ExceptionInfo()
+    return exception_info(ExceptionInfo)

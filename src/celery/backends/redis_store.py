@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery.backends.redis_waiting import Waiting, is_ready
+from celery.documents import COMPRESSED
 from celery.drivers.redis import Endpoint
 from celery.drivers.redis_pool import LinkPool
 from celery.drivers.redis_scripts import Script
 from celery.ports import Clock, SystemClock
+from celery.states import FAILURE, SUCCESS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from celery.outcome import Record
     from celery.ports import BackendConfig
 
-__all__ = ["RedisBackend"]
+__all__ = ["RedisStore"]
 
 #: What stands before a task's id in its key, which is also the name of its channel (`[rkeys.1]`, `[rkeys.2]`).
 TASK_KEY = "celery-task-meta-"
@@ -28,24 +30,43 @@ _SAVE = Script(_LUA / "record.lua", _LUA / "save.lua")
 _MOST = 1000
 
 
-class RedisBackend:
+class RedisStore:
     """Stores state documents under Celery's keys, tells them on the channels of the same names, waits on those."""
 
     def __init__(self, config: BackendConfig, *, clock: Clock = SystemClock()) -> None:  # noqa: B008 - stateless
         self.endpoint = Endpoint(config.url, config.options, config.ssl, config.connect_timeout)
         self.key_prefix = (config.key_prefix or _separated(self.endpoint.prefix)) + TASK_KEY
         #: Seconds as the server takes them; "" keeps for ever (`[state.13]`).
-        self.ttl = str(max(math.ceil(config.expires), 1)) if config.expires else ""
-        self._pool = LinkPool(self.endpoint)
+        self.ttl = _seconds(config.expires)
+        self.failure_ttl = self.ttl if config.failure_expires is None else _seconds(config.failure_expires)
+        self._pool = LinkPool(self.endpoint, config.pool_limit)
         self._waiting = Waiting(self.endpoint, self.key_prefix, clock)
 
     def save(self, records: Sequence[Record]) -> None:
         """See `ResultBackend.save`: one script call a thousand records. A SUCCESS is final (`[state.10]`)."""
         for first in range(0, len(records), _MOST):
-            arguments: list[Any] = [self.ttl]
-            for record in records[first : first + _MOST]:
-                arguments += (self.key_prefix + record.id, record.meta)
-            self._pool.run([_SAVE.call((), arguments)])
+            arguments: list[Any] = []
+            for record in self._new(records[first : first + _MOST]):
+                arguments += (self.key_prefix + record.id, record.meta, self.ttl_of(record.state))
+            if arguments:
+                self._pool.run([_SAVE.call((), arguments)])
+
+    def ttl_of(self, state: str) -> str:
+        """Seconds that a record in that state is kept, as the server takes them; "" for ever."""
+        return self.failure_ttl if state == FAILURE else self.ttl
+
+    def _new(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Without those of tasks whose success is kept compressed: the script cannot read that."""
+        if not any(record.meta.startswith(COMPRESSED) for record in records):
+            return records
+        heads = [("GETRANGE", self.key_prefix + record.id, 0, len(COMPRESSED) - 1) for record in records]
+        marked = [head == COMPRESSED for head in self._pool.run(heads)]
+        stored = iter(self.load([record.id for record, found in zip(records, marked, strict=True) if found]))
+        return [
+            record
+            for record, found in zip(records, marked, strict=True)
+            if not found or not is_ready(next(stored) or b"", (SUCCESS,))
+        ]
 
     def load(self, ids: Sequence[str]) -> list[bytes | None]:
         """See `ResultBackend.load`."""
@@ -61,6 +82,10 @@ class RedisBackend:
             return {id_: document for id_, document in stored if document is not None and is_ready(document)}
         return self._waiting.wait(ids, timeout)
 
+    def watch(self, id: str, timeout: float | None, heard: Callable[[bytes], object]) -> bytes | None:
+        """See `Watching.watch`: each message of the task's channel."""
+        return self._waiting.watch(id, timeout, heard)
+
     def forget(self, ids: Sequence[str]) -> None:
         """Remove the records."""
         if ids:
@@ -72,9 +97,13 @@ class RedisBackend:
         self._waiting.close()
 
     def __repr__(self) -> str:
-        return f"<RedisBackend: {self.endpoint.shown}>"
+        return f"<RedisStore: {self.endpoint.shown}>"
+
+
+def _seconds(expires: float | None) -> str:
+    return str(max(math.ceil(expires), 1)) if expires else ""
 
 
 def _separated(prefix: str) -> str:
     """A global prefix as Celery puts it before result keys: with an underscore, unless it ends in a separator."""
-    return prefix + "_" if prefix[-1:].isalnum() else prefix
+    return prefix if not prefix or prefix[-1] in ":_-." else prefix + "_"
