@@ -259,7 +259,10 @@ def _serialisable(argument: Any, serializer: str, limit: int) -> tuple[Any, int]
         return bounded(argument, limit), limit
     if is_small(argument, limit):
         try:
-            size = len(codecs.encode(argument, serializer)[2])
+            content_type, encoding, data = codecs.encode(argument, serializer)
+            if serializer != "json":  # yaml writes what it cannot read
+                codecs.decode(data, content_type, encoding, (content_type,))
+            size = len(data)
         except BaseException:  # noqa: BLE001 - whatever an encoder raises, the text is what we can keep
             size = limit + 1
         if size <= limit:

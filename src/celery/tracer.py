@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import Ignore, NotRegistered, Reject, Retry
+from celery.failures import repr_of
 from celery.lifecycle import MOMENTS, Ended, Run
 from celery.message import read_body
 from celery.outcome import Failure, Ignored, Outcome, Record, Rejected, Retrying, Success
@@ -296,7 +297,4 @@ def _portable(publication: Publication) -> tuple[str, str, bytes]:
 
 def bounded_repr(exc: BaseException, limit: int = 1024) -> str:
     """The exception's repr, cut; what can be said of it where its own `__repr__` raises."""
-    try:
-        return repr(exc)[:limit]
-    except Exception:  # noqa: BLE001 - a hostile __repr__ must not lose the outcome
-        return f"<unrepresentable {type(exc).__name__}>"
+    return repr_of(exc, limit)
