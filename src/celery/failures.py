@@ -16,7 +16,17 @@ from celery.utils.saferepr import saferepr
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["TEXT_LIMIT", "arguments_of", "bounded", "exception_info", "is_small", "names_of", "repr_of", "traceback_of"]
+__all__ = [
+    "TEXT_LIMIT",
+    "arguments_of",
+    "bounded",
+    "exception_info",
+    "is_small",
+    "names_of",
+    "repr_of",
+    "substitute_for",
+    "traceback_of",
+]
 
 #: Characters of a traceback that are kept, and of all arguments of an exception together.
 TEXT_LIMIT = 16_384
@@ -117,6 +127,15 @@ def traceback_of(exc: BaseException, limit: int = TEXT_LIMIT) -> str:
         return bounded("".join(traceback.format_exception(type(exc), exc, exc.__traceback__)), limit)
     except BaseException:  # noqa: BLE001 - an attribute of the user's exception raised
         return _plain_traceback(exc, limit)
+
+
+def substitute_for(exc: BaseException, limit: int = TEXT_LIMIT) -> str | None:
+    """What to show instead of the traceback where printing that raises or has no end in sight; None: print it."""
+    try:
+        text = "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))
+    except BaseException:  # noqa: BLE001 - an attribute of the user's exception raised
+        return _plain_traceback(exc, limit).rstrip("\n")
+    return bounded(text, limit).rstrip("\n") if len(text) > limit else None
 
 
 def _plain_traceback(exc: BaseException, limit: int) -> str:

@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import Ignore, NotRegistered, Reject, Retry
-from celery.failures import repr_of
+from celery.failures import repr_of, substitute_for
 from celery.lifecycle import MOMENTS, Ended, Run
 from celery.message import read_body
 from celery.outcome import Failure, Ignored, Outcome, Record, Rejected, Retrying, Success
@@ -30,6 +30,16 @@ if TYPE_CHECKING:
 __all__ = ["Tracer", "TracerParts", "bounded_repr"]
 
 logger = logging.getLogger("celery.app.trace")
+
+
+def _defuse(record: logging.LogRecord) -> bool:
+    """A filter: formatters find the text of an exception that would break them, or that is far too long, written."""
+    if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
+        record.exc_text = substitute_for(record.exc_info[1])
+    return True
+
+
+logger.addFilter(_defuse)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ LATE_PACKAGES: dict[str, str] = {
     "eventlet": "optional driver",
     "gevent": "optional driver",
     "setproctitle": "optional driver",
+    "redis": "the client is for those who ask for it; results need none",
     "tblib": "optional driver",
     "vine": "promises are made for those who ask for one",
 }
