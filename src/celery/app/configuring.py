@@ -146,9 +146,12 @@ def backend(app: Celery) -> Any:
     version = app.conf.version, os.getpid()
     if threads.__dict__.get("version") == version:
         return threads.backend
+    overrides = app.conf.get("override_backends")
+    if overrides:  # set otherwise than in what the loader reads
+        app.loader.override_backends = {**app.loader.override_backends, **overrides}
     cls, url = _backend_by_url(app.backend_cls or app.conf.result_backend, app.loader)
     made = cls(app=app, url=url)
-    if getattr(cls, "thread_safe", False) or app.conf.result_backend_thread_safe:
+    if getattr(cls, "thread_safe", False) or app.conf.get("result_backend_thread_safe"):
         app._backend = made
     else:
         threads.backend, threads.version = made, version

@@ -10,6 +10,7 @@ from celery import states
 from celery.backends.base import DisabledBackend
 from celery.backends.face import StoreBackend
 from celery.backends.redis import RedisBackend
+from celery.codecs import accept_types
 from celery.documents import decode, encode
 from celery.exceptions import BackendError, OperationalError
 from celery.result import result_from_tuple
@@ -60,7 +61,7 @@ class Bridged:
 
     def _save(self, backend: Any, record: Record) -> None:
         try:
-            document = decode(record.meta, backend.serializer)
+            document = decode(record.meta, backend.serializer, accept_types([backend.serializer]))
             request = self._request(document, record)
             _hand_over(backend, record, document, request)
         except Exception as exc:
