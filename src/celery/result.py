@@ -228,7 +228,7 @@ class AsyncResult(ResultBase, Generic[R]):
         from vine import promise
 
         if self._on_ready is None:
-            self._on_ready = promise(weak=weak)
+            self._on_ready = promise()
             if self._cache is not None:
                 self._on_ready(self)
             else:
@@ -512,7 +512,7 @@ class EagerResult(AsyncResult[R]):
         from vine import promise
 
         if self._on_ready is None:
-            self._on_ready = promise(weak=weak)
+            self._on_ready = promise()
             self._on_ready(self)
         return self._on_ready.then(callback, on_error)
 

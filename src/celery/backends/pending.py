@@ -54,8 +54,22 @@ class PendingResults:
                 logger.warning("Waiting for results failed, trying again: %s", exc)
                 time.sleep(_STEP)
                 continue
+            except Exception:  # noqa: BLE001 - one record that cannot be read must not hide the others
+                found = self._one_by_one(ids)
             for task_id, meta in found.items():
                 self._tell(self._take(task_id), meta)
+
+    def _one_by_one(self, ids: Sequence[str]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for task_id in ids:
+            try:
+                found |= self._wait([task_id], 0)
+            except OperationalError:
+                break
+            except Exception:
+                logger.exception("The result %s cannot be read; its callbacks are dropped", task_id)
+                self._take(task_id)
+        return found
 
     def _ids(self) -> list[str]:
         """What is still wanted; without anything, the thread is about to end."""
