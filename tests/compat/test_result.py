@@ -206,6 +206,62 @@ class TestWaiting:
         assert app.tasks["tasks.add"].apply_async((1, 2), ignore_result=True).get(timeout=0) is None
 
 
+class TestChildren:
+    """[result.9]"""
+
+    def test_children(self, app: Any, backend: Any) -> None:
+        def request(task_id: str, *children: str) -> Any:
+            made = app.Context(id=task_id)
+            made.children.extend(app.AsyncResult(child) for child in children)
+            return made
+
+        for name, children in {"a": "bc", "b": "", "c": "d"}.items():
+            backend.store_result(name, f"value {name}", "SUCCESS", request=request(name, *children))
+        top = app.AsyncResult("a")
+        with pytest.raises(IncompleteStream):
+            list(top.iterdeps())
+        assert [(p and p.id, n.id) for p, n in top.iterdeps(intermediate=True)] == [
+            (None, "a"), ("a", "b"), ("a", "c"), ("c", "d"),
+        ]  # fmt: skip
+        with pytest.raises(IncompleteStream):
+            _ = top.graph
+        assert repr(top.build_graph(intermediate=True)).splitlines()[:4] == [
+            "a(3)", "     b(0)", "     c(1)", "          d(0)",
+        ]  # fmt: skip
+        backend.store_result("d", "leaf", "SUCCESS")
+        assert [(n.id, value) for n, value in top.collect()][-1] == ("d", "leaf")
+        assert top.get_leaf() == "leaf"
+        assert [str(node) for node in top.graph.topsort()] == ["b", "d", "c", "a"]
+        assert app.AsyncResult("nobody").build_graph(intermediate=True).topsort() == ["nobody"]
+
+
+class TestThen:
+    """[result.12]"""
+
+    def test_is_called_by_whoever_learns_of_it(self, app: Any, backend: Any) -> None:
+        told: list[Any] = []
+        result = app.AsyncResult("id")
+        result.then(told.append)
+        backend.mark_as_done("id", 1)
+        assert result.get(timeout=1) == 1
+        assert told == [result]
+
+    def test_of_a_failure(self, app: Any, backend: Any) -> None:
+        told: list[Any] = []
+        backend.mark_as_failure("id", KeyError())
+        result = app.AsyncResult("id")
+        assert result.failed()
+        result.then(told.append)
+        result.then(told.append)
+        assert told == [result, result]
+
+    def test_of_an_eager_result(self) -> None:
+        told: list[Any] = []
+        result = EagerResult("id", KeyError(1), "FAILURE")
+        result.then(told.append)
+        assert told == [result]
+
+
 class TestGuard:
     """A task that waits for another one may wait for ever."""
 
@@ -415,3 +471,12 @@ def test_remote_tracebacks() -> None:
     with pytest.raises(KeyError) as raised:
         app.AsyncResult("id").get()
     assert "distant" in [entry.name for entry in raised.traceback]
+
+
+@pytest.mark.parametrize("text", ["no traceback at all", "Traceback (most recent call last):\n… cut …\nKeyError", ""])
+def test_a_remote_traceback_that_is_none(text: str) -> None:
+    """[result.11]: the failure is raised all the same."""
+    app = make_app(task_remote_tracebacks=True)
+    app.backend.mark_as_failure("id", KeyError("x"), traceback=text)
+    with pytest.raises(KeyError, match="x"):
+        app.AsyncResult("id").get(timeout=1)
