@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import codecs, current
 from celery.app.publishing import PublishSignals
+from celery.app.redis_parts import completed
 from celery.exceptions import ImproperlyConfigured
 from celery.failures import exception_info
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
@@ -243,7 +244,7 @@ class Assembly:
         factory = _adapter(BACKENDS, _scheme(first), "result_backend", "result backend")
         options = dict(conf.result_backend_transport_options or {})
         config = BackendConfig(
-            url=first,
+            url=completed(first, conf),
             options=options,
             expires=_seconds(conf.result_expires),
             key_prefix=options.get("global_keyprefix") or "",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from celery.app.redis_parts import completed
 from celery.backends.base import KeyValueStoreBackend
 from celery.backends.face import StoreBackend
 from celery.exceptions import BackendStoreError, ImproperlyConfigured, OperationalError
@@ -58,7 +59,7 @@ class RedisBackend(StoreBackend, KeyValueStoreBackend):
     def client(self) -> Any:
         """A client of redis-py, made once."""
         if self._client is None:
-            url = self.url or "redis://"
+            url = completed(self.url or "redis://", self.app.conf)
             if url.startswith(("redis+socket://", "socket://")):
                 url = "unix://" + url.partition("://")[2]
             options = {} if self.max_connections is None else {"max_connections": self.max_connections}
