@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import codecs
 from celery.exceptions import SecurityError
-from celery.failures import arguments_of, bounded, is_small, names_of, repr_of
+from celery.failures import arguments_of, bounded, encodable, is_small, names_of, repr_of
 from celery.utils.serialization import UnpickleableExceptionWrapper, get_pickleable_exception, get_pickled_exception
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ __all__ = [
 COMPRESSED = b"\x00celery-compressed\x00"
 #: Not yaml: kombu writes it with PyYAML's safe dumper, which refuses exceptions.
 _PICKLES = frozenset({"pickle"})
+#: Serializers that can hold lone surrogates.
+_SURROGATES = frozenset({"json", "pickle"})
 #: Modules whose exceptions `celery.exceptions` gives too: known to every program, though loaded when first asked for.
 _ALWAYS_KNOWN = frozenset({"billiard.exceptions", "celery.utils.serialization", "kombu.exceptions"})
 _DEFAULT_FIELDS = ("SUCCESS", "FAILURE", "REVOKED")
@@ -76,6 +78,8 @@ class Documents:
     def failure(self, exc: BaseException, request: Any, traceback: str | None, state: str = "FAILURE") -> bytes:
         """An exception, as FAILURE, RETRY or REVOKED. Raises nothing: what cannot be kept is kept as text."""
         text = None if traceback is None else bounded(str(traceback), _TRACEBACK_LIMIT)
+        if text is not None and self._serializer not in _SURROGATES:
+            text = encodable(text)
         try:
             return self.write(state, exception_to_data(exc, self._serializer), request, text)
         except BaseException:  # noqa: BLE001 - an exception's class, or what surrounds it, may do anything
@@ -256,7 +260,7 @@ def _arguments(exc: BaseException, serializer: str) -> list[Any]:
 def _serialisable(argument: Any, serializer: str, limit: int) -> tuple[Any, int]:
     """The argument, or text that stands for it where the serializer refuses it or it is too long; and its size."""
     if type(argument) is str and len(argument) > limit:
-        return bounded(argument, limit), limit
+        return encodable(bounded(argument, limit)), limit
     if is_small(argument, limit):
         try:
             content_type, encoding, data = codecs.encode(argument, serializer)
@@ -312,7 +316,7 @@ def _find_exception(name: str, module: str | None, message: Any) -> type[BaseExc
 
 
 def _generated(name: str) -> type[BaseException]:
-    plain = bounded(name.rpartition(".")[2] or "Exception", 300).replace("\0", "\\0")
+    plain = encodable(name.rpartition(".")[2][:300] or "Exception").replace("\0", "\\0")
     return type(plain, (Exception,), {"__module__": "celery.exceptions"})
 
 

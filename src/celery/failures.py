@@ -20,6 +20,7 @@ __all__ = [
     "TEXT_LIMIT",
     "arguments_of",
     "bounded",
+    "encodable",
     "exception_info",
     "is_small",
     "names_of",
@@ -39,16 +40,17 @@ _arguments = BaseException.__dict__["args"].__get__
 
 
 def bounded(text: str, limit: int = TEXT_LIMIT) -> str:
-    """The text, its middle left out if it is longer than `limit` bytes: the end of a traceback says most.
-
-    Lone surrogates are escaped, so that it can be encoded.
-    """
+    """The text, its middle left out if it is longer than `limit` bytes: the end of a traceback says most."""
     if len(text) > limit:
         text = _shortened(text, limit)
-    if text.isascii():
+    if text.isascii() or len(text.encode("utf-8", "surrogatepass")) <= limit:
         return text
-    data = text.encode("utf-8", "backslashreplace")
-    return data.decode() if len(data) <= limit else bounded(_shortened(text, limit // 8), limit)
+    return _shortened(text, limit // 4)
+
+
+def encodable(text: str) -> str:
+    """The text with lone surrogates escaped: UTF-8 has none."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _shortened(text: str, limit: int) -> str:
@@ -65,7 +67,7 @@ def _name(value: Any) -> str:
     if type(value) is not str:
         return "builtins"
     text = value.replace("\0", "\\0")
-    return bounded(text if len(text) <= _NAME_LIMIT else text[:_NAME_LIMIT] + "…")
+    return encodable(text if len(text) <= _NAME_LIMIT else text[:_NAME_LIMIT] + "…")
 
 
 def arguments_of(exc: BaseException) -> tuple[Any, ...]:
@@ -83,11 +85,11 @@ def repr_of(value: Any, limit: int = 1024) -> str:
         if issubclass(type(value), BaseException):
             arguments = arguments_of(value)
             if not is_small(arguments, limit):
-                return f"{names_of(type(value))[1]}({bounded(saferepr(arguments, limit)[1:-1], limit)})"
+                return f"{names_of(type(value))[1]}({encodable(bounded(saferepr(arguments, limit)[1:-1], limit))})"
         elif not is_small(value, limit):
-            return bounded(saferepr(value, limit), limit)
+            return encodable(bounded(saferepr(value, limit), limit))
         text = repr(value)
-        return bounded(text, limit) if type(text) is str else _unrepresentable(value, "no text")
+        return encodable(bounded(text, limit)) if type(text) is str else _unrepresentable(value, "no text")
     except BaseException as failure:  # noqa: BLE001 - a user's __repr__ may raise anything at all
         return _unrepresentable(value, names_of(type(failure))[1])
 

@@ -50,7 +50,7 @@ def test_no_child_dies_of_an_exception(tmp_path: Path, serializer: str) -> None:
             failure = result.get(timeout=PATIENCE, propagate=False)
             assert result.state == "FAILURE", label
             assert type(failure).__name__ != "WorkerLostError", f"{label}: {failure}"
-            assert len(result.traceback.encode()) <= 65_536, label
+            assert len(result.traceback.encode("utf-8", "surrogatepass")) <= 65_536, label
         assert app.send_task("proj.pid").get(timeout=PATIENCE) == child
         assert worker.stop(signal.SIGTERM) == 0
     app.close()
