@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec, Route
 
 __all__ = [
-    "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth", "Job", "Joining",
-    "Killable", "Pool", "Publication", "Report", "Resizable", "ResultBackend", "Runner",
+    "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth", "Gathered",
+    "Job", "Joining", "Killable", "Pool", "Publication", "Report", "Resizable", "ResultBackend", "Runner",
     "Settled", "SystemClock", "Watching",
 ]  # fmt: skip
 
@@ -48,6 +48,12 @@ class Publication(Struct, eq=False):
 
     message: Message
     route: Route
+
+
+class Gathered(Struct, eq=False):
+    """Given as the option `producer` of a call: its message is put here instead of being sent."""
+
+    publications: list[Publication] = field(default_factory=list)
 
 
 class Delivery(Struct, eq=False):

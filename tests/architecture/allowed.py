@@ -21,6 +21,10 @@ LATE_PACKAGES: dict[str, str] = {
 #: Other imports inside functions: (module, imported) → reason.
 LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.platforms", "multiprocessing"): "slow to import, and only processes that show a title ask for its name",
+    (
+        "celery.app.trace",
+        "celery.app.bridge",
+    ): "it stands on this module; only those who replace its names ask for them",
     ("celery.app.search", "celery.app.base"): "most apps are called `app`, and found without it",
     ("celery.utils.imports", "importlib.metadata"): "20 ms to import, and no program that only sends needs it",
     ("celery.patching", "eventlet"): "optional driver",
@@ -31,8 +35,12 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.utils.dispatch.signal", "inspect"): "slow to import, and a plain function's code says what it takes",
     ("celery.utils.text", "pprint"): "it loads dataclasses and inspect, and only reports are pretty",
     ("celery.app.utils", "platform"): "only bug reports ask for it",
+    ("celery.app.assembly", "celery.app.kombu_transport"): "kombu: 0.1 s, and our own sending needs none of it",
     ("celery.app.assembly", "celery.app.runner"): SENDING,
+    ("celery.app.assembly", "celery.app.following"): SENDING,
+    ("celery.app.assembly", "celery.backends.base"): SENDING,
     ("celery.app.assembly", "celery.app.trace"): SENDING,
+    ("celery.app.assembly", "celery.pending"): SENDING,
     ("celery.app.assembly", "celery.documents"): SENDING,
     ("celery.app.assembly", "celery.backends.bridge"): SENDING,
     ("celery.result", "celery.utils.graph"): "few results are drawn as graphs",
@@ -62,6 +70,8 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.bin.celery:celery": "click hands each option over by its name",
     "celery.bin.worker:detach": PUBLIC,
     "celery.bin.worker:worker": "click hands each option over by its name",
+    "celery.app.bridge:build_tracer": PUBLIC,
+    "celery.app.bridge:fast_trace_task": PUBLIC,
     "celery.app.pickling:AppPickler.build_standard_kwargs": PUBLIC,
     "celery.message:Message.__init__": "keyword-only: the fields of a message",
     "celery.producer:Producer.__init__": "keyword-only: what the assembly hands over, once",

@@ -12,14 +12,13 @@ from celery.documents import Documents, decode
 from celery.exceptions import ImproperlyConfigured, OperationalError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.outcome import Record
-from celery.ports import Watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from celery.app.base import Celery
     from celery.backends.encoding import Meta
-    from celery.ports import ResultBackend
+    from celery.ports import ResultBackend, Watching
 
 __all__ = ["StoreBackend"]
 
@@ -49,7 +48,7 @@ class StoreBackend(Backend, SyncBackendMixin):
     @property
     def store(self) -> ResultBackend:
         """The adapter that keeps the records."""
-        return self._store if self._store is not None else cast("ResultBackend", self.app.assembly.adapter)
+        return self._store if self._store is not None else cast("ResultBackend", self.app.assembly.records)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         return isinstance(exc, OperationalError)
@@ -94,9 +93,10 @@ class StoreBackend(Backend, SyncBackendMixin):
         Raises `ImproperlyConfigured` where the adapter tells of final states only.
         """
         store = self.store
-        if not isinstance(store, Watching):
+        watching: Watching | None = cast("Any", store) if hasattr(store, "watch") else None
+        if watching is None:
             raise ImproperlyConfigured("Backend does not support on_message callback")
-        found = store.watch(task_id, timeout, lambda meta: on_message(self._read(meta)))
+        found = watching.watch(task_id, timeout, lambda meta: on_message(self._read(meta)))
         return None if found is None else self._remember(task_id, self._read(found))
 
     def wait_for(
@@ -139,4 +139,4 @@ class StoreBackend(Backend, SyncBackendMixin):
     @property
     def is_async(self) -> bool:
         """States are told, not looked for."""
-        return isinstance(self.store, Watching)
+        return hasattr(self.store, "watch")
