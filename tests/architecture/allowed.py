@@ -13,7 +13,9 @@ LATE_PACKAGES: dict[str, str] = {
     "eventlet": "optional driver",
     "gevent": "optional driver",
     "setproctitle": "optional driver",
+    "redis": "the client is for those who ask for it; results need none",
     "tblib": "optional driver",
+    "vine": "promises are made for those who ask for one",
 }
 
 #: Other imports inside functions: (module, imported) → reason.
@@ -42,6 +44,8 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.assembly", "celery.app.trace"): SENDING,
     ("celery.app.assembly", "celery.pending"): SENDING,
     ("celery.app.assembly", "celery.documents"): SENDING,
+    ("celery.app.assembly", "celery.backends.bridge"): SENDING,
+    ("celery.result", "celery.utils.graph"): "few results are drawn as graphs",
     ("celery.app.assembly", "celery.tracer"): SENDING,
     ("celery.app.assembly", "inspect"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_consumer"): SENDING,

@@ -12,6 +12,7 @@ from celery.brokers.bindings import Bindings
 from celery.states import READY_STATES, SUCCESS
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Iterable, Sequence
 
     from celery.outcome import Record
@@ -45,6 +46,8 @@ class Server:
         self._number = 0
         #: id → (state, document, wall-clock time of expiry)
         self._records: dict[str, tuple[str, bytes, float]] = {}
+        #: id → where those who watch it gather (state, document) of each record.
+        self.listeners: dict[str, list[deque[tuple[str, bytes]]]] = {}
 
     # ----------------------------------------------------------------------------------------------------- messages
 
@@ -133,6 +136,8 @@ class Server:
                 kept[record.id] = before
             else:
                 kept[record.id] = (record.state, record.meta, expires)
+                for told in self.listeners.get(record.id, ()) if self.listeners else ():
+                    told.append((record.state, record.meta))
         self.changed.notify_all()
 
     def load(self, id: str, now: float) -> bytes | None:
@@ -147,6 +152,12 @@ class Server:
             if kept is not None and kept[0] in READY_STATES and kept[2] > now:
                 found[id] = kept[1]
         return found
+
+    def deafen(self, id: str, told: deque[tuple[str, bytes]]) -> None:
+        """Tell this listener no more."""
+        others = [one for one in self.listeners.pop(id, ()) if one is not told]
+        if others:
+            self.listeners[id] = others
 
     def forget(self, ids: Iterable[str]) -> None:
         for id in ids:
