@@ -172,8 +172,7 @@ class WorkController:
         self.app.loader.import_default_modules()
 
     def _make_parts(self) -> None:
-        assembly = self.app.assembly
-        self.pool = pool = assembly.pool(self.pool_cls, assembly.runner(self.hostname), self.concurrency)
+        self.pool = pool = self._make_pool()
         conf = self.app.conf
         self._documents = Documents(conf.result_serializer, extended=bool(conf.result_extended))
         self._telling = Telling(self.app, self.broker_url, self._ready)
@@ -182,6 +181,11 @@ class WorkController:
         self.engine_has_thread = self.wants_engine_thread()
         self._engine = EnginePart(engine, threaded=self.engine_has_thread)
         self.parts = Parts(PoolPart(pool), self._engine)
+
+    def _make_pool(self) -> Pool:
+        assembly = self.app.assembly
+        pool: Pool = assembly.pool(self.pool_cls, assembly.runner(self.hostname), self.concurrency)
+        return pool
 
     def _engine_parts(self, pool: Pool) -> EngineParts:
         app, conf = self.app, self.app.conf
