@@ -59,6 +59,8 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.bin.worker:detach": PUBLIC,
     "celery.bin.worker:worker": "click hands each option over by its name",
     "celery.app.pickling:AppPickler.build_standard_kwargs": PUBLIC,
+    "celery.contrib.testing.manager:ManagerMixin.wait_for": PUBLIC,
+    "celery.contrib.testing.mocks:TaskMessage": PUBLIC,
     "celery.message:Message.__init__": "keyword-only: the fields of a message",
     "celery.producer:Producer.__init__": "keyword-only: what the assembly hands over, once",
     "celery.result:AsyncResult.get": PUBLIC,

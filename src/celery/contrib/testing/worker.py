@@ -131,24 +131,17 @@ def start_worker(
     Raises `celery.exceptions.TimeoutError` if the ping is not answered within `ping_task_timeout` seconds, and
     RuntimeError if the worker cannot start, or if tasks still run `shutdown_timeout` seconds after the context's end.
     """
-    worker: TestWorkController | None = None
     default, current = _state.default_app, getattr(_state._tls, "current_app", None)
+    options = {"concurrency": concurrency, "pool": pool, "loglevel": loglevel, "logfile": logfile, **kwargs}
+    worker: TestWorkController | None = None
     test_worker_starting.send(sender=app)
     try:
         with _logged(app, loglevel, logfile):
             setup_app_for_worker(app, loglevel, logfile)
-            options = {"concurrency": concurrency, "pool": pool, "loglevel": loglevel, "logfile": logfile, **kwargs}
-            with _gates_open():
-                worker = TestWorkController(app=app, **options)
-                thread = threading.Thread(target=worker.start, name="celery-test-worker", daemon=True)
-                thread.start()
-                _ready(worker, thread, ping_task_timeout)
-            try:
+            with _running(app, options, ping_task_timeout, shutdown_timeout) as worker:
                 if perform_ping_check:
                     _ping(worker, ping_task_timeout)
                 yield worker
-            finally:
-                _stop(worker, thread, shutdown_timeout)
     finally:
         _state.set_default_app(default)
         _state._set_current_app(current)
@@ -171,13 +164,25 @@ def _configures_logging(app: Celery) -> bool:
     return not app.conf.worker_hijack_root_logger and not app.log.already_setup
 
 
-def _ready(worker: TestWorkController, thread: threading.Thread, timeout: float) -> None:
+@contextmanager
+def _running(
+    app: Celery, options: dict[str, Any], start_timeout: float, stop_timeout: float
+) -> Iterator[TestWorkController]:
+    """A worker that takes messages, in a thread of its own."""
+    with _gates_open():
+        worker = TestWorkController(app=app, **options)
+        thread = threading.Thread(target=worker.start, name="celery-test-worker", daemon=True)
+        thread.start()
+        try:
+            worker.ensure_started(start_timeout)
+        except RuntimeError:
+            worker.terminate(in_sighandler=True)
+            thread.join(_LAST_CHANCE)
+            raise
     try:
-        worker.ensure_started(timeout)
-    except RuntimeError:
-        worker.terminate(in_sighandler=True)
-        thread.join(_LAST_CHANCE)
-        raise
+        yield worker
+    finally:
+        _stop(worker, thread, stop_timeout)
 
 
 def _ping(worker: TestWorkController, timeout: float) -> None:
