@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
@@ -87,7 +87,7 @@ TestApp.__test__ = False  # type: ignore[attr-defined]  # pytest takes names tha
 def set_trap(app: Celery | None) -> Iterator[None]:
     """Within this context, no thread has a current app but the one that is set meanwhile: see `Trap`."""
     trap = cast("Any", Trap())
-    before = _state._tls
+    default, before = _state.default_app, _state._tls
     _state.set_default_app(trap)
     # The same for all threads: the worker's too must find the trap, or the app that was set in its place.
     _state._tls = cast("Any", SimpleNamespace(current_app=trap))
@@ -95,6 +95,7 @@ def set_trap(app: Celery | None) -> Iterator[None]:
         yield
     finally:
         _state._tls = before
+        _state.set_default_app(default)
 
 
 @contextmanager
@@ -104,21 +105,30 @@ def setup_default_app(app: Celery, use_trap: bool = False) -> Iterator[None]:
     Afterwards `app` is closed, tasks shared meanwhile are forgotten, and so are the messages that were left on
     `memory://`: no other test's worker shall run them. With `use_trap` nothing but an explicit app is accepted.
     """
+    trap = set_trap(app) if use_trap else nullcontext()
+    with _leftovers_dropped(app), closing(app), _shared_tasks_forgotten(), current_apps_kept(), trap:
+        yield
+
+
+@contextmanager
+def current_apps_kept() -> Iterator[None]:
+    """Afterwards, the current app of this thread and the default one are those that they were."""
     default, current = _state.default_app, getattr(_state._tls, "current_app", None)
+    try:
+        yield
+    finally:
+        _state.set_default_app(default)
+        _state._set_current_app(current)
+
+
+@contextmanager
+def _shared_tasks_forgotten() -> Iterator[None]:
     shared = dict(_state._on_app_finalizers)
-    with _leftovers(app):
-        try:
-            if use_trap:
-                with set_trap(app):
-                    yield
-            else:
-                yield
-        finally:
-            _state.set_default_app(default)
-            _state._set_current_app(current)
-            _state._on_app_finalizers.clear()
-            _state._on_app_finalizers.update(shared)
-            app.close()
+    try:
+        yield
+    finally:
+        _state._on_app_finalizers.clear()
+        _state._on_app_finalizers.update(shared)
 
 
 #: Test apps in use.
@@ -127,7 +137,7 @@ _apps_lock = threading.Lock()
 
 
 @contextmanager
-def _leftovers(app: Celery) -> Iterator[None]:
+def _leftovers_dropped(app: Celery) -> Iterator[None]:
     """Drop what was published meanwhile and is left; what another test app may still wait for stays."""
     before = marks()
     with _apps_lock:

@@ -8,8 +8,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from celery import _state
 from celery.contrib.testing import tasks
+from celery.contrib.testing.app import current_apps_kept
 from celery.contrib.testing.records import RecordedPool, RecordHandler, RecordQueue
 from celery.result import allow_join_result
 from celery.utils.dispatch import Signal
@@ -131,20 +131,16 @@ def start_worker(
     Raises `celery.exceptions.TimeoutError` if the ping is not answered within `ping_task_timeout` seconds, and
     RuntimeError if the worker cannot start, or if tasks still run `shutdown_timeout` seconds after the context's end.
     """
-    default, current = _state.default_app, getattr(_state._tls, "current_app", None)
     options = {"concurrency": concurrency, "pool": pool, "loglevel": loglevel, "logfile": logfile, **kwargs}
     worker: TestWorkController | None = None
     test_worker_starting.send(sender=app)
     try:
-        with _logged(app, loglevel, logfile):
+        with current_apps_kept(), _logged(app, loglevel, logfile):
             setup_app_for_worker(app, loglevel, logfile)
             with _running(app, options, ping_task_timeout, shutdown_timeout) as worker:
-                if perform_ping_check:
-                    _ping(worker, ping_task_timeout)
+                _ping(worker, ping_task_timeout if perform_ping_check else None)
                 yield worker
     finally:
-        _state.set_default_app(default)
-        _state._set_current_app(current)
         test_worker_stopped.send(sender=app, worker=worker)
 
 
@@ -185,8 +181,10 @@ def _running(
         _stop(worker, thread, stop_timeout)
 
 
-def _ping(worker: TestWorkController, timeout: float) -> None:
+def _ping(worker: TestWorkController, timeout: float | None) -> None:
     """Have `celery.ping` run by this worker: on a queue that it takes from, whatever the app's routes are."""
+    if timeout is None:
+        return
     app = worker.app
     ping = app.tasks.get(tasks.ping.name) or app.task(name=tasks.ping.name, shared=False)(tasks.ping.run)
     queue = next(iter(app.amqp.queues.consume_from), None)
