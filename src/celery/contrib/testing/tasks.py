@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from celery import shared_task
 
-__all__ = ["ping"]
+__all__ = ["PING", "ping", "pong"]
+
+PING = "celery.ping"
 
 
-@shared_task(name="celery.ping")
-def ping() -> str:
-    """Answers `pong`."""
+def pong() -> str:
+    """What the task does."""
     return "pong"
+
+
+#: The task, of whichever app is current.
+ping = shared_task(name=PING)(pong)

@@ -8,9 +8,9 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from celery.contrib.testing import tasks
 from celery.contrib.testing.app import current_apps_kept
 from celery.contrib.testing.records import RecordedPool, RecordHandler, RecordQueue
+from celery.contrib.testing.tasks import PING, pong
 from celery.result import allow_join_result
 from celery.utils.dispatch import Signal
 from celery.utils.log import mlevel
@@ -186,12 +186,12 @@ def _ping(worker: TestWorkController, timeout: float | None) -> None:
     if timeout is None:
         return
     app = worker.app
-    ping = app.tasks.get(tasks.ping.name) or app.task(name=tasks.ping.name, shared=False)(tasks.ping.run)
+    ping = app.tasks.get(PING) or app.task(name=PING, shared=False)(pong)
     queue = next(iter(app.amqp.queues.consume_from), None)
     with allow_join_result():
         answer = ping.apply_async(queue=queue, ignore_result=False).get(timeout=timeout)
-    if answer != "pong":
-        raise RuntimeError(f"expected the task celery.ping to return 'pong', got {answer!r}")
+    if answer != pong():
+        raise RuntimeError(f"expected the task {PING} to return {pong()!r}, got {answer!r}")
 
 
 def _stop(worker: TestWorkController, thread: threading.Thread, timeout: float) -> None:
