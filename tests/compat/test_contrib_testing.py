@@ -100,6 +100,17 @@ class TestTestApp:
             app.set_current()
             assert current_app.main == "mine"
 
+    def test_tasks_of_imported_modules_stay(self, app, tmp_path, monkeypatch):
+        (tmp_path / "imported_meanwhile.py").write_text(
+            "from celery import shared_task\n\n@shared_task\ndef f(): ...\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        for _ in range(2):
+            made = TestApp()
+            with setup_default_app(made):
+                made.loader.import_task_module("imported_meanwhile")
+                assert "imported_meanwhile.f" in made.tasks
+
     def test_apps_and_shared_tasks_are_as_before(self, app):
         other = Celery("other")
         with setup_default_app(app):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from contextlib import closing, contextmanager, nullcontext
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from celery.app.log import Logging
 from celery.drivers.memory import marks, server_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from celery.drivers.memory import Server
 
@@ -102,7 +103,7 @@ def set_trap(app: Celery | None) -> Iterator[None]:
 def setup_default_app(app: Celery, use_trap: bool = False) -> Iterator[None]:
     """Within this context the test may change which apps are current and default; afterwards they are as before.
 
-    Afterwards `app` is closed, tasks shared meanwhile are forgotten, and so are the messages that were left on
+    Afterwards `app` is closed, tasks that the test defined are forgotten, and so are the messages that it left on
     `memory://`: no other test's worker shall run them. With `use_trap` nothing but an explicit app is accepted.
     """
     trap = set_trap(app) if use_trap else nullcontext()
@@ -123,12 +124,22 @@ def current_apps_kept() -> Iterator[None]:
 
 @contextmanager
 def _shared_tasks_forgotten() -> Iterator[None]:
-    shared = dict(_state._on_app_finalizers)
+    """Forget the tasks of functions that were defined in functions, in other words by tests.
+
+    Those of modules that were imported meanwhile stay shared: nothing will import these modules again.
+    """
+    before = set(_state._on_app_finalizers)
     try:
         yield
     finally:
-        _state._on_app_finalizers.clear()
-        _state._on_app_finalizers.update(shared)
+        for callback in set(_state._on_app_finalizers) - before:
+            if _is_local(callback):
+                del _state._on_app_finalizers[callback]
+
+
+def _is_local(callback: Callable[[Celery], Any]) -> bool:
+    fun = inspect.getclosurevars(callback).nonlocals.get("fun", callback)
+    return "<locals>" in getattr(fun, "__qualname__", "")
 
 
 #: Test apps in use.
