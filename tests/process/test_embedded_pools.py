@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from celery import Celery, signals
-from celery.app.assembly import POOLS
+from celery.concurrency import get_available_pool_names
 from celery.contrib.testing.records import RecordHandler, RecordQueue
 from celery.contrib.testing.worker import start_worker
 from celery.utils.log import get_task_logger
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.process
 
 DEADLINE = 30.0
 FORKING = ("prefork",)
-EMBEDDED = [name for name in ("solo", "prefork", "threads") if name in POOLS]
+EMBEDDED = [name for name in ("solo", "prefork", "threads") if name in get_available_pool_names()]
 
 log = logging.getLogger("project")
 task_log = get_task_logger("project.tasks")

@@ -8,6 +8,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from celery.concurrency.prefork import PreforkPool
 from celery.contrib.testing.app import current_apps_kept
 from celery.contrib.testing.records import RecordedPool, RecordHandler, RecordQueue
 from celery.contrib.testing.tasks import PING, pong
@@ -39,8 +40,6 @@ test_worker_started = Signal(name="test_worker_started", providing_args={"worker
 #: The worker has stopped, or was given up.
 test_worker_stopped = Signal(name="test_worker_stopped", providing_args={"worker"})
 
-#: Pools whose tasks log in processes of their own.
-_FORKING = ("prefork", "processes")
 #: What decides, when a worker and its pool start, whether lines of received and succeeded tasks are ever made.
 _GATES = ("celery.worker.strategy", "celery.app.trace")
 #: Seconds that a worker has to end once its running tasks were given up.
@@ -69,7 +68,7 @@ class TestWorkController(WorkController):
 
     def _make_pool(self) -> Pool:
         pool = super()._make_pool()
-        if self.pool_cls not in _FORKING:
+        if not isinstance(pool, PreforkPool):
             return pool
         self.logger_queue = RecordQueue()
         return RecordedPool(pool, self.logger_queue)
@@ -199,7 +198,7 @@ def _stop(worker: TestWorkController, thread: threading.Thread, timeout: float) 
     thread.join(timeout)
     if thread.is_alive():
         worker.terminate(in_sighandler=True)
-        thread.join(_LAST_CHANCE if worker.pool_cls in _FORKING else 0)
+        thread.join(0 if worker.logger_queue is None else _LAST_CHANCE)  # only processes can be killed
         raise RuntimeError(_STUCK)
 
 
