@@ -262,6 +262,10 @@ class TestStartWorker:
                 assert stuck.delay() and begun.wait(DEADLINE)  # noqa: PT018
         finally:
             leave.set()
+        for thread in threading.enumerate():  # its worker was given up, and ends now
+            if thread.name == "celery-test-worker":
+                thread.join(DEADLINE)
+                assert not thread.is_alive()
         assert _state.default_app is None
 
     def test_what_the_test_raises_comes_out(self, app):
