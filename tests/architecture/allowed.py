@@ -81,6 +81,8 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.worker.consumer.deliveries:Receiver.__init__": "keyword-only: what the engine hands over, once",
     "celery.worker.request:Request.__init__": PUBLIC,
     "celery.worker.request:create_request_cls": PUBLIC,
+    "celery.contrib.testing.manager:ManagerMixin.wait_for": PUBLIC,
+    "celery.contrib.testing.mocks:TaskMessage": PUBLIC,
     "celery.message:Message.__init__": "keyword-only: the fields of a message",
     "celery.producer:Producer.__init__": "keyword-only: what the assembly hands over, once",
     "celery.result:AsyncResult.get": PUBLIC,

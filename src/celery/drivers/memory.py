@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from celery.ports import Publication
     from celery.routing import QueueSpec
 
-__all__ = ["Item", "Server", "server_of"]
+__all__ = ["Item", "Server", "marks", "server_of"]
 
 #: A message on its queue: (priority, number, queue, envelope, redelivered); the number is its place among equals.
 Item: TypeAlias = tuple[int, int, str, bytes, bool]
@@ -125,6 +125,20 @@ class Server:
             os.write(fd, b"\0")
         self.waiting.clear()
 
+    @property
+    def mark(self) -> int:
+        """What `drop_since` counts from."""
+        return self._number
+
+    def drop_since(self, mark: int) -> None:
+        """Drop every message that was put here after the mark and that nobody holds."""
+        for queue, items in self._queues.items():
+            kept = [item for item in items if item[1] <= mark]
+            heapify(kept)
+            self._queues[queue] = kept
+        self._parked = [one for one in self._parked if one[1][1] <= mark]
+        heapify(self._parked)
+
     # ------------------------------------------------------------------------------------------------------ records
 
     def save(self, records: Iterable[Record], now: float, expires: float) -> None:
@@ -184,6 +198,12 @@ def server_of(url: str) -> Server:
         if name not in _servers:
             _servers[name] = Server(name)
         return _servers[name]
+
+
+def marks() -> dict[str, int]:
+    """The mark of each server of this process, by its name."""
+    with _servers_lock:
+        return {name: server.mark for name, server in _servers.items()}
 
 
 def _empty_servers() -> None:
