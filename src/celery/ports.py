@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec, Route
 
 __all__ = [
-    "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth", "Job", "Joining",
+    "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth", "Job", "Joining",
     "Killable", "Pool", "Publication", "Report", "Resizable", "ResultBackend", "Runner",
     "Settled", "SystemClock",
 ]  # fmt: skip
@@ -148,6 +148,14 @@ class Joining(Protocol):
 
 
 @runtime_checkable
+class Accompanied(Protocol):
+    """A consumer that can tell whether it is alone."""
+
+    def others(self) -> int:
+        """Other live consumers of this broker, as far as it is known: a count some seconds old, without a trip."""
+
+
+@runtime_checkable
 class Depth(Protocol):
     """A broker that can count."""
 
@@ -229,6 +237,8 @@ class Report(Struct):
     lost: Sequence[tuple[int, str]] = ()
     #: Jobs that were ended because they ran past their hard limit: key and that limit (seconds). Not `lost` as well.
     timed_out: Sequence[tuple[int, float]] = ()
+    #: Jobs that were told of their soft limit and still run: key and that limit (seconds).
+    warned: Sequence[tuple[int, float]] = ()
 
 
 class Runner(Protocol):
