@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec, Route
 
 __all__ = [
-    "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth", "Job", "Joining",
-    "Killable", "Pool", "Publication", "Report", "Resizable", "ResultBackend", "Runner",
-    "Settled", "SystemClock",
+    "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth",
+    "Exhaustible", "Job", "Joining", "Killable", "Pool", "Publication", "Report", "Resizable", "ResultBackend",
+    "Runner", "Settled", "SystemClock",
 ]  # fmt: skip
 
 
@@ -242,7 +242,11 @@ class Report(Struct):
 
 
 class Runner(Protocol):
-    """What a pool runs messages with: the tracer and its surroundings. Called in the pool's processes only."""
+    """What a pool runs messages with: the tracer and its surroundings. Called in the pool's processes only.
+
+    It may have an attribute `body`: the code object of the function that calls a task's own code, inside of which alone
+    pools of threads and greenlets raise `SoftTimeLimitExceeded`. Without it they do so anywhere inside `run`.
+    """
 
     def start(self, index: int) -> None:
         """Once in each child (from 0; kept across replacements), before its first run."""
@@ -289,6 +293,15 @@ class Resizable(Protocol):
     def grow(self, n: int) -> None: ...
 
     def shrink(self, n: int) -> None: ...
+
+
+@runtime_checkable
+class Exhaustible(Protocol):
+    """A pool that cannot end every run, and so may be left with threads that it has given up."""
+
+    @property
+    def exhausted(self) -> bool:
+        """So many that the process should be started anew, once what still runs in good order has ended."""
 
 
 @runtime_checkable

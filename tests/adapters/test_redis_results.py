@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import ssl
-import subprocess
 import struct
+import subprocess
 import threading
 import time
 from typing import TYPE_CHECKING, Any

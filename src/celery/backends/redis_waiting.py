@@ -18,8 +18,9 @@ import hiredis
 import msgspec
 
 from celery import exceptions
-from celery.drivers.redis import Command, Endpoint, Link, refused, wait_readable
+from celery.drivers.redis import Command, Endpoint, Link, refused
 from celery.states import READY_STATES
+from celery.waits import wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

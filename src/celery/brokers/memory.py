@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import select
-from contextlib import suppress
-from math import ceil
 from typing import TYPE_CHECKING
 
 from celery.backends.memory import MemoryBackend
 from celery.drivers.memory import server_of
 from celery.message import MalformedMessage, Message, mark_redelivered
 from celery.ports import Delivery, SystemClock
+from celery.waits import drain, wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,13 +163,8 @@ class MemoryConsumer:
 
     def _wait(self, seconds: float, until_readable: Sequence[int]) -> set[int]:
         """Until there may be something to take (`_readable`), or a descriptor ends it; empty: the time is over."""
-        poll = select.poll()
-        poll.register(self._readable, select.POLLIN)
-        for fd in until_readable:
-            poll.register(fd, select.POLLIN)
-        readable = {fd for fd, _ in poll.poll(ceil(seconds * 1000))}
+        readable = set(wait_readable((self._readable, *until_readable), seconds))
         with self._server.changed:
             self._server.waiting.discard(self._writable)
-            with suppress(BlockingIOError):
-                os.read(self._readable, 4096)
+            drain(self._readable)
         return readable

@@ -13,6 +13,9 @@ _ALIASES = {
     "prefork": "celery.concurrency.prefork:PreforkPool",
     "processes": "celery.concurrency.prefork:PreforkPool",
     "solo": "celery.concurrency.solo:SoloPool",
+    "threads": "celery.concurrency.thread:ThreadPool",
+    "gevent": "celery.concurrency.gevent:GeventPool",
+    "eventlet": "celery.concurrency.eventlet:EventletPool",
 }
 
 

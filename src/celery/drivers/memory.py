@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from celery.brokers.bindings import Bindings
 from celery.states import READY_STATES, SUCCESS
+from celery.waits import poke
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -117,7 +118,7 @@ class Server:
     def wake(self) -> None:
         """Let those who wait look again."""
         for fd in self.waiting:
-            os.write(fd, b"\0")
+            poke(fd)
         self.waiting.clear()
 
     # ------------------------------------------------------------------------------------------------------ records

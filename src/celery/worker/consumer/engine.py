@@ -19,9 +19,10 @@ from celery.exceptions import ImproperlyConfigured, WorkerTerminate
 from celery.outcome import Success
 from celery.ports import SystemClock
 from celery.states import FAILURE
+from celery.waits import wait_readable
 from celery.worker.consumer.deliveries import Receiver, Settler
 from celery.worker.consumer.waiting import WaitingRoom
-from celery.worker.consumer.wakeup import WakeUp, wait_readable
+from celery.worker.consumer.wakeup import WakeUp
 from celery.worker.settlement import ACK, DONE, REQUEUE, lost_disposition, run_disposition
 
 if TYPE_CHECKING:
