@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["drain", "poke", "wait_readable", "write"]
+__all__ = ["drain", "poke", "read", "wait_readable", "write"]
 
 #: The system's own functions: eventlet's `os.read` and `os.write` wait, which must not happen in its hub, nor in the
 #: signal handlers that run there.
 _system: Any = sys.modules[os.name]
-#: `os.write`, which never waits for anything but the descriptor itself.
-write = _system.write
+#: `os.read` and `os.write`, as they are where nothing is patched.
+read, write = _system.read, _system.write
 
 
 def wait_readable(descriptors: Sequence[int], timeout: float) -> list[int]:
@@ -39,5 +39,5 @@ def poke(descriptor: int) -> None:
 def drain(descriptor: int) -> None:
     """Read a pipe empty that does not block."""
     with suppress(BlockingIOError):
-        while len(_system.read(descriptor, 512)) == 512:
+        while len(read(descriptor, 512)) == 512:
             pass

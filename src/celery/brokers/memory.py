@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import select
+from contextlib import suppress
+from math import ceil
 from typing import TYPE_CHECKING
 
 from celery.backends.memory import MemoryBackend
 from celery.drivers.memory import server_of
 from celery.message import MalformedMessage, Message, mark_redelivered
 from celery.ports import Delivery, SystemClock
-from celery.waits import drain, wait_readable
+from celery.waits import read, wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,8 +166,16 @@ class MemoryConsumer:
 
     def _wait(self, seconds: float, until_readable: Sequence[int]) -> set[int]:
         """Until there may be something to take (`_readable`), or a descriptor ends it; empty: the time is over."""
-        readable = set(wait_readable((self._readable, *until_readable), seconds))
+        descriptors = (self._readable, *until_readable)
+        if hasattr(select, "poll"):  # as `wait_readable` does, a call less
+            poll = select.poll()
+            for fd in descriptors:
+                poll.register(fd, select.POLLIN)
+            readable = {fd for fd, _ in poll.poll(ceil(seconds * 1000))}
+        else:
+            readable = set(wait_readable(descriptors, seconds))
         with self._server.changed:
             self._server.waiting.discard(self._writable)
-            drain(self._readable)
+            with suppress(BlockingIOError):
+                read(self._readable, 4096)
         return readable

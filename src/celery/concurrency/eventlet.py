@@ -56,3 +56,12 @@ class EventletPool(GreenPool):
 
     def _sleep(self, seconds: float) -> None:
         eventlet.sleep(seconds)
+
+
+def __getattr__(name: str) -> Any:
+    """`TaskPool`, the class of Celery's own API (`[pool.3]`), for those who derive from it."""
+    if name == "TaskPool":
+        from celery.concurrency.classic import EventletTaskPool
+
+        return EventletTaskPool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

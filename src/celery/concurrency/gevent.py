@@ -39,3 +39,12 @@ class GeventPool(GreenPool):
 def _once(timer: Any, function: Callable[[], object]) -> None:
     timer.close()
     function()
+
+
+def __getattr__(name: str) -> Any:
+    """`TaskPool`, the class of Celery's own API (`[pool.3]`), for those who derive from it."""
+    if name == "TaskPool":
+        from celery.concurrency.classic import GeventTaskPool
+
+        return GeventTaskPool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

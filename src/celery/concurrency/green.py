@@ -39,11 +39,13 @@ class GreenPool:
     #: As `-P` names it.
     name = ""
 
-    def __init__(self, runner: Runner, concurrency: int = 1, **tuning: Any) -> None:
-        """`tuning`: what the other pools take; what this one cannot do is said at start."""
+    def __init__(
+        self, runner: Runner, concurrency: int = 1, *, max_tasks: int | None = None, max_memory: int | None = None
+    ) -> None:
+        """`max_tasks` and `max_memory` can do nothing here; `start` says so."""
         self._runner = runner
         self._size = concurrency
-        self._tuning = tuning
+        self._unsupported = {"max_tasks_per_child": max_tasks, "max_memory_per_child": max_memory}
         self._tally = Tally()
         self._started = False
         self._patched = False
@@ -74,7 +76,7 @@ class GreenPool:
         """Start the runner, once for the whole process. Greenlets are made as jobs come."""
         if self._started:
             return
-        warn_of_unsupported(self.name, self._tuning)
+        warn_of_unsupported(self.name, **self._unsupported)
         self._patched = self._is_patched()
         if not self._patched:
             logger.warning(

@@ -20,7 +20,7 @@ from celery.ports import Report
 from celery.waits import drain, poke
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from types import CodeType, FrameType
 
     from celery.outcome import Outcome
@@ -38,12 +38,6 @@ AGAIN = 0.01
 INSIST = 1.0
 
 _BEGUN, _WARNED, _FINISHED, _LOST, _TIMED_OUT, _RETURNED = range(6)
-
-#: What only a pool of processes can do: keyword of the pool → option and reason.
-_UNSUPPORTED = {
-    "max_tasks": ("--max-tasks-per-child", "tasks run in the worker's own process, which is never replaced"),
-    "max_memory": ("--max-memory-per-child", "tasks run in the worker's own process, which is never replaced"),
-}
 
 
 class LetGo(SystemExit):
@@ -212,6 +206,12 @@ class Tally:
         run = self.running[job.key] = Run(job, strand)
         return run
 
+    def accepted(self, run: Run) -> None:
+        """Tell at once that the run has begun."""
+        run.told = True
+        self._events.append((_BEGUN, run.job.key, None))
+        self._ring()
+
     def finish(self, run: Run, outcome: Outcome) -> bool:
         """The run has come to its end. False: it had been given up, and its strand should go."""
         if self.running.pop(run.job.key, None) is None:
@@ -233,7 +233,8 @@ class Tally:
         self._events.append((_WARNED, run.job.key, run.job.soft_limit))
         self._ring()
 
-    def _time_out(self, run: Run) -> bool:
+    def time_out(self, run: Run) -> bool:
+        """The run is past its hard limit. False: its end was told before."""
         if self.running.pop(run.job.key, None) is None:
             return False
         self._events.append((_TIMED_OUT, run.job.key, run.job.hard_limit))
@@ -250,8 +251,8 @@ class Tally:
     def look(self, now: float, warn: Callable[[Run], bool], end: Callable[[Run], None]) -> float:
         """Tell of the runs that have lasted a while, and keep their limits; returns when to look again (monotonic).
 
-        `warn` raises `SoftTimeLimitExceeded` inside the run and calls `warned` before; false, and it is asked again, where
-        the run is not in the task's own code. `end` gives up a run, whose end is told by then.
+        `warn` raises `SoftTimeLimitExceeded` inside the run and calls `warned` before. Where the run is not in the
+        task's own code it gives false, and is asked again. `end` gives up a run, whose end is told by then.
         """
         again = inf
         for run in list(self.running.values()):
@@ -259,11 +260,9 @@ class Tally:
                 if now - run.began < TELL:
                     again = min(again, run.began + TELL)
                 else:
-                    run.told = True
-                    self._events.append((_BEGUN, run.job.key, None))
-                    self._ring()
+                    self.accepted(run)
             if now >= run.hard_at:
-                if self._time_out(run):
+                if self.time_out(run):
                     end(run)
                 continue
             if now >= run.soft_at:
@@ -284,8 +283,13 @@ def is_inside(frame: FrameType | None, body: CodeType | None) -> bool:
     return False
 
 
-def warn_of_unsupported(pool: str, tuning: Mapping[str, Any]) -> None:
+def warn_of_unsupported(pool: str, **asked: Any) -> None:
     """Say what was asked for and cannot be done by pools of one process (`[pool.6]`, `[pool.10]`)."""
-    for name, (option, reason) in _UNSUPPORTED.items():
-        if tuning.get(name) is not None:
-            logger.warning("%s has no effect with the pool %r: %s. Use -P prefork for it.", option, pool, reason)
+    for option, value in asked.items():
+        if value:
+            logger.warning(
+                "--%s has no effect with -P %s: tasks run in the worker's own process, which is not replaced while it "
+                "works. Use -P prefork for it.",
+                option.replace("_", "-"),
+                pool,
+            )

@@ -45,11 +45,13 @@ class ThreadPool:
     Time limits (`[pool.11]`): see the module. No terminate, no resizing, no recycling.
     """
 
-    def __init__(self, runner: Runner, concurrency: int = 1, **tuning: Any) -> None:
-        """`tuning`: what the other pools take; what this one cannot do is said at start."""
+    def __init__(
+        self, runner: Runner, concurrency: int = 1, *, max_tasks: int | None = None, max_memory: int | None = None
+    ) -> None:
+        """`max_tasks` and `max_memory` can do nothing here; `start` says so."""
         self._runner = runner
         self._size = concurrency
-        self._tuning = tuning
+        self._unsupported = {"max_tasks_per_child": max_tasks, "max_memory_per_child": max_memory}
         self._tally = Tally()
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._threads: set[_Strand] = set()
@@ -65,7 +67,7 @@ class ThreadPool:
         """Start the runner, once for the whole process, and the threads."""
         if self._watch is not None:
             return
-        warn_of_unsupported("threads", self._tuning)
+        warn_of_unsupported("threads", **self._unsupported)
         self._tally.open()
         self._queue = SimpleQueue()
         self._runner.start(0)
@@ -189,7 +191,7 @@ class _Strand(threading.Thread):
     def _run(self, job: Job) -> tuple[Outcome | None, str]:
         try:
             return self._runner.run(job.message), ""
-        except (SystemExit, KeyboardInterrupt, exceptions.SoftTimeLimitExceeded) as exc:
+        except BaseException as exc:  # noqa: BLE001 - a thread that dies of it would take the job with it
             return None, f"{type(exc).__name__} in the task"
 
     def _tell(self, run: Run, outcome: Outcome | None, how: str) -> bool:
@@ -294,10 +296,10 @@ def _join(threads: set[_Strand], deadline: float) -> None:
         thread.join(max(0.0, deadline - monotonic()))
 
 
-def _children(thread: int | None) -> set[int]:
-    """Processes that this thread of ours has started and that are not reaped; none where the system does not tell."""
+def _children(thread: int | None, process: int | str = "self") -> set[int]:
+    """Processes that this thread has started and that are not reaped; none where the system does not tell."""
     try:
-        with open(f"/proc/self/task/{thread}/children") as file:
+        with open(f"/proc/{process}/task/{thread}/children") as file:
             return {int(pid) for pid in file.read().split()}
     except OSError:
         return set()
@@ -309,8 +311,16 @@ def _kill(pids: set[int]) -> None:
         found: set[int] = set()
         with contextlib.suppress(OSError):
             for task in os.listdir(f"/proc/{pid}/task"):
-                with open(f"/proc/{pid}/task/{task}/children") as file:
-                    found |= {int(child) for child in file.read().split()}
+                found |= _children(int(task), pid)
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
         _kill(found)
+
+
+def __getattr__(name: str) -> Any:
+    """`TaskPool`, the class of Celery's own API (`[pool.3]`), for those who derive from it."""
+    if name == "TaskPool":
+        from celery.concurrency.classic import ThreadTaskPool
+
+        return ThreadTaskPool
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

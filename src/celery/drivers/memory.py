@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from celery.brokers.bindings import Bindings
 from celery.states import READY_STATES, SUCCESS
-from celery.waits import poke
+from celery.waits import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -118,7 +118,7 @@ class Server:
     def wake(self) -> None:
         """Let those who wait look again."""
         for fd in self.waiting:
-            poke(fd)
+            write(fd, b"\0")
         self.waiting.clear()
 
     # ------------------------------------------------------------------------------------------------------ records
