@@ -244,8 +244,8 @@ class Report(Struct):
 class Runner(Protocol):
     """What a pool runs messages with: the tracer and its surroundings. Called in the pool's processes only.
 
-    It may have an attribute `body`: the code object of the function that calls a task's own code, inside of which alone
-    pools of threads and greenlets raise `SoftTimeLimitExceeded`. Without it they do so anywhere inside `run`.
+    It may have an attribute `bodies`: the code objects of the functions that call a task's own code. Pools of threads
+    and greenlets then raise `SoftTimeLimitExceeded` inside of those alone, otherwise anywhere inside `run`.
     """
 
     def start(self, index: int) -> None:

@@ -64,7 +64,7 @@ class Scripted:
         return function(message, *args)
 
     #: Time limits are for what happens inside this.
-    body = _call.__code__
+    bodies = (_call.__code__,)
 
     def do_noop(self, message: Message) -> None: ...
 

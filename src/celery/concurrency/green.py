@@ -17,7 +17,8 @@ from celery import exceptions
 from celery.concurrency.tally import TELL, LetGo, Run, Tally, is_inside, warn_of_unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from types import CodeType
 
     from celery.ports import Job, Report, Runner
 
@@ -51,7 +52,7 @@ class GreenPool:
         self._patched = False
         #: When the clock is looked at next (monotonic).
         self._look_at = inf
-        self._body: Any = None
+        self._bodies: Collection[CodeType] = ()
 
     # --------------------------------------------------------------------------------------------- what differs
 
@@ -87,7 +88,7 @@ class GreenPool:
             )
         self._tally.open()
         self._runner.start(0)
-        self._body = getattr(self._runner, "body", None)
+        self._bodies = getattr(self._runner, "bodies", ())
         self._started = True
 
     def stop(self, deadline: float) -> None:
@@ -206,7 +207,7 @@ class GreenPool:
     def _throw(self, run: Run, exc: type[BaseException], tell: Callable[[], object] = bool) -> bool:
         """Raise this inside the run, having called `tell`. False: it is not in the task's own code."""
         frame = run.strand.gr_frame
-        if frame is None or not is_inside(frame, self._body):
+        if frame is None or not is_inside(frame, self._bodies):
             return False
         tell()
         run.strand.throw(exc)

@@ -20,7 +20,7 @@ from celery.ports import Report
 from celery.waits import drain, poke
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from types import CodeType, FrameType
 
     from celery.outcome import Outcome
@@ -271,13 +271,13 @@ class Tally:
         return again
 
 
-def is_inside(frame: FrameType | None, body: CodeType | None) -> bool:
-    """Whether this stack runs a task's own code: `body` is the code of the function that calls it (None: unknown,
-    then whatever is run counts)."""
-    if body is None:
+def is_inside(frame: FrameType | None, bodies: Collection[CodeType]) -> bool:
+    """Whether this stack runs a task's own code: `bodies` are the functions that call it (none: they are not known, and
+    whatever is run counts)."""
+    if not bodies:
         return True
     while frame is not None:
-        if frame.f_code is body:
+        if frame.f_code in bodies:
             return True
         frame = frame.f_back
     return False

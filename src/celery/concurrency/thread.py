@@ -25,7 +25,7 @@ from celery import exceptions
 from celery.concurrency.tally import INSIST, TELL, LetGo, Run, Tally, is_inside, warn_of_unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from types import CodeType
 
     from celery.outcome import Outcome
@@ -71,7 +71,7 @@ class ThreadPool:
         self._tally.open()
         self._queue = SimpleQueue()
         self._runner.start(0)
-        self._watch = _Watch(self._tally, self._stuck, self._replace, getattr(self._runner, "body", None))
+        self._watch = _Watch(self._tally, self._stuck, self._replace, getattr(self._runner, "bodies", ()))
         self._watch.start()
         for _ in range(self._size):
             self._add(self._watch)
@@ -89,7 +89,7 @@ class ThreadPool:
         watch.close()
         for run in list(self._tally.running.values()):
             if self._tally.lose(run, "still running when the pool of threads stopped."):
-                run.strand.interrupt(LetGo, getattr(self._runner, "body", None))
+                run.strand.interrupt(LetGo, getattr(self._runner, "bodies", ()))
         _join(self._threads, monotonic() + _GRACE)
         self._threads.clear()
         self._stuck.clear()
@@ -222,11 +222,13 @@ class _Strand(threading.Thread):
             except (LetGo, exceptions.SoftTimeLimitExceeded):
                 pass
 
-    def interrupt(self, exc: type[BaseException], body: CodeType | None, tell: Callable[[], object] = bool) -> bool:
+    def interrupt(
+        self, exc: type[BaseException], bodies: Collection[CodeType], tell: Callable[[], object] = bool
+    ) -> bool:
         """Raise this inside the present run, having called `tell`. False: it is not in the task's own code."""
         with self.interrupting:
             frame = sys._current_frames().get(self.ident or 0) if self.open else None
-            if frame is None or not is_inside(frame, body):
+            if frame is None or not is_inside(frame, bodies):
                 return False
             tell()
             _raise_in(self, exc)
@@ -236,12 +238,12 @@ class _Strand(threading.Thread):
 class _Watch(threading.Thread):
     """Tells which jobs have begun, and keeps the time limits. Sleeps while nothing new runs and no limit is near."""
 
-    def __init__(self, tally: Tally, stuck: set[_Strand], replace: Any, body: CodeType | None) -> None:
+    def __init__(self, tally: Tally, stuck: set[_Strand], replace: Any, bodies: Collection[CodeType]) -> None:
         super().__init__(name="ThreadPool-watch", daemon=True)
         self._tally = tally
         self._stuck = stuck
         self._replace = replace
-        self._body = body
+        self._bodies = bodies
         self._kicked = threading.Event()
         self._over = threading.Event()
 
@@ -269,19 +271,19 @@ class _Watch(threading.Thread):
             if self._stuck:
                 again = min(again, monotonic() + INSIST)
                 for strand in list(self._stuck):
-                    strand.interrupt(LetGo, self._body)
+                    strand.interrupt(LetGo, self._bodies)
 
     def _warn(self, run: Run) -> bool:
         strand: _Strand = run.strand
         if run.job.key not in self._tally.running:
             return False
-        return strand.interrupt(exceptions.SoftTimeLimitExceeded, self._body, partial(self._tally.warned, run))
+        return strand.interrupt(exceptions.SoftTimeLimitExceeded, self._bodies, partial(self._tally.warned, run))
 
     def _end(self, run: Run) -> None:
         strand: _Strand = run.strand
         self._replace(strand)
         _kill(_children(strand.native_id) - strand.earlier)
-        strand.interrupt(LetGo, self._body)
+        strand.interrupt(LetGo, self._bodies)
 
 
 def _raise_in(strand: threading.Thread, exc: type[BaseException] | None) -> None:
