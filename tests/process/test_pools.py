@@ -202,7 +202,7 @@ def test_the_library_is_patched_before_the_app_is_imported(on_sqlite: Project, p
 
 
 def test_a_green_pool_that_comes_from_the_settings_says_that_it_is_late(on_sqlite: Project) -> None:
-    with on_sqlite.ready("-c 2 pool=gevent") as worker:
+    with on_sqlite.ready("-c 2 worker_pool=gevent") as worker:
         assert on_sqlite.send("add", 2, 2).get(timeout=30) == 4
     assert "The standard library is not patched for gevent" in worker.output
 
