@@ -19,6 +19,7 @@ from celery.utils.serialization import get_pickleable_exception
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from celery.pending import Pending
     from celery.ports import ResultBackend
 
 __all__ = ["Documents", "Reading", "decode", "decompressed", "encode", "exception_from_data", "exception_to_data"]
@@ -125,13 +126,19 @@ def decompressed(meta: bytes) -> bytes:
 class Reading:
     """Documents of a store as values: what a waiting `AsyncResult` asks."""
 
-    def __init__(self, store: ResultBackend, serializer: str, accept: Collection[str] | None) -> None:
+    def __init__(
+        self, store: ResultBackend, serializer: str, accept: Collection[str] | None, pending: Pending | None = None
+    ) -> None:
+        """`pending`: records that are to be saved before they can be missed."""
         self._store = store
+        self._pending = pending
         self._serializer = serializer
         self._accept = accept
 
     def wait(self, ids: Sequence[str], timeout: float | None) -> dict[str, dict[str, Any]]:
         """See `ResultBackend.wait`."""
+        if self._pending is not None and self._pending.records:
+            self._pending.reveal(ids)
         found = self._store.wait(ids, timeout)
         return {task_id: decode(meta, self._serializer, self._accept) for task_id, meta in found.items()}
 

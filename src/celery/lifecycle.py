@@ -22,13 +22,19 @@ class Run(Struct, eq=False):
     args: Any
     kwargs: dict[str, Any]
     embed: Any
+    #: Envelopes of the messages that follow, once they are made: `(exchange, routing key, envelope)`.
+    follow: list[tuple[str, str, bytes]] = []
+    #: How it ended, once that is known; hooks and receivers are told after that.
+    ended: Ended | None = None
+    #: Everybody has been told.
+    finished: bool = False
 
 
 class Ended(Struct, eq=False):
     """How a run ended. `value` is the return value, or the exception."""
 
-    #: SUCCESS, FAILURE, RETRY, IGNORED or REJECTED.
-    state: str
+    #: SUCCESS, FAILURE, RETRY, IGNORED or REJECTED; None where the process is being left (`SystemExit`).
+    state: str | None
     value: Any
     #: Seconds.
     runtime: float
@@ -50,9 +56,10 @@ class Latch(Struct):
 
 
 #: What can be told of, in the order of `[task.51]`. `started` tells of the run; an ending (`SUCCESS`, `FAILURE`,
-#: `RETRY`, `IGNORED`, `REJECTED`) and `finished`, the last of all, of the run and how it ended; `broke` of the message
-#: and the exception that was raised outside the task's body (`[task.56]`).
-MOMENTS = ("started", "SUCCESS", "FAILURE", "RETRY", "IGNORED", "REJECTED", "finished", "broke")
+#: `RETRY`, `IGNORED`, `REJECTED`) and `finished`, the last of all, of the run and how it ended; `broke` of the message,
+#: its run (None if it could not be read) and the exception that was raised outside the task's body (`[task.56]`).
+#: `lost` tells of a failure that was seen from outside the run, in another process than the one that ran it.
+MOMENTS = ("started", "SUCCESS", "FAILURE", "RETRY", "IGNORED", "REJECTED", "finished", "lost", "broke")
 
 #: Moment → who is told of it, each behind a gate: what nobody listens to costs an attribute read.
 Tellers: TypeAlias = Mapping[str, Sequence[tuple[Gate, Callable[..., None]]]]

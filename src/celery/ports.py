@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth",
-    "Exhaustible", "Job", "Joining", "Killable", "Pool", "Publication", "Report", "Resizable", "ResultBackend",
-    "Runner", "Settled", "SystemClock",
+    "Exhaustible", "Gathered", "Job", "Joining", "Killable", "Pool", "Publication", "Report", "Resizable",
+    "ResultBackend", "Runner", "Settled", "SystemClock",
 ]  # fmt: skip
 
 
@@ -48,6 +48,12 @@ class Publication(Struct, eq=False):
 
     message: Message
     route: Route
+
+
+class Gathered(Struct, eq=False):
+    """Given as the option `producer` of a call: its message is put here instead of being sent."""
+
+    publications: list[Publication] = field(default_factory=list)
 
 
 class Delivery(Struct, eq=False):

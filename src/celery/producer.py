@@ -16,7 +16,7 @@ from msgspec import Struct, field
 
 from celery import wire
 from celery.message import Form, Message, headers_v2
-from celery.ports import Publication
+from celery.ports import Gathered, Publication
 from celery.retry import PublishPolicy
 from celery.routing import DESTINATION
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from celery.ports import Broker, Clock
     from celery.routing import Route
 
-__all__ = ["Address", "Call", "Observer", "Producer", "PublishDefaults", "Router", "Sketch", "new_id"]
+__all__ = ["Address", "Call", "Gathered", "Observer", "Producer", "PublishDefaults", "Router", "Sketch", "new_id"]
 
 logger = logging.getLogger("celery.producer")
 
@@ -92,6 +92,17 @@ class Observer(Protocol):
     def published(self, sketch: Sketch) -> None: ...
 
 
+class Carrier(Protocol):
+    """Another way of publishing, which a call may ask for (`producer=`, `connection=`) or somebody insist on."""
+
+    @property
+    def receivers(self) -> Any:
+        """True while every message has to go this way."""
+
+    def carry(self, sketch: Sketch, body: Any, headers: dict[str, Any]) -> None:
+        """Publish it: `body` and `headers` as they travel, not yet encoded."""
+
+
 class Router(Protocol):
     """Decides where calls go (`[route.8]` to `[route.11]`)."""
 
@@ -125,6 +136,8 @@ _NOT_PROPERTIES = frozenset(
 _NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _Kept: TypeAlias = "tuple[dict[str, Any], tuple[Route, dict[str, Any]], Form]"
 
+#: Options that want kombu's way of publishing (`[call.23]`, `[call.24]`).
+_BROUGHT = ("connection", "declare", "producer", "publisher")
 #: Options that change neither headers nor properties here: what tasks carry from the settings.
 _SILENT = frozenset({"add_to_parent", "compression", "delivery_mode", "ignore_result", "serializer"})
 
@@ -153,9 +166,11 @@ class Producer:
         defaults: PublishDefaults,
         clock: Clock,
         observer: Observer | None = None,
+        carrier: Carrier | None = None,
+        insisting: Any = None,
     ) -> None:
         """`parent` gives the request of the task that a worker runs here, or None; it is asked only while `running`
-        has a `top`."""
+        has a `top`. `insisting`: a gate, open while every message has to be carried by `carrier`."""
         self._broker = broker
         self._router = router
         self._encode = encode
@@ -170,7 +185,10 @@ class Producer:
         self._observer = observer
         self._before = tuple(observer.before) if observer is not None else ()
         self._after = tuple(observer.after) if observer is not None else ()
-        self._listening = (*self._before, *self._after)
+        self._carrier = carrier
+        self._listening: tuple[Any, ...] = (*self._before, *self._after)
+        self._insisting = tuple(gate for gate in (carrier, insisting) if gate is not None)
+        self._listening = (*self._listening, *self._insisting)
         self._policy = PublishPolicy.of(defaults.retry_policy)
         #: Task → the options and the route that its form was made with, and the form.
         self._forms: dict[str, _Kept] = {}
@@ -182,19 +200,40 @@ class Producer:
         if publication is not None:
             return self._send_formed(call, publication)
         sketch = self.lay_out(call)
-        publication = self._told(sketch)
+        self.tell(sketch)
+        message = self._hand_over(sketch)
+        self.told(sketch)
+        return message
+
+    def told(self, sketch: Sketch) -> None:
+        """Receivers hear of a message that was sent."""
+        if self._observer is not None and any(gate.receivers for gate in self._after):
+            self._observer.published(sketch)
+
+    def _hand_over(self, sketch: Sketch) -> Message:
+        """To the broker, with the call's retry policy; or another way, if the call or somebody else says so."""
+        options, carrier = sketch.options, self._carrier
+        if carrier is not None and (
+            any(gate.receivers for gate in self._insisting) or any(options.get(name) is not None for name in _BROUGHT)
+        ):
+            carrier.carry(sketch, *self._payload(sketch))
+            return self.encode(sketch).message
+        publication = self.encode(sketch)
         begin = self._clock.monotonic()
         try:
             self._broker.publish((publication,))
         except Exception as exc:
-            if not _is_operational(exc) or not sketch.options.get("retry", self._defaults.retry):
+            if not _is_operational(exc) or not options.get("retry", self._defaults.retry):
                 raise
             self._try_again([publication], self._policy_of(sketch), exc, begin)
-        for gate in self._after:
-            if gate.receivers and self._observer is not None:
-                self._observer.published(sketch)
-                break
         return publication.message
+
+    def _payload(self, sketch: Sketch) -> tuple[Any, dict[str, Any]]:
+        """Body and headers as they travel in the protocol that the settings choose."""
+        if self._defaults.protocol == 1:
+            body = wire.body_v1(sketch.headers, *sketch.body, self._defaults.utc)
+            return body, dict(sketch.options.get("headers") or {})
+        return sketch.body, sketch.headers
 
     def _send_formed(self, call: Call, publication: Publication) -> Message:
         begin = self._clock.monotonic()
@@ -253,17 +292,28 @@ class Producer:
         self._forms[call.name] = kept
         return kept
 
-    def prepare(self, call: Call) -> Publication:
-        """Everything of `send` but the sending: for messages that are published when a run is settled."""
-        return self._told(self.lay_out(call))
+    def gather(self, call: Call, gathered: Gathered) -> Message:
+        """Everything of `send` but the sending: for messages that are published when a run is settled.
 
-    def _told(self, sketch: Sketch) -> Publication:
+        Where somebody insists on carrying what is published, it is sent at once, as ever.
+        """
+        call.options.pop("producer", None)
+        if self._carrier is not None and any(gate.receivers for gate in self._insisting):
+            return self.send(call)
+        sketch = self.lay_out(call)
+        self.tell(sketch)
+        publication = self.encode(sketch)
+        gathered.publications.append(publication)
+        self.told(sketch)
+        return publication.message
+
+    def tell(self, sketch: Sketch) -> None:
+        """Receivers hear of a message that is about to be sent, and may change it."""
         for gate in self._before:
             if gate.receivers and self._observer is not None:
                 sketch.retry_policy = {**self._defaults.retry_policy, **(sketch.options.get("retry_policy") or {})}
                 self._observer.publishing(sketch)
                 break
-        return self.encode(sketch)
 
     def lay_out(self, call: Call) -> Sketch:
         """Ids and parents, route, headers, body and properties of a call."""
@@ -347,8 +397,7 @@ class Producer:
         serializer = get("serializer") or defaults.serializer
         message_headers = headers
         if defaults.protocol == 1:
-            payload = wire.body_v1(headers, *sketch.body, defaults.utc)
-            message_headers = dict(get("headers") or {})
+            payload, message_headers = self._payload(sketch)
             content_type, content_encoding, body = self._encode(payload, serializer)
         else:
             content_type, content_encoding, body = self._encode_call(sketch.body, serializer)

@@ -1113,7 +1113,7 @@ def _is_secret(name: str) -> bool:
 
 def nearest(name: str) -> str | None:
     """The known setting that a misspelt name most likely means: within two edits, in the same style (old or new),
-    with the same first or last three letters.
+    with the same first or last three letters. Of two that are equally near, the one as long as what was written.
 
     None if the name is known, or is like no other.
     """
@@ -1121,12 +1121,13 @@ def nearest(name: str) -> str | None:
         return None
     candidates = _by_ends(name.isupper())
     best: str | None = None
-    best_distance = 3
-    for candidate in {*candidates.get(name[:3], ()), *candidates.get(name[-3:], ())}:
-        if abs(len(candidate) - len(name)) < best_distance:
-            distance = _edits(name, candidate, best_distance - 1)
-            if distance < best_distance:
-                best, best_distance = candidate, distance
+    least = (3, 0)
+    for candidate in sorted({*candidates.get(name[:3], ()), *candidates.get(name[-3:], ())}):
+        longer = abs(len(candidate) - len(name))
+        if longer <= least[0]:
+            distance = (_edits(name, candidate, least[0]), longer)
+            if distance < least:
+                best, least = candidate, distance
     return best
 
 

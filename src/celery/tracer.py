@@ -2,13 +2,14 @@
 
 `Tracer.run` is the whole story: read the message, tell that the run starts, call the task, make its record, continue
 with what follows from it, tell how it ended. User code is called in `_call` and in the task's own hooks, nowhere else.
-The order of tellings is `[task.51]`'s.
+The order of tellings is `[task.51]`'s. A record is held back until the run is over, and saved at once for whoever looks
+(`pending`).
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from celery.current import Context
     from celery.lifecycle import Gate, Tellers
     from celery.message import Message
+    from celery.pending import Pending
     from celery.ports import Publication
 
-__all__ = ["Tracer", "TracerParts", "bounded_repr"]
+__all__ = ["Plan", "Tracer", "TracerParts", "bounded_repr"]
 
 logger = logging.getLogger("celery.app.trace")
 
@@ -46,8 +48,12 @@ class TracerParts:
     documents: Any
     #: Saves records at once, from this process.
     save: Callable[[list[Record]], None]
-    #: A follow-up call (name, args, kwargs, options) → a publication, not yet sent.
-    follow: Callable[[Any, Any], Publication]
+    #: Signatures of callbacks, and the value that comes first → publications, not yet sent.
+    callbacks: Callable[[Sequence[Any], Any], list[Publication]]
+    #: A failed request, its exception and traceback → publications; other errbacks are called at once.
+    errbacks: Callable[[Any, BaseException, str | None], list[Publication]]
+    #: Where a record is until its run is over.
+    pending: Pending
     #: The stacks that `current_task` and `task.request` read.
     enter: Callable[[Any, Any], None]
     leave: Callable[[Any], None]
@@ -57,6 +63,15 @@ class TracerParts:
     overrides: Callable[[Any, str], bool]
     #: Who is told what.
     tellers: Tellers
+    #: A task that is not run by us, since somebody has replaced what traces tasks → what runs it; else None.
+    foreign: Callable[[Any], Callable[[Run], Outcome] | None] = lambda task: None
+    #: What is called before and after each run of a task: its loader's and its backend's own hooks, if they have any.
+    around: Callable[[Any], tuple[Callable[[str, Any], None] | None, Callable[[], None] | None]] = field(
+        default=lambda task: (None, None)
+    )
+    #: The document of a task that has succeeded before, by its id; asked about redelivered messages of tasks that
+    #: acknowledge late. None: nobody asks (`[task.70]`).
+    succeeded: Callable[[str], Mapping[str, Any] | None] | None = None
     hostname: str = ""
     pid: Callable[[], int] = lambda: 0
     #: False: nobody keeps results, so none is encoded.
@@ -64,7 +79,7 @@ class TracerParts:
 
 
 @dataclass(slots=True)
-class _Plan:
+class Plan:
     """What this process must know of a task, looked up once."""
 
     task: Any
@@ -73,8 +88,16 @@ class _Plan:
     before_start: Any
     on_success: Any
     after_return: Any
-    #: Whether any record could matter to anybody.
     track_started: bool
+    #: A failure of a task that acknowledges late is acknowledged (`[task.38]`).
+    acknowledge: bool
+    #: Who runs it in our place, if anybody.
+    foreign: Callable[[Run], Outcome] | None
+    #: Redelivered messages may have succeeded before.
+    deduplicate: bool
+    #: The loader's word before a run; what is to be done after each.
+    init: Callable[[str, Any], None] | None
+    cleanup: Callable[[], None] | None
 
 
 class Tracer:
@@ -84,25 +107,46 @@ class Tracer:
         self._parts = parts
         self._tellers: dict[str, Sequence[tuple[Gate, Callable[..., None]]]]
         self._tellers = {moment: tuple(parts.tellers.get(moment, ())) for moment in MOMENTS}
-        self._plans: dict[str, _Plan] = {}
+        self._plans: dict[str, Plan] = {}
+        self._held = parts.pending.records
 
     def run(self, message: Message) -> Outcome:
-        """Run the task of a message. Never raises but for `SystemExit` and `KeyboardInterrupt`."""
+        """Run the task of a message. Raises nothing but `SystemExit`, `KeyboardInterrupt`, and a hook's MemoryError."""
         try:
             plan = self._plans.get(message.task) or self._plan(message.task)
             run = self._read(plan.task, message)
         except Exception as exc:  # noqa: BLE001 - whatever is wrong with a message must not stop the next one
             return self._refuse(message, exc)
+        if message.redelivered and plan.deduplicate:
+            known = self._known(run)
+            if known is not None:
+                return known
+        if plan.foreign is not None:
+            return self._hand_over(plan.foreign, run)
+        return self._walk(plan, run)
+
+    def run_as(self, plan: Plan, run: Run) -> Outcome:
+        """Run what did not come as a message of its own. `run.ended` then tells how it ended."""
+        return self._walk(plan, run)
+
+    def _walk(self, plan: Plan, run: Run) -> Outcome:
         self._parts.enter(run.task, run.request)
         begin = perf_counter()
         try:
             return self._run(plan, run, begin)
+        except Reject as signal:
+            return self._rejected_at_last(run, signal, perf_counter() - begin)
+        except (SystemExit, KeyboardInterrupt, MemoryError):
+            self._leaving(run, perf_counter() - begin)
+            raise
         except Exception as exc:  # noqa: BLE001 - listeners and hooks must not stop the next one
             return self._broke(run, exc, perf_counter() - begin)
         finally:
             self._parts.leave(run.task)
+            if plan.cleanup is not None:
+                plan.cleanup()
 
-    def _run(self, plan: _Plan, run: Run, begin: float) -> Outcome:
+    def _run(self, plan: Plan, run: Run, begin: float) -> Outcome:
         try:
             self._started(plan, run)
             value = self._call(plan, run)
@@ -113,15 +157,54 @@ class Tracer:
         except BaseException as exc:  # noqa: BLE001 - a task may raise anything
             return self._failed(plan, run, exc, begin)
         ended = Ended(SUCCESS, value, perf_counter() - begin)
+        children = 0
         try:
-            follow = self._continue(run, value) if run.embed.get("callbacks") else []
+            if run.embed.get("callbacks"):
+                children = len(run.request.children)
+                run.follow = self._continue(run, value)
             record = None if self._ignores(run) else self._record(run, value)
         except Exception as exc:  # noqa: BLE001 - what cannot be encoded or published is a failure ([task.52], [task.54])
+            if run.embed.get("callbacks"):
+                del run.request.children[children:]  # callbacks are not sent
             return self._failed(plan, run, exc, begin)
+        run.ended = ended
+        if record is not None:
+            self._held[record.id] = record
         if plan.on_success is not None:
             self._hook(run, "on_success", plan.on_success, value, run.request.id, run.args, run.kwargs)
         self._ended(plan, run, ended)
-        return Success(record=record, follow=follow, runtime=ended.runtime)
+        return Success(self._held.pop(record.id, None) if record is not None else None, run.follow, ended.runtime)
+
+    def aftermath(self, message: Message, exc: BaseException, *, hooks: bool = True) -> Failure:
+        """What a failure leaves behind that was seen from outside: a hard time limit, the death of the process.
+
+        In the order of `[task.51]`: the record, errbacks, the task's `on_failure` and `after_return` (unless `hooks` is
+        false), the `task_failure` signal. The log line is the caller's. Never raises; the outcome is to be settled
+        like that of a run.
+        """
+        run = self._read_lost(message)
+        task = run.task
+        try:
+            raise exc
+        except BaseException:  # noqa: BLE001 - raised here so that it has a traceback
+            einfo = self._parts.exception_info()
+        if task is None:
+            return Failure(self._failure_record(message, exc, None), reason=bounded_repr(exc))
+        self._parts.enter(task, run.request)
+        try:
+            self._fail(run, exc, None)
+            ended = Ended(FAILURE, exc, 0.0, einfo)
+            if hooks:
+                details = (run.request.id, run.args, run.kwargs, einfo)
+                self._hook(run, "on_failure", task.on_failure, exc, *details)
+                self._hook(run, "after_return", task.after_return, FAILURE, exc, *details)
+            self._tell("lost", run, ended)
+        except (Reject, MemoryError) as raised:
+            logger.error("Task %s[%s]: a hook raised %r after %r", task.name, message.id, raised, exc)
+        finally:
+            self._parts.leave(task)
+        record = self._held.pop(message.id, None)
+        return Failure(record, run.follow, reason=bounded_repr(exc), acknowledge=_acknowledges(task))
 
     # -- the steps ---------------------------------------------------------------------------------------------------
 
@@ -137,7 +220,7 @@ class Tracer:
             **headers,
             "args": args,
             "kwargs": kwargs,
-            "timelimit": message.timelimit,
+            "timelimit": list(message.timelimit),
             "properties": properties,
             "reply_to": properties.get("reply_to"),
             "correlation_id": properties.get("correlation_id"),
@@ -157,10 +240,12 @@ class Tracer:
         }
         return Run(message, task, self._parts.context.adopt(fields), args, kwargs, embed)
 
-    def _started(self, plan: _Plan, run: Run) -> None:
+    def _started(self, plan: Plan, run: Run) -> None:
         for gate, tell in self._tellers["started"]:
             if gate.receivers:
                 tell(run)
+        if plan.init is not None:
+            plan.init(run.request.id, run.task)
         if plan.track_started and not self._ignores(run):
             meta = {"pid": self._parts.pid(), "hostname": self._parts.hostname}
             document = self._parts.documents.write(STARTED, meta, run.request)
@@ -168,45 +253,59 @@ class Tracer:
         if plan.before_start is not None:
             plan.before_start(run.request.id, run.args, run.kwargs)
 
-    def _call(self, plan: _Plan, run: Run) -> Any:
+    def _call(self, plan: Plan, run: Run) -> Any:
         """The one place where a task's body is called."""
         return (plan.callable or run.task.run)(*run.args, **run.kwargs)
 
     def _continue(self, run: Run, value: Any) -> list[tuple[str, str, bytes]]:
         """The messages that follow from success: one for each `link`."""
-        publications = [self._parts.follow(signature, value) for signature in run.embed["callbacks"]]
-        return [_portable(publication) for publication in publications]
+        return _portable(self._parts.callbacks(run.embed["callbacks"], value))
 
     def _record(self, run: Run, value: Any) -> Record:
         return self._as_record(run, SUCCESS, self._parts.documents.success(value, run.request))
 
-    def _ended(self, plan: _Plan, run: Run, ended: Ended) -> None:
+    def _ended(self, plan: Plan, run: Run, ended: Ended) -> None:
         """Everybody hears how it ended; then `after_return`, then the end of the run itself."""
-        for gate, tell in self._tellers[ended.state]:
+        run.ended = ended
+        for gate, tell in self._tellers[ended.state]:  # type: ignore[index]
             if gate.receivers:
                 tell(run, ended)
         if plan.after_return is not None and ended.state in (SUCCESS, FAILURE):
             request = run.request
             details = (ended.state, ended.value, request.id, run.args, run.kwargs, ended.einfo)
             self._hook(run, "after_return", plan.after_return, *details)
+        run.finished = True
         for gate, tell in self._tellers["finished"]:
             if gate.receivers:
                 tell(run, ended)
 
+    def _tell(self, moment: str, *what: Any) -> None:
+        for gate, tell in self._tellers[moment]:
+            if gate.receivers:
+                tell(*what)
+
     # -- other endings -----------------------------------------------------------------------------------------------
 
-    def _failed(self, plan: _Plan, run: Run, exc: BaseException, begin: float) -> Outcome:
+    def _failed(self, plan: Plan, run: Run, exc: BaseException, begin: float) -> Outcome:
         einfo = self._parts.exception_info()
         runtime = perf_counter() - begin
-        record = None
-        if not self._ignores(run) or run.task.store_errors_even_if_ignored:
-            document = self._parts.documents.failure(exc, run.request, einfo.traceback)
-            record = self._as_record(run, FAILURE, document)
+        self._fail(run, exc, einfo.traceback)
+        run.ended = Ended(FAILURE, exc, runtime, einfo)
         run.task.on_failure(exc, run.request.id, run.args, run.kwargs, einfo)
-        self._ended(plan, run, Ended(FAILURE, exc, runtime, einfo))
-        return Failure(record=record, runtime=runtime, reason=bounded_repr(exc))
+        self._ended(plan, run, run.ended)
+        record = self._held.pop(run.request.id, None)
+        return Failure(record, run.follow, runtime, bounded_repr(exc), plan.acknowledge)
 
-    def _signalled(self, plan: _Plan, run: Run, signal: Exception, begin: float) -> Outcome:
+    def _fail(self, run: Run, exc: BaseException, traceback: str | None) -> None:
+        """Make the record of a failure, then call the errbacks; their messages take the place of any callbacks'."""
+        run.follow = []
+        if not self._ignores(run) or (run.task.store_errors_even_if_ignored and self._parts.store_results):
+            document = self._parts.documents.failure(exc, run.request, traceback)
+            self._held[run.request.id] = self._as_record(run, FAILURE, document)
+        if run.embed.get("errbacks"):
+            run.follow = _portable(self._parts.errbacks(run.request, exc, traceback))
+
+    def _signalled(self, plan: Plan, run: Run, signal: Exception, begin: float) -> Outcome:
         """`Retry`, `Ignore` and `Reject` say what the outcome is; they are no failures."""
         runtime = perf_counter() - begin
         if isinstance(signal, Ignore):
@@ -214,60 +313,129 @@ class Tracer:
             return Ignored(runtime=runtime)
         einfo = self._parts.exception_info()
         if isinstance(signal, Reject):
-            record = None
             if not signal.requeue and not self._ignores(run):
-                record = self._as_record(run, FAILURE, self._parts.documents.failure(signal, run.request, None))
+                document = self._parts.documents.failure(signal, run.request, None)
+                self._held[run.request.id] = self._as_record(run, FAILURE, document)
             self._ended(plan, run, Ended(REJECTED, signal, runtime, einfo))
-            return Rejected(record=record, runtime=runtime, reason=bounded_repr(signal), requeue=bool(signal.requeue))
+            record = self._held.pop(run.request.id, None)
+            return Rejected(record, [], runtime, bounded_repr(signal), bool(signal.requeue))
         assert isinstance(signal, Retry)
         cause = signal.exc if signal.exc is not None else signal
-        record = None
         if not self._ignores(run):
             document = self._parts.documents.failure(cause, run.request, einfo.traceback, RETRY)
-            record = self._as_record(run, RETRY, document)
+            self._held[run.request.id] = self._as_record(run, RETRY, document)
         run.task.on_retry(signal.exc, run.request.id, run.args, run.kwargs, einfo)
         self._ended(plan, run, Ended(RETRY, signal, runtime, einfo))
-        return Retrying(record=record, runtime=runtime, reason=bounded_repr(signal))
+        return Retrying(self._held.pop(run.request.id, None), [], runtime, bounded_repr(signal))
+
+    def _rejected_at_last(self, run: Run, signal: Reject, runtime: float) -> Outcome:
+        """A hook has raised `Reject` (`[task.49]`): the message is rejected, the state that was reached stays."""
+        ended = Ended(REJECTED, signal, runtime, self._parts.exception_info())
+        self._tell(REJECTED, run, ended)
+        self._finish(run, ended)
+        record = self._held.pop(run.request.id, None)
+        return Rejected(record, run.follow, runtime, bounded_repr(signal), bool(signal.requeue))
+
+    def _leaving(self, run: Run, runtime: float) -> None:
+        """The process is to be left from inside a run: a state that was reached already is saved, not lost."""
+        self._finish(run, Ended(None, None, runtime))
+        self._parts.pending.reveal((run.request.id,))
+
+    def _finish(self, run: Run, ended: Ended) -> None:
+        """Tell the end of a run that did not come there by itself (`[signal.6]`): what was known of it, or this."""
+        if not run.finished:
+            run.finished = True
+            run.ended = run.ended or ended
+            self._tell("finished", run, run.ended)
+
+    def _hand_over(self, foreign: Callable[[Run], Outcome], run: Run) -> Outcome:
+        begin = perf_counter()
+        try:
+            return foreign(run)
+        except Exception as exc:  # noqa: BLE001 - as in `run`
+            return self._broke(run, exc, perf_counter() - begin)
+
+    def _known(self, run: Run) -> Outcome | None:
+        """What is redelivered may have succeeded before: then it is not run again, but followed up (`[task.70]`)."""
+        assert self._parts.succeeded is not None
+        document = self._parts.succeeded(run.message.id)
+        if document is None:
+            return None
+        logger.info("Task %s[%s] already completed successfully: not run again", run.task.name, run.message.id)
+        links = run.embed.get("callbacks")
+        if not links or document.get("children"):
+            return Success()
+        self._parts.enter(run.task, run.request)
+        try:
+            return Success(None, _portable(self._parts.callbacks(links, document.get("result"))))
+        except Exception as exc:  # noqa: BLE001 - the state is final; all that can be done is to say it
+            return self._broke(run, exc, 0.0)
+        finally:
+            self._parts.leave(run.task)
 
     def _refuse(self, message: Message, exc: Exception) -> Outcome:
         """The message cannot be run at all: a dead letter, and a FAILURE for whoever waits."""
         logger.error("Task %s[%s] cannot be run: %r", message.task, message.id, exc)
-        self._tell_broke(message, exc)
-        return Rejected(record=self._failure_record(message, exc), reason=bounded_repr(exc))
+        self._tell("broke", message, None, exc)
+        record = self._failure_record(message, exc, self._parts.exception_info().traceback)
+        return Rejected(record, reason=bounded_repr(exc))
 
     def _broke(self, run: Run, exc: Exception, runtime: float) -> Outcome:
         """Something around the task's body failed (`[task.56]`)."""
         logger.critical("Task %s[%s] INTERNAL ERROR: %r", run.task.name, run.request.id, exc, exc_info=True)
-        self._tell_broke(run.message, exc)
-        return Failure(record=self._failure_record(run.message, exc), runtime=runtime, reason=bounded_repr(exc))
+        traceback = self._parts.exception_info().traceback
+        broken = Ended(FAILURE, exc, runtime, None)
+        self._finish(run, broken)
+        run.ended = broken
+        self._tell("broke", run.message, run, exc)
+        self._held.pop(run.request.id, None)
+        record = self._failure_record(run.message, exc, traceback)
+        return Failure(record, run.follow, runtime, bounded_repr(exc), _acknowledges(run.task))
 
-    def _tell_broke(self, message: Message, exc: Exception) -> None:
-        for gate, tell in self._tellers["broke"]:
-            if gate.receivers:
-                tell(message, exc)
-
-    def _failure_record(self, message: Message, exc: Exception) -> Record:
+    def _failure_record(self, message: Message, exc: BaseException, traceback: str | None) -> Record | None:
+        if not self._parts.store_results:
+            return None
         request = self._parts.context({"id": message.id, "task": message.task})
-        document = self._parts.documents.failure(exc, request, self._parts.exception_info().traceback)
-        return Record(message.id, FAILURE, document)
+        document = self._parts.documents.failure(exc, request, traceback)
+        return Record(message.id, FAILURE, document, message.properties.get("reply_to") or "")
+
+    def _read_lost(self, message: Message) -> Run:
+        """As `_read`; without arguments where they cannot be read, with task None where it is not known here."""
+        try:
+            return self._read(self._parts.tasks[message.task], message)
+        except Exception:  # noqa: BLE001 - that it failed is to be told all the same
+            request = self._parts.context({**message.headers, "called_directly": False, "args": (), "kwargs": {}})
+            return Run(message, self._parts.tasks.get(message.task), request, (), {}, {})
 
     # -- small parts -------------------------------------------------------------------------------------------------
 
-    def _plan(self, name: str) -> _Plan:
+    def _plan(self, name: str) -> Plan:
         try:
             task = self._parts.tasks[name]
         except KeyError as exc:
             raise NotRegistered(name) from exc
+        foreign = self._parts.foreign(task)  # asked first: it may wrap the task
+        plan = self._plans[name] = self.plan_of(task)
+        plan.foreign = foreign
+        return plan
+
+    def plan_of(self, task: Any) -> Plan:
+        """What is to be known of a task to run it; the task may be anything that looks like one."""
         overrides = self._parts.overrides
-        plan = self._plans[name] = _Plan(
+        init, cleanup = self._parts.around(task)
+        return Plan(
             task=task,
             callable=task if overrides(task, "__call__") else None,
             before_start=task.before_start if overrides(task, "before_start") else None,
             on_success=task.on_success if overrides(task, "on_success") else None,
             after_return=task.after_return if overrides(task, "after_return") else None,
             track_started=bool(task.track_started),
+            acknowledge=_acknowledges(task),
+            foreign=None,
+            deduplicate=self._parts.succeeded is not None and bool(task.acks_late),
+            init=init,
+            cleanup=cleanup,
         )
-        return plan
 
     def _hook(self, run: Run, name: str, hook: Any, *args: Any) -> None:
         """A hook's error is logged and changes nothing (`[task.49]`), save `Reject` and MemoryError."""
@@ -289,9 +457,12 @@ class Tracer:
         return Record(run.request.id, state, document, run.request.reply_to or "")
 
 
-def _portable(publication: Publication) -> tuple[str, str, bytes]:
-    route = publication.route
-    return (route.exchange, route.routing_key, publication.message.to_envelope())
+def _portable(publications: Sequence[Publication]) -> list[tuple[str, str, bytes]]:
+    return [(one.route.exchange, one.route.routing_key, one.message.to_envelope()) for one in publications]
+
+
+def _acknowledges(task: Any) -> bool:
+    return task.acks_on_failure is not False
 
 
 def bounded_repr(exc: BaseException, limit: int = 1024) -> str:

@@ -352,7 +352,7 @@ def test_connections_take_arguments_before_settings(app):
     assert app.connection().connect_timeout == app.conf.broker_connection_timeout
     assert app.connection_for_read("redis://elsewhere").hostname == "elsewhere"
     assert "secret" not in repr(app.connection("amqp://me:secret@host//"))
-    assert app.broker_connection().transport_cls == "memory"
+    assert app.broker_connection().transport.driver_type == "memory"
 
 
 def test_connections_and_producers_are_pooled(app):

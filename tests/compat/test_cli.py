@@ -162,6 +162,20 @@ def test_both_families_of_variables_are_read(cli: Shell, variables: dict[str, st
     assert cli.run("-A shows call x", **variables)[1].splitlines()[0] == "memory://b cache+memory://"
 
 
+def test_strict_settings_refuse_the_start(cli: Shell) -> None:
+    (cli.folder / "slip.py").write_text(
+        "from celery import Celery\napp = Celery('slip', broker='memory://')\napp.conf.update(worker_concurency=3)\n"
+    )
+    for arguments, variables in (("--strict-settings", {}), ("", {"CELERY_STRICT_SETTINGS": "1"})):
+        code, output = cli.run(f"{arguments} -A slip report", **variables)
+        assert code == 1
+        assert "Unknown setting 'worker_concurency': did you mean 'worker_concurrency'?" in output
+        assert "Traceback" not in output
+    code, output = cli.run("-A slip report")
+    assert code == 0
+    assert "did you mean 'worker_concurrency'" in output
+
+
 def test_a_package_adds_a_command(cli: Shell) -> None:
     info = cli.folder / "plug-1.0.dist-info"
     info.mkdir()

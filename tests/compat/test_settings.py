@@ -11,7 +11,7 @@ import pytest
 from celery.app.defaults import DEFAULTS, NAMESPACES, Option, find, find_deprecated_settings, flatten
 from celery.app.utils import PendingConfiguration, Settings, detect_settings, filter_hidden_settings, sanitize_url
 from celery.exceptions import CDeprecationWarning, ImproperlyConfigured
-from celery.settings import BY_NAME, SETTINGS
+from celery.settings import BY_NAME, SETTINGS, nearest
 
 
 @pytest.fixture(autouse=True)
@@ -319,3 +319,33 @@ def test_every_setting_has_celerys_default_and_is_read_by_both_names():
 def test_every_setting_has_a_type():
     alias = {"str": "string", "str/obj": "any"}
     assert {(name, alias.get(kind, kind)) for name, kind, *_ in _golden()} == {(s.name, s.type) for s in SETTINGS}
+
+
+def _slips(name):
+    """The name with one letter in another's place, at each position; `_` stays, since groups hang on it."""
+    for at, letter in enumerate(name):
+        if letter != "_":
+            yield name[:at] + ("x" if letter != "x" else "q") + name[at + 1 :]
+
+
+def test_one_wrong_letter_refuses_the_start_and_names_the_right_setting():
+    """Of every setting, at every letter: pain 41."""
+    wrong = {slip for name in BY_NAME for slip in _slips(name) if nearest(slip) != name}
+    assert wrong == {"beat_xid", "events_xid", "worker_xid"}  # as near to beat_gid as to beat_uid
+    for name in [name for name in BY_NAME if name.islower()][::9]:
+        slip = next(_slips(name))
+        for prefix, key, written in (("", slip, name), ("CELERY", f"CELERY_{slip.upper()}", f"CELERY_{name.upper()}")):
+            with pytest.raises(ImproperlyConfigured, match=f"Unknown setting '{key}': did you mean '{written}'?"):
+                detect_settings({key: None}, prefix=prefix or None, strict=True)
+
+
+def test_strict_settings_name_every_key_that_is_none(caplog):
+    """But not the modules, functions and names in capitals that stand beside settings in a module."""
+    source = {"redbeat_lock_key": "x", "task_serialiser": "yaml", "DEBUG": True, "os": logging, "helper": print}
+    with pytest.raises(ImproperlyConfigured) as told:
+        detect_settings(source, strict=True)
+    assert "Unknown setting 'redbeat_lock_key': no setting has a name like it" in str(told.value)
+    assert "did you mean 'task_serializer'" in str(told.value)
+    assert not any(name in str(told.value) for name in ("DEBUG", "'os'", "helper"))
+    assert detect_settings(source).get("redbeat_lock_key") == "x"
+    assert len(caplog.records) == 1

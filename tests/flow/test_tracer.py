@@ -3,55 +3,21 @@
 from __future__ import annotations
 
 import json
-import uuid
 from typing import Any
 
 import pytest
 from kombu.exceptions import EncodeError
 
-from celery import Celery, Task, signals
-from celery.brokers.memory import MemoryConsumer
+from celery import Task, signals
 from celery.exceptions import Ignore, Reject, Retry
 from celery.message import Message
 from celery.outcome import Failure, Ignored, Rejected, Retrying, Success
-from celery.routing import QueueSpec
-
-
-class Bench:
-    """An app of its own, whose calls are taken off the queue and run here, one by one."""
-
-    def __init__(self, **conf: Any) -> None:
-        name = f"memory://{uuid.uuid4()}"
-        self.app = Celery("bench", broker=name, backend=name, set_as_current=False)
-        self.app.conf.update(conf)
-        self._runner: Any = None
-
-    def take(self) -> Message:
-        consumer: MemoryConsumer = self.app.assembly.broker.consume([QueueSpec("celery")])  # type: ignore[assignment]
-        (delivery,) = consumer.fetch(1, 0)
-        consumer.ack([delivery])
-        consumer.close()
-        assert delivery.message is not None
-        return delivery.message
-
-    def run(self, task: Any, *args: Any, **options: Any) -> Any:
-        task.apply_async(args, **options)
-        return self.run_message(self.take())
-
-    def run_message(self, message: Message) -> Any:
-        if self._runner is None:
-            self._runner = self.app.assembly.runner("w@here")
-        return self._runner.run(message)
+from tests.flow.bench import Bench, document
 
 
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
-
-
-def document(outcome: Any) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads(outcome.record.meta)
-    return read
 
 
 def test_success(bench: Bench) -> None:

@@ -5,10 +5,12 @@ The home of queues is `celery.app.queues`, of routing `celery.app.routes`; publi
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery.app import queues as queue_table
 from celery.app import routes as routing_table
+from celery.app.task_messages import as_task_v1, as_task_v2, by_name, send_task_message, task_message
 from celery.routing import DefaultRoute, QueueSpec
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from celery.app.base import Celery
 
-__all__ = ["AMQP", "Queues"]
+__all__ = ["AMQP", "Queues", "task_message"]
 
 #: Settings that queues are made from; when one of them changes, they are made anew.
 _QUEUE_SETTINGS = (
@@ -153,6 +155,38 @@ class AMQP:
     def flush_routes(self) -> None:
         """Read `task_routes` again."""
         self._routes = self._router = None
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+
+    @property
+    def task_protocols(self) -> dict[int, Callable[..., task_message]]:
+        """What makes messages, by the number of the protocol ([util.15])."""
+        return {1: self.as_task_v1, 2: self.as_task_v2}
+
+    @property
+    def create_task_message(self) -> Callable[..., task_message]:
+        """What makes messages in the protocol that the settings choose."""
+        return self.task_protocols[self.app.conf.task_protocol]
+
+    def as_task_v2(
+        self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *positions: Any, **options: Any
+    ) -> task_message:
+        """A message of protocol 2, laid out but not encoded. Takes what Celery's takes, in its order.
+
+        Raises TypeError for arguments that are no list or mapping, ValueError for a countdown out of range.
+        """
+        return as_task_v2(self.app, task_id, name, args, kwargs, by_name(positions, options))
+
+    def as_task_v1(
+        self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *positions: Any, **options: Any
+    ) -> task_message:
+        """A message of protocol 1, likewise."""
+        return as_task_v1(self.app, task_id, name, args, kwargs, by_name(positions, options))
+
+    @property
+    def send_task_message(self) -> Callable[..., Any]:
+        """`send_task_message(producer, name, message, **options)`: publish what `create_task_message` made."""
+        return partial(send_task_message, self.app)
 
     # -- kombu's vocabulary ------------------------------------------------------------------------------------------
 

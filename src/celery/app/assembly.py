@@ -7,31 +7,43 @@ The only place that knows adapters by name. Parts are made when first asked for 
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import os
 import socket
+import sys
 import threading
 from functools import partial
 from importlib import import_module
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs, concurrency, current, signals
+from celery.app.amqp import AMQP
+from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import PublishSignals
 from celery.exceptions import ImproperlyConfigured
+from celery.loaders.base import BaseLoader
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
-from celery.producer import Call, Producer, PublishDefaults, new_id
+from celery.producer import Call, Gathered, Producer, PublishDefaults, new_id
+from celery.states import SUCCESS
 from celery.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from celery.app.base import Celery
+    from celery.app.following import Following
     from celery.app.trace import LogLines
     from celery.documents import Reading
-    from celery.ports import Broker, Pool, Publication, ResultBackend, Runner
+    from celery.outcome import Failure, Record
+    from celery.pending import Pending
+    from celery.ports import Broker, Pool, ResultBackend, Runner
     from celery.result import AsyncResult
-    from celery.tracer import TracerParts
+    from celery.tracer import Tracer, TracerParts
 
 __all__ = ["BACKENDS", "BROKERS", "POOLS", "Assembly"]
+
+logger = logging.getLogger("celery.app.trace")
 
 #: URL scheme → adapter. The one table in which code is named by string: drivers are optional.
 BROKERS: dict[str, str] = {
@@ -70,6 +82,9 @@ class Assembly:
         self._producer: Producer | None = None
         self._reading: Reading | None = None
         self._clock = SystemClock()
+        self._pending: Pending | None = None
+        #: The pending records themselves; empty wherever no task runs.
+        self._held: dict[str, Record] = {}
 
     # -- adapters ----------------------------------------------------------------------------------------------------
 
@@ -94,6 +109,14 @@ class Assembly:
         store: ResultBackend | None = self._part("store", lambda: self._open_backend(self._conf.result_backend))
         return store
 
+    @property
+    def records(self) -> ResultBackend | None:
+        """The store as user code is to see it: where tasks run, behind the records that are on their way to it."""
+        if self._pending is None:
+            return self.store
+        revealing: ResultBackend | None = self._part("records", self._make_records)
+        return revealing
+
     def pool(self, name: str, runner: Runner, concurrency: int) -> Pool:
         """A pool by name. Raises `ImproperlyConfigured` for an unknown one."""
         factory = _pool_factory(name, self._app)
@@ -110,6 +133,18 @@ class Assembly:
         self._producer = producer
         return producer
 
+    @property
+    def kombu(self) -> KombuSeam:
+        """Publishing through kombu, for those who insist on it."""
+        seam: KombuSeam = self._part("kombu", lambda: KombuSeam(self._app, AMQP, self.broker.publish))
+        return seam
+
+    def kombu_connection(self, **given: Any) -> Any:
+        """A kombu connection that leads to the broker of this app, whatever that is."""
+        from celery.app.kombu_transport import connection
+
+        return connection(self._app, **given)
+
     def dispatch(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any) -> AsyncResult[Any]:
         """Where `Task.apply_async` ends. A `send_task` that somebody put in place of ours is called, as ever."""
         app = self._app
@@ -120,7 +155,14 @@ class Assembly:
     def send(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any = None) -> AsyncResult[Any]:
         """Publish a call (`[call.2]`, `[app.19]`); where `dispatch` and `Celery.send_task` end."""
         producer = self._producer if self._app._conf.version == self._version else None
-        message = (producer or self.producer).send(Call(name, args or (), kwargs or {}, options, task))
+        call = Call(name, args or (), kwargs or {}, options, task)
+        gathered = options.get("producer")
+        if type(gathered) is Gathered:
+            message = (producer or self.producer).gather(call, gathered)
+        else:
+            if self._held:  # a hook sends: others may look for the result of its run
+                self.pending.reveal_all()
+            message = (producer or self.producer).send(call)
         result = (options.get("result_cls") or self._app.AsyncResult)(message.id)
         if message.ignore_result:
             result.ignored = True
@@ -143,18 +185,51 @@ class Assembly:
         backend, store = self._app.backend, self.store
         self._reading = None
         if store is not None and getattr(backend, "reads_straight", False):
-            self._reading = Reading(store, backend.serializer, backend.accept)
+            self._reading = Reading(store, backend.serializer, backend.accept, self._pending)
         return self._reading
 
     def runner(self, hostname: str) -> Runner:
         """What a pool's processes run messages with."""
         from celery.app.runner import TaskRunner
         from celery.app.trace import LogLines
-        from celery.tracer import Tracer
 
         lines = LogLines()
         lines.refresh()
-        return TaskRunner(self._app, Tracer(self._tracer_parts(hostname, lines)), lines)
+        return TaskRunner(self._app, self.tracer(hostname, lines), lines)
+
+    def tracer(self, hostname: str, lines: LogLines) -> Tracer:
+        """What runs messages; `lines` tells how they ended."""
+        from celery.tracer import Tracer
+
+        return Tracer(self._tracer_parts(hostname, lines))
+
+    def aftermath(self, hostname: str) -> Callable[..., Failure]:
+        """`aftermath(message, exc, *, hooks=True)`: what a failure leaves behind that the main process saw.
+
+        It runs the task's hooks and errbacks, sends `task_failure` and gives the outcome with its record and follow-up
+        messages (`[limit.1]`); see `Tracer.aftermath`.
+        """
+        from celery.app.trace import LogLines
+
+        return self.tracer(hostname, LogLines()).aftermath
+
+    @property
+    def following(self) -> Following:
+        """Makes the messages that follow from a run."""
+        from celery.app.following import Following
+
+        return Following(self._app)
+
+    @property
+    def pending(self) -> Pending:
+        """Records that are on their way to the store with the outcomes of runs in this process."""
+        if self._pending is None:
+            from celery.pending import Pending
+
+            self._pending = Pending(self._save)
+            self._held = self._pending.records
+            self._reading = None  # it reads past them
+        return self._pending
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -253,15 +328,24 @@ class Assembly:
             defaults=defaults,
             clock=self._clock,
             observer=PublishSignals(app.amqp.kombu_queue),
+            carrier=self.kombu,
+            insisting=_Replaced(),
         )
 
+    def _make_records(self) -> ResultBackend | None:
+        from celery.pending import Revealing
+
+        store = self.store
+        return None if store is None else Revealing(store, self.pending)
+
     def _tracer_parts(self, hostname: str, lines: LogLines) -> TracerParts:
-        from celery.app.trace import task_has_custom, tellers
+        from celery.app.trace import foreign, task_has_custom, tellers
         from celery.documents import Documents
         from celery.tracer import TracerParts
 
         app, conf = self._app, self._conf
         accept = codecs.accept_types(conf.accept_content)
+        following = self.following
         return TracerParts(
             tasks=app._tasks,
             context=app.Context,
@@ -269,37 +353,51 @@ class Assembly:
             decompress=codecs.decompress,
             documents=Documents(conf.result_serializer, extended=bool(conf.result_extended)),
             save=self._save,
-            follow=self._follow,
+            callbacks=following.callbacks,
+            errbacks=following.errbacks,
+            pending=self.pending,
             enter=_enter,
             leave=_leave,
             exception_info=_exception_info,
             overrides=task_has_custom,
             tellers=tellers(lines),
+            foreign=partial(foreign, app, hostname),
+            around=self._around,
+            succeeded=self._succeeded if conf.worker_deduplicate_successful_tasks else None,
             hostname=hostname,
             pid=os.getpid,
             store_results=self.store is not None,
         )
 
+    def _around(self, task: Any) -> tuple[Callable[[str, Any], None] | None, Callable[[], None] | None]:
+        """What loader and backend of a task do before and after each run, if it is more than nothing ([task.51])."""
+        from celery.backends.base import Backend
+
+        loader, backend = self._app.loader, task.backend
+        init = loader.on_task_init if type(loader).on_task_init is not BaseLoader.on_task_init else None
+        cleanups = []
+        if type(backend).process_cleanup is not Backend.process_cleanup:
+            cleanups.append(backend.process_cleanup)
+        if type(loader).on_process_cleanup is not BaseLoader.on_process_cleanup:
+            cleanups.append(loader.on_process_cleanup)
+        return init, partial(_clean_up, cleanups) if cleanups else None
+
+    def _succeeded(self, task_id: str) -> Mapping[str, Any] | None:
+        """The document of a task that has succeeded already; None too if that cannot be known."""
+        backend = self._app.backend
+        if not backend.persistent:
+            return None
+        try:
+            document: Mapping[str, Any] = backend.get_task_meta(task_id, cache=False)
+        except Exception as exc:  # noqa: BLE001 - then it is run again, as it would be without the question
+            logger.warning("Cannot tell whether %s has succeeded before: %r", task_id, exc)
+            return None
+        return document if document.get("status") == SUCCESS else None
+
     def _save(self, records: list[Any]) -> None:
         store = self.store
         if store is not None:
             store.save(records)
-
-    def _follow(self, signature: Mapping[str, Any], value: Any) -> Publication:
-        """A callback's call: the parent's value comes first unless the signature is immutable (`[call.9]`)."""
-        args = tuple(signature.get("args") or ())
-        call = Call(
-            signature["task"],
-            args if signature.get("immutable") else (value, *args),
-            dict(signature.get("kwargs") or {}),
-            dict(signature.get("options") or {}),
-            self._app._tasks.get(signature["task"]),
-        )
-        publication = self.producer.prepare(call)
-        parent = current.get_current_worker_task()
-        if parent is not None:
-            parent.add_trail(self._app.AsyncResult(publication.message.id))
-        return publication
 
 
 class _Address(threading.local):
@@ -307,6 +405,22 @@ class _Address(threading.local):
 
     def __init__(self, app: Celery) -> None:
         self.text: str = app.thread_oid
+
+
+class _Replaced:
+    """The gate that opens when kombu's publishing has been replaced: monitoring packages want to see each message."""
+
+    @property
+    def receivers(self) -> bool:
+        module = sys.modules.get("kombu.messaging")
+        if module is None:
+            return False
+        producer, own = module.Producer, vars(module)
+        return not (
+            type(producer.publish) is type(producer._publish) is FunctionType
+            and producer.publish.__globals__ is own
+            and producer._publish.__globals__ is own
+        )
 
 
 def _adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> Any:
@@ -365,6 +479,14 @@ def _seconds(value: Any) -> float | None:
     if isinstance(value, dt.timedelta):
         return value.total_seconds() or None
     return float(value) if value else None
+
+
+def _clean_up(cleanups: list[Callable[[], None]]) -> None:
+    for cleanup in cleanups:
+        try:
+            cleanup()
+        except Exception:
+            logger.exception("Process cleanup failed")
 
 
 def _enter(task: Any, request: Any) -> None:

@@ -65,6 +65,7 @@ def load(app: Celery) -> Settings:
         app._preconf,
         ignore_keys=app._preconf_set_by_auto,
         prefix=app.namespace,
+        strict=os.environ.get("CELERY_STRICT_SETTINGS", "").lower() in ("1", "true", "yes", "on"),
     )
     app._conf = settings
     while app._pending_defaults:

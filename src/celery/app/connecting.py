@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["close", "connection", "connection_or_acquire", "pool", "producer_or_acquire", "producer_pool"]
 
+_EMBEDDED = ("memory:", "sqlite:")
 #: `broker_` settings that stand in for arguments that are not given.
 _FROM_SETTINGS = {
     "ssl": "broker_use_ssl",
@@ -30,7 +31,10 @@ _FROM_SETTINGS = {
 
 
 def connection(app: Celery, url: Any, **given: Any) -> Any:
-    """A kombu connection, unconnected; what is not given comes from the settings."""
+    """A kombu connection, unconnected; what is not given comes from the settings.
+
+    The embedded brokers are reached through a transport of ours: kombu has none for SQLite, and its memory is another.
+    """
     from kombu import Connection
 
     conf = app.conf
@@ -38,6 +42,8 @@ def connection(app: Celery, url: Any, **given: Any) -> Any:
     for argument, setting in _FROM_SETTINGS.items():
         if given[argument] is None:
             given[argument] = conf.get(setting)
+    if str(url or conf.broker_write_url).startswith(_EMBEDDED) and given["transport"] is None:
+        return app.assembly.kombu_connection(transport_options=transport_options, **given)
     return Connection(url or conf.broker_write_url, transport_options=transport_options, **given)
 
 

@@ -1,13 +1,17 @@
 """Application. Tellings of a run: log lines (`[task.74]`) and signals (`[signal.5]` to `[signal.10]`).
 
-The `LOG_…` formats are read when a line is written: users replace them. `build_tracer` and the other names that
-monitoring packages wrap are a bridge of their own, beside these.
+The `LOG_…` formats are read when a line is written: users replace them. `build_tracer` and the other names of old that
+monitoring packages wrap or replace are made in `app/bridge.py`, and are found here when they are asked for.
 """
 
 from __future__ import annotations
 
 import logging
+import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from billiard.einfo import ExceptionInfo
 
 from celery import signals
 from celery.app.task import Task
@@ -20,12 +24,28 @@ from celery.utils.saferepr import saferepr
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from celery.app.base import Celery
+    from celery.app.bridge import (
+        TraceInfo,
+        build_tracer,
+        fast_trace_task,
+        report_internal_error,
+        reset_worker_optimizations,
+        setup_worker_optimizations,
+        trace_ok_t,
+        trace_task,
+        trace_task_ret,
+        traceback_clear,
+    )
     from celery.lifecycle import Ended, Run, Tellers
     from celery.message import Message
+    from celery.outcome import Outcome
 
 __all__ = [
     "LOG_FAILURE", "LOG_IGNORED", "LOG_INTERNAL_ERROR", "LOG_RECEIVED", "LOG_REJECTED", "LOG_RETRY", "LOG_SUCCESS",
-    "LogLines", "task_has_custom", "tellers",
+    "LogLines", "TraceInfo", "build_tracer", "fast_trace_task", "report_internal_error", "reset_worker_optimizations",
+    "setup_worker_optimizations", "task_has_custom", "tellers", "trace_ok_t", "trace_task", "trace_task_ret",
+    "traceback_clear",
 ]  # fmt: skip
 
 logger = logging.getLogger("celery.app.trace")
@@ -39,9 +59,38 @@ LOG_REJECTED = "Task %(name)s[%(id)s] %(exc)s"
 LOG_RETRY = "Task %(name)s[%(id)s] retry: %(exc)s"
 
 
+def __getattr__(name: str) -> Any:
+    """The names of old that the bridge has; never kept here, so what is put in their place stands out."""
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _bridge().named(name)
+
+
+def _bridge() -> Any:
+    from celery.app import bridge
+
+    return bridge
+
+
+def replaced(name: str) -> Any:
+    """What somebody has put in place of one of the bridge's names; None if nobody has."""
+    return globals().get(name)
+
+
+def foreign(app: Celery, hostname: str, task: Any) -> Callable[[Run], Outcome] | None:
+    """Who runs the task's messages, if somebody has put anything in our place; None: we do."""
+    if task.__trace__ is None and replaced("build_tracer") is None:
+        return None
+    chosen: Callable[[Run], Outcome] | None = _bridge().foreign(app, hostname, task)
+    return chosen
+
+
 def task_has_custom(task: Any, attr: str) -> bool:
-    """Whether the task's class, or one between it and `Task`, defines `attr` itself."""
-    for cls in type(task).__mro__:
+    """Whether the task's class, or one between it and `Task`, defines `attr` itself.
+
+    A proxy of a task, as monitoring packages pass around, is asked for the class that it stands for.
+    """
+    for cls in task.__class__.__mro__:
         if cls is Task:
             return False
         if attr in cls.__dict__:
@@ -73,13 +122,14 @@ class LogLines:
 
     def succeeded(self, run: Run, ended: Ended) -> None:
         request, value = run.request, ended.value
+        shown = request.__dict__.get
         context = {
             "id": request.id,
             "name": request.shadow or run.task.name,
             "return_value": repr(value) if type(value) in _SHORT else saferepr(value, run.task.resultrepr_maxsize),
             "runtime": ended.runtime,
-            "args": request.args,
-            "kwargs": request.kwargs,
+            "args": shown("argsrepr") or saferepr(request.args),
+            "kwargs": shown("kwargsrepr") or saferepr(request.kwargs),
         }
         if self._write is not None:
             self._write(LOG_SUCCESS % context)
@@ -92,14 +142,15 @@ class LogLines:
         if not logger.isEnabledFor(severity):
             return
         request, einfo = run.request, ended.einfo
+        shown = request.__dict__.get
         context = {
             "hostname": request.hostname,
             "id": request.id,
             "name": request.shadow or run.task.name,
             "exc": _reason(ended),
             "traceback": einfo.traceback if einfo is not None else None,
-            "args": request.args,
-            "kwargs": request.kwargs,
+            "args": shown("argsrepr") or saferepr(request.args),
+            "kwargs": shown("kwargsrepr") or saferepr(request.kwargs),
             "description": description,
             "internal": False,
             "runtime": ended.runtime,
@@ -120,7 +171,8 @@ def tellers(lines: LogLines) -> Tellers:
         "IGNORED": [ended],
         "REJECTED": [(signals.task_failure, _send_rejection), ended],
         "finished": [(signals.task_postrun, _send_postrun)],
-        "broke": [(signals.task_internal_error, _send_internal_error)],
+        "lost": [(signals.task_failure, _send_failure)],
+        "broke": [(signals.task_internal_error, _send_internal_error), (always, _warn_of_internal_error)],
     }
 
 
@@ -154,17 +206,23 @@ def _send_postrun(run: Run, ended: Ended) -> None:
     )
 
 
-def _send_internal_error(message: Message, exc: BaseException) -> None:
+def _send_internal_error(message: Message, run: Run | None, exc: BaseException) -> None:
     signals.task_internal_error.send(
-        sender=message.task,
+        sender=message.task if run is None else run.task,
         task_id=message.id,
-        args=(),
-        kwargs={},
-        request=message.headers,
+        args=() if run is None else run.args,
+        kwargs={} if run is None else run.kwargs,
+        request=message.headers if run is None else run.request.__dict__,
         exception=exc,
         traceback=exc.__traceback__,
-        einfo=None,
+        einfo=ExceptionInfo((type(exc), exc, exc.__traceback__)),
     )
+
+
+def _warn_of_internal_error(message: Message, run: Run | None, exc: BaseException) -> None:
+    if run is not None:
+        with suppress(RuntimeWarning):  # as an error it would lose the outcome
+            warnings.warn(RuntimeWarning(f"Exception raised outside body: {bounded_repr(exc)}"), stacklevel=2)
 
 
 def _send_failure(run: Run, ended: Ended) -> None:
@@ -174,7 +232,7 @@ def _send_failure(run: Run, ended: Ended) -> None:
         exception=ended.value,
         args=run.args,
         kwargs=run.kwargs,
-        traceback=ended.einfo.tb,
+        traceback=ended.value.__traceback__,
         einfo=ended.einfo,
     )
 
@@ -193,8 +251,8 @@ def _policy(task: Any, ended: Ended) -> tuple[int, str, str]:
 
 
 def _reason(ended: Ended) -> str:
-    """Retry and Reject speak for themselves; any other exception is shown by its repr."""
-    if ended.state in (RETRY, REJECTED):
+    """Retry speaks for itself; any other exception is shown by its repr."""
+    if ended.state == RETRY:
         return str(ended.value)[:2048]
     return bounded_repr(ended.value, 2048)
 

@@ -419,11 +419,13 @@ def detect_settings(
     prefix: str | None = None,
     all_keys: Iterable[str] | None = None,
     old_keys: Iterable[str] | None = None,
+    strict: bool = False,
 ) -> Settings:
     """Settings from a configuration source and from what was set before it was read.
 
     Raises `ImproperlyConfigured` for a source that mixes old and new names (`[conf.3]`), or for a value that can never
-    work. A key that is like a setting's name but no such name is told of once, as a warning.
+    work. A key that is like a setting's name but no such name is told of once, as a warning. `strict`: such a key is an
+    error, as is every other that is no setting and looks like one (in lower case, or in the namespace).
     """
     source: Mapping[str, Any] = {} if conf is None else conf
     changes = {} if preconf is None else preconf
@@ -439,27 +441,43 @@ def detect_settings(
         prefix=prefix,
         deprecated_settings=set() if prefix else old,
     )
-    for layer in (changes, source):
-        for key in list(layer):
-            _look_at(settings, layer, key)
+    unknown = {
+        key: text
+        for layer in (changes, source)
+        for key in list(layer)
+        if (text := _look_at(settings, layer, key, strict))
+    }
+    if unknown and strict:
+        raise ImproperlyConfigured(
+            "Expected only settings that exist (strict settings), got:\n"
+            + "".join(f"  {text}\n" for text in unknown.values())
+            + "Correct or remove them, or leave out --strict-settings: other packages' keys are let through then."
+        )
+    for text in unknown.values():
+        logger.warning("%s", text)
     return settings
 
 
-def _look_at(settings: Settings, layer: Mapping[str, Any], key: Any) -> None:
-    """Check one key of a source: its value, or whether it is a slip of the keyboard."""
+def _look_at(settings: Settings, layer: Mapping[str, Any], key: Any, strict: bool) -> str | None:
+    """Check one key of a source: its value, or whether it is a slip of the keyboard. Says what is wrong with its name.
+
+    Raises `ImproperlyConfigured` for a value that can never work.
+    """
     if not isinstance(key, str) or key.startswith("_"):
-        return
+        return None
     names = settings._names(key)
     if any(name in BY_NAME for name in names):
         _check(names, layer[key])
-        return
+        return None
     prefix = settings.prefix
     if prefix and not key.startswith(prefix):
-        return
+        return None
     meant = nearest(key.removeprefix(prefix).lower() if prefix else key)
     if meant:
-        meant = prefix + meant.upper() if prefix else meant
-        logger.warning("Unknown setting %r: did you mean %r?", key, meant)
+        return f"Unknown setting {key!r}: did you mean {prefix + meant.upper() if prefix else meant!r}?"
+    if strict and (prefix or key.islower()) and not _is_hidden(key, layer[key]):
+        return f"Unknown setting {key!r}: no setting has a name like it"
+    return None
 
 
 def _mixed(new: set[str], old: set[str]) -> str:
@@ -555,7 +573,7 @@ def bugreport(app: Celery) -> str:
         connection = app.connection()
         transport = connection.transport
         driver = f"{transport.driver_name}:{transport.driver_version()}"
-        kind = connection.transport_cls
+        kind = transport.driver_type if isinstance(connection.transport_cls, type) else connection.transport_cls
     except Exception:  # noqa: BLE001 - whatever is wrong with the broker's driver, the report must still be made
         driver = kind = ""
     loader = type(app.loader)

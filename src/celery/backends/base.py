@@ -109,7 +109,7 @@ class Backend:
         """The adapter that keeps the records."""
         if self._store is not None:
             return self._store
-        return cast("ResultBackend", self.app.assembly.store)
+        return cast("ResultBackend", self.app.assembly.records)
 
     def as_uri(self, include_password: bool = False) -> str:
         """Where the records are, with the password starred out unless asked for ([backend.6])."""

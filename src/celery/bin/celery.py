@@ -112,6 +112,14 @@ _GLOBAL = {"help_group": "Global Options"}
     help="Leave out the checks that Django makes at start.",
     **_GLOBAL,
 )
+@click.option(
+    "--strict-settings",
+    envvar="STRICT_SETTINGS",
+    is_flag=True,
+    cls=CeleryOption,
+    help="Refuse to start with a setting that does not exist.",
+    **_GLOBAL,
+)
 @click.pass_context
 def celery(
     ctx: click.Context,
@@ -125,6 +133,7 @@ def celery(
     quiet: bool,
     version: bool,
     skip_checks: bool,
+    strict_settings: bool,
 ) -> None:
     """Run workers and talk to them; send tasks and look at their results."""
     if version:
@@ -141,6 +150,7 @@ def celery(
         CELERY_RESULT_BACKEND=result_backend,
         CELERY_CONFIG_MODULE=config,
         CELERY_SKIP_CHECKS="true" if skip_checks else None,
+        CELERY_STRICT_SETTINGS="true" if strict_settings else None,
     )
     found = _find_app(ctx, app) if app else None
     ctx.obj = CLIContext(app=found or get_current_app, no_color=no_color, workdir=workdir, quiet=quiet)

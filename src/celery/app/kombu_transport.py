@@ -1,0 +1,171 @@
+"""Compatibility. A kombu transport over an app's broker: what kombu publishes and declares there goes to our port."""
+
+from __future__ import annotations
+
+import json
+from queue import Empty
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kombu import Connection
+from kombu.transport import virtual
+
+from celery.message import Message
+from celery.ports import Depth, Publication
+from celery.routing import QueueSpec, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from celery.app.base import Celery
+    from celery.ports import Broker, Consumer
+
+__all__ = ["Channel", "Transport", "connection"]
+
+
+def connection(app: Celery, publish: Callable[[Any], None] | None = None, **given: Any) -> Connection:
+    """A kombu connection on the broker that `app` publishes to. `publish` stands in for the broker's own."""
+    broker = app.assembly.broker
+    url = str(app.conf.broker_write_url or "amqp://")
+    scheme = url.partition("://")[0].partition("+")[0].removesuffix("s")
+    name = {"pyamqp": "amqp"}.get(scheme, scheme)
+    made = type(
+        "Transport",
+        (Transport,),
+        {
+            "broker": broker,
+            "publish": staticmethod(publish or broker.publish),
+            "driver_type": name,
+            "driver_name": name,
+        },
+    )
+    return Connection(None, **{**given, "transport": made})
+
+
+class Declared(NamedTuple):
+    """What kombu's callers read of a declared queue."""
+
+    queue: str
+    message_count: int
+    consumer_count: int
+
+
+class Channel(virtual.Channel):  # type: ignore[misc]  # kombu is not typed
+    """Publishes on the broker port and declares queues there; consuming is the worker's."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._kinds: dict[str, str] = {}
+        self._queues: dict[str, dict[str, Any]] = {}
+        self._taking: dict[str, Consumer] = {}
+
+    def prepare_message(
+        self,
+        body: Any,
+        priority: int | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        headers: dict[str, Any] | None = None,
+        properties: dict[str, Any] | None = None,
+    ) -> Message:
+        """Not yet addressed."""
+        headers, properties = dict(headers or {}), dict(properties or {})
+        if priority:
+            properties["priority"] = priority
+        task_id = headers.get("id") or properties.get("correlation_id") or "message"
+        return Message(
+            headers,
+            body.encode() if isinstance(body, str) else bytes(body),
+            properties=properties,
+            content_type=content_type or "application/data",
+            content_encoding=content_encoding or "binary",
+            named=(headers.get("task") or "message", task_id),
+        )
+
+    def basic_publish(self, message: Message, exchange: str, routing_key: str, **_: Any) -> None:
+        route = Route(exchange or "", routing_key or "")
+        addressed = Message(
+            message.headers,
+            message.body,
+            properties=message.properties,
+            content_type=message.content_type,
+            content_encoding=message.content_encoding,
+            exchange=route.exchange,
+            routing_key=route.routing_key,
+            named=(message.task, message.id),
+        )
+        self.connection.publish([Publication(addressed, route)])
+
+    def exchange_declare(self, exchange: str | None = None, type: str = "direct", *_: Any, **__: Any) -> None:
+        self._kinds[exchange or ""] = type
+
+    def queue_declare(self, queue: str | None = None, passive: bool = False, **given: Any) -> Any:
+        """Raises what kombu's callers expect of a passive look at a queue: nothing; a missing queue is empty."""
+        name = queue or ""
+        if not passive:
+            self._queues[name] = given
+            self.connection.broker.declare([self._spec(name)])
+        return Declared(name, self._size(name), 0)
+
+    def queue_bind(self, queue: str, exchange: str | None = None, routing_key: str = "", *_: Any, **__: Any) -> None:
+        spec = self._spec(queue, exchange or "", self._kinds.get(exchange or "", "direct"), routing_key)
+        self.connection.broker.declare([spec])
+
+    def queue_purge(self, queue: str, **_: Any) -> int:
+        purged: int = self.connection.broker.purge(queue)
+        return purged
+
+    def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
+        """One message for a consumer of kombu's, or `Empty`; our broker hears the acknowledgement at once."""
+        consumer = self._taking.get(queue)
+        if consumer is None:
+            consumer = self._taking[queue] = self.connection.broker.consume([self._spec(queue)])
+        deliveries = consumer.fetch(1, 0.0)
+        if not deliveries:
+            raise Empty
+        consumer.ack(deliveries)
+        consumer.flush()
+        message = deliveries[0].message
+        envelope = deliveries[0].raw if message is None else message.to_envelope()
+        read: dict[str, Any] = json.loads(envelope or b"{}")
+        return read
+
+    def close(self) -> None:
+        consumers, self._taking = self._taking, {}
+        for consumer in consumers.values():
+            consumer.close()
+        super().close()
+
+    def _size(self, queue: str) -> int:
+        broker = self.connection.broker
+        return broker.depth(queue) if isinstance(broker, Depth) else 0
+
+    def _spec(self, name: str, exchange: str = "", kind: str = "direct", routing_key: str = "") -> QueueSpec:
+        given = self._queues.get(name, {})
+        return QueueSpec(
+            name,
+            exchange,
+            kind,
+            routing_key or name,
+            durable=given.get("durable", True),
+            auto_delete=given.get("auto_delete", False),
+            exclusive=given.get("exclusive", False),
+            arguments=given.get("arguments") or {},
+        )
+
+
+class Transport(virtual.Transport):  # type: ignore[misc]  # kombu is not typed
+    """Nothing is opened here: the broker keeps its own connections."""
+
+    Channel = Channel
+    broker: Broker
+    publish: Callable[[Any], None]
+
+    def establish_connection(self) -> Any:
+        return self
+
+    def close_connection(self, connection: Any) -> None:
+        for channel in list(self.channels):
+            channel.close()
+
+    def driver_version(self) -> str:
+        return "embedded"
