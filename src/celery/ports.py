@@ -248,11 +248,7 @@ class Report(Struct):
 
 
 class Runner(Protocol):
-    """What a pool runs messages with: the tracer and its surroundings. Called in the pool's processes only.
-
-    It may have an attribute `bodies`: the code objects of the functions that call a task's own code. Pools of threads
-    and greenlets then raise `SoftTimeLimitExceeded` inside of those alone, otherwise anywhere inside `run`.
-    """
+    """What a pool runs messages with: the tracer and its surroundings. Called in the pool's processes only."""
 
     def start(self, index: int) -> None:
         """Once in each child (from 0; kept across replacements), before its first run."""

@@ -64,7 +64,7 @@ class Scripted:
         return function(message, *args)
 
     #: Time limits are for what happens inside this.
-    bodies = (_call.__code__,)
+    interruptible = frozenset({_call.__code__})
 
     def do_noop(self, message: Message) -> None: ...
 

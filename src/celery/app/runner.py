@@ -28,10 +28,6 @@ class TaskRunner:
         self._main = os.getpid()
         #: One message to its outcome.
         self.run = tracer.run
-        #: The functions that call a task's own code, where time limits may be raised in threads and greenlets.
-        self.bodies = frozenset(
-            getattr(type(tracer), name).__code__ for name in ("_call", "_hand_over") if hasattr(type(tracer), name)
-        )
         #: Write the log lines of the runs since the last time.
         self.flush: Callable[[], object] = lines.flush
 

@@ -88,7 +88,7 @@ class GreenPool:
             )
         self._tally.open()
         self._runner.start(0)
-        self._bodies = getattr(self._runner, "bodies", ())
+        self._bodies = getattr(self._runner, "interruptible", ())
         self._started = True
 
     def stop(self, deadline: float) -> None:

@@ -71,7 +71,7 @@ class ThreadPool:
         self._tally.open()
         self._queue = SimpleQueue()
         self._runner.start(0)
-        self._watch = _Watch(self._tally, self._stuck, self._replace, getattr(self._runner, "bodies", ()))
+        self._watch = _Watch(self._tally, self._stuck, self._replace, getattr(self._runner, "interruptible", ()))
         self._watch.start()
         for _ in range(self._size):
             self._add(self._watch)
@@ -89,7 +89,7 @@ class ThreadPool:
         watch.close()
         for run in list(self._tally.running.values()):
             if self._tally.lose(run, "still running when the pool of threads stopped."):
-                run.strand.interrupt(LetGo, getattr(self._runner, "bodies", ()))
+                run.strand.interrupt(LetGo, getattr(self._runner, "interruptible", ()))
         _join(self._threads, monotonic() + _GRACE)
         self._threads.clear()
         self._stuck.clear()
