@@ -142,6 +142,9 @@ class Context:
 
     _children: list[ResultBase] | None = None  # made when asked for
     _protected = 0
+    #: Messages that go out when the run is settled (`celery.producer.Gathered`), or () while there are none.
+    #: None: nobody settles this run.
+    _gathered: Any = None
     #: How many of the own attributes the message said; those set later are nobody's headers.
     _said = 0
     args: Any = None
@@ -164,6 +167,7 @@ class Context:
     logfile: str | None = None
     loglevel: int | None = None
     origin: str | None = None
+    override_max_retries: int | None = None
     parent_id: str | None = None
     properties: dict[str, Any] | None = None
     retries: int = 0

@@ -436,6 +436,7 @@ class EagerResult(AsyncResult[R]):
         """The task has run; the result says REVOKED from now on."""
         self._state = states.REVOKED
         self._result = TaskRevokedError("revoked")
+        self._traceback = None
 
     @property
     def supports_native_join(self) -> bool:

@@ -130,21 +130,25 @@ class Tracer:
         return self._walk(plan, run)
 
     def _walk(self, plan: Plan, run: Run) -> Outcome:
+        run.request._gathered = ()  # whoever asked for this run settles it
         self._parts.enter(run.task, run.request)
         begin = perf_counter()
         try:
-            return self._run(plan, run, begin)
+            outcome = self._run(plan, run, begin)
         except Reject as signal:
-            return self._rejected_at_last(run, signal, perf_counter() - begin)
+            outcome = self._rejected_at_last(run, signal, perf_counter() - begin)
         except (SystemExit, KeyboardInterrupt, MemoryError):
             self._leaving(run, perf_counter() - begin)
             raise
         except Exception as exc:  # noqa: BLE001 - listeners and hooks must not stop the next one
-            return self._broke(run, exc, perf_counter() - begin)
+            outcome = self._broke(run, exc, perf_counter() - begin)
         finally:
             self._parts.leave(run.task)
             if plan.cleanup is not None:
                 plan.cleanup()
+        if run.request._gathered:  # the next attempt of a run that is to be tried again
+            outcome.follow = [*outcome.follow, *_portable(run.request._gathered.publications)]
+        return outcome
 
     def _run(self, plan: Plan, run: Run, begin: float) -> Outcome:
         try:

@@ -31,3 +31,5 @@ bound.delay(1)  # error: a number for text
 bound.delay(bound, "x")  # error: self is not the caller's affair
 shared.delay("x")  # error: text for a number
 add.apply_async(args=1)  # error: arguments are a sequence
+add.apply(args=1)  # error: arguments are a sequence
+add.retry(countdown="soon")  # error: text for a number

@@ -3,7 +3,8 @@
 from typing import assert_type
 
 from celery import Celery, Task, shared_task
-from celery.result import AsyncResult
+from celery.exceptions import Retry
+from celery.result import AsyncResult, EagerResult
 
 app = Celery("typed", broker="memory://")
 
@@ -47,3 +48,20 @@ assert_type(with_options.delay("x").get(), list[str])
 assert_type(shared.delay(1.5), AsyncResult[float])
 assert_type(shared_and_bound.delay(1.5), AsyncResult[None])
 assert_type(Base().delay(3), AsyncResult[int])
+assert_type(add.apply((1,), {"y": 2}, throw=True), EagerResult[int])
+assert_type(add.s(1).apply(), EagerResult[int])
+
+
+@app.task(bind=True, autoretry_for=(OSError,), retry_backoff=True)
+def fetches(self: Task[..., str], url: str) -> str:
+    try:
+        return url.upper()
+    except ValueError as exc:
+        raise self.retry(exc=exc, countdown=3) from exc
+    except KeyError as exc:
+        self.retry(exc=exc, queue="slow")  # never comes back: nothing is missing below
+
+
+@app.task(bind=True)
+def goes_on(self: Task[..., None]) -> None:
+    assert_type(self.retry(throw=False), Retry)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from celery.app.base import Celery
+    from celery.app.eager import Eager
     from celery.app.following import Following
     from celery.app.trace import LogLines
     from celery.documents import Reading
@@ -82,6 +83,8 @@ class Assembly:
         self._producer: Producer | None = None
         self._reading: Reading | None = None
         self._clock = SystemClock()
+        #: `task_always_eager`, and the version of the settings that says so.
+        self._eager: tuple[Any, bool] = (None, False)
         self._pending: Pending | None = None
         #: The pending records themselves; empty wherever no task runs.
         self._held: dict[str, Record] = {}
@@ -148,6 +151,10 @@ class Assembly:
     def dispatch(self, name: str, args: Any, kwargs: Any, options: dict[str, Any], task: Any) -> AsyncResult[Any]:
         """Where `Task.apply_async` ends. A `send_task` that somebody put in place of ours is called, as ever."""
         app = self._app
+        if self._eager[0] != app._conf.version:
+            self._eager = (app.conf.version, bool(app.conf.task_always_eager))
+        if self._eager[1]:
+            return self.eager.send(task, args, kwargs, options)
         if type(app).send_task is not app._own_send_task or "send_task" in app.__dict__:
             return app.send_task(name, args, kwargs, task_type=task, **options)
         return self.send(name, args, kwargs, options, task)
@@ -187,6 +194,13 @@ class Assembly:
         if store is not None and getattr(backend, "reads_straight", False):
             self._reading = Reading(store, backend.serializer, backend.accept, self._pending)
         return self._reading
+
+    @property
+    def eager(self) -> Eager:
+        """Runs tasks here and now; where `Task.apply` ends."""
+        from celery.app.eager import Eager
+
+        return Eager(self._app, self._tracer_parts)
 
     def runner(self, hostname: str) -> Runner:
         """What a pool's processes run messages with."""

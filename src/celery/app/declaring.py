@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from celery import _state
+from celery.app.autoretry import add_autoretry_behaviour
 from celery.exceptions import DuplicateTaskNameWarning
 from celery.local import PromiseProxy, Proxy, maybe_evaluate
 
@@ -83,6 +84,7 @@ def make_task(
     task.__dict__["__qualname__"] = getattr(fun, "__qualname__", fun.__name__)
     app._tasks[name] = task
     task.bind(app)
+    add_autoretry_behaviour(task)
     return task
 
 
@@ -109,6 +111,7 @@ def register(app: Celery, task: Any, **options: Any) -> Task[..., Any]:
     app.tasks[task.name] = task
     task._app = app
     task.bind(app)
+    add_autoretry_behaviour(task)
     registered: Task[..., Any] = task
     return registered
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import warnings
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from celery import _state, exceptions
+from celery.app import retrying
 from celery.app.annotations import apply_to
 from celery.app.registry import _unpickle_task_v2
 from celery.current import Context, LocalStack, task_stack
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from celery.app.base import Celery
     from celery.canvas import Signature
-    from celery.result import AsyncResult
+    from celery.exceptions import Retry
+    from celery.result import AsyncResult, EagerResult
 
 __all__ = ["BaseTask", "Context", "Task"]
 
@@ -310,7 +312,100 @@ class Task(Generic[P, R]):
         """`.si(1, 2)`: the signature of a call with exactly these arguments."""
         return self.signature(args, kwargs, immutable=True)
 
+    def apply(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        link: Any = None,
+        link_error: Any = None,
+        task_id: str | None = None,
+        retries: int | None = None,
+        throw: bool | None = None,
+        logfile: str | None = None,
+        loglevel: int | None = None,
+        headers: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> EagerResult[R]:
+        """Run here and now as a worker would, retries and all, which do not wait ([task.64]).
+
+        `throw`: what the task raises, `Retry` too, is raised here at once; by default as `task_eager_propagates` says.
+        """
+        log = {"logfile": logfile, "loglevel": loglevel or 0}
+        options.update(link=link, link_error=link_error, task_id=task_id, retries=retries or 0, headers=headers)
+        return self.app.assembly.eager.apply(self, args, kwargs, options, throw, log)
+
+    def signature_from_request(
+        self,
+        request: Context | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+        **extra_options: Any,
+    ) -> Signature[R]:
+        """The call that a request came from (by default this run's), to be sent again with these changes."""
+        request = self.request if request is None else request
+        return retrying.signature_of(self, request, args, kwargs, queue, extra_options)
+
+    subtask_from_request = signature_from_request
+
     # ------------------------------------------------------------------------------------------- during a run
+
+    @overload
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        exc: BaseException | None = None,
+        throw: Literal[True] = True,
+        eta: Any = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> NoReturn: ...
+
+    @overload
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        exc: BaseException | None = None,
+        throw: bool = ...,
+        eta: Any = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry: ...
+
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: Any = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """End this run, to be tried again ([task.21]): `raise self.retry(exc=exc)`; what follows is not run.
+
+        The next attempt has the same id, arguments (those given here replace them), queue and options. It is due after
+        `countdown` seconds, or at `eta`, else after the task's back-off or `default_retry_delay`. After `max_retries`
+        of them (the task's own if None; that being None too: never) `exc` is raised, or `MaxRetriesExceededError`.
+
+        Raises `Retry`, which `throw=False` returns instead (the message is then sent at once); in a task that was
+        called directly `exc`, for there is nothing to be sent again; `Reject` if it cannot be sent.
+        """
+        return retrying.retry(self, (args, kwargs), exc, throw, (eta, countdown), max_retries, options)
+
+    @property
+    def override_max_retries(self) -> int | None:
+        """The `max_retries` that this run has given to `retry`; None if it has not ([task.23])."""
+        return self.request.override_max_retries
+
+    @override_max_retries.setter
+    def override_max_retries(self, value: int | None) -> None:
+        self.request.override_max_retries = value
 
     def update_state(
         self, task_id: str | None = None, state: str | None = None, meta: Any = None, **kwargs: Any

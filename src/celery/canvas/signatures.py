@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from celery.app.base import Celery
     from celery.app.task import Task
-    from celery.result import AsyncResult
+    from celery.result import AsyncResult, EagerResult
 
 __all__ = ["Signature", "maybe_signature", "signature"]
 
@@ -106,6 +106,13 @@ class Signature(dict[str, Any], Generic[R]):
         if task is None:
             return self.app.send_task(self.task, merged_args, merged_kwargs, **merged)
         return task.apply_async(merged_args, merged_kwargs, **merged)
+
+    def apply(
+        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> EagerResult[R]:
+        """Run it here and now, with what `Task.apply` takes. Raises `NotRegistered` if the task is unknown here."""
+        merged_args, merged_kwargs, merged = self._merge(args, kwargs, options)
+        return self.type.apply(merged_args, merged_kwargs, **merged)
 
     def __call__(self, *partial_args: Any, **partial_kwargs: Any) -> R:
         """Call the task's function, here. Raises `NotRegistered` if the task is unknown here."""
