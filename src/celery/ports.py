@@ -14,6 +14,7 @@ from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from types import CodeType
 
     from celery.message import Message
     from celery.outcome import Outcome, Record
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth",
-    "Exhaustible", "Gathered", "Job", "Joining", "Killable", "Pool", "Publication", "Report", "Resizable",
-    "ResultBackend", "Runner", "Settled", "SystemClock",
+    "Exhaustible", "Gathered", "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication", "Report",
+    "Resizable", "ResultBackend", "Runner", "Settled", "SystemClock", "Tracked",
 ]  # fmt: skip
 
 
@@ -157,8 +158,9 @@ class Joining(Protocol):
 class Accompanied(Protocol):
     """A consumer that can tell whether it is alone."""
 
-    def others(self) -> int:
-        """Other live consumers of this broker, as far as it is known: a count some seconds old, without a trip."""
+    def others(self, *, ask: bool = False) -> int:
+        """Other live consumers of this broker, as far as it is known: a count some seconds old, or if we `ask`, as the
+        broker says now (then it raises `OperationalError` if it does not)."""
 
 
 @runtime_checkable
@@ -263,6 +265,16 @@ class Runner(Protocol):
         """Once before a child ends in good order."""
 
 
+@runtime_checkable
+class Interruptible(Protocol):
+    """A runner whose runs may be interrupted in certain functions. Without it there are no soft limits."""
+
+    @property
+    def interruptible(self) -> frozenset[CodeType]:
+        """The functions below which `SoftTimeLimitExceeded` may be raised at any instruction: user code is called
+        there, and whatever it raises becomes the run's outcome."""
+
+
 class Pool(Protocol):
     """Runs messages. Made with a `Runner` and a concurrency; owned by one thread, which calls everything here."""
 
@@ -310,6 +322,14 @@ class Exhaustible(Protocol):
 class Killable(Protocol):
     def terminate(self, key: int, signal: int) -> None:
         """Stop the run of this job and no other; it is then reported as lost."""
+
+
+@runtime_checkable
+class Tracked(Protocol):
+    """A pool of processes that can tell which one has a job."""
+
+    def pid_of(self, key: int) -> int | None:
+        """May be asked from any thread; None: no process has it."""
 
 
 # ----------------------------------------------------------------------------------------------------------- clocks

@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-__all__ = ["BY_NAME", "NEW_NAME", "OLD_NAME", "SETTINGS", "Setting", "complaint", "nearest"]
+__all__ = ["BY_NAME", "NEW_NAME", "OLD_NAME", "OURS", "SETTINGS", "Setting", "complaint", "nearest"]
 
 DEFAULT_PROCESS_LOG_FMT = "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s"
 DEFAULT_TASK_LOG_FMT = "[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s"
@@ -19,6 +19,8 @@ GROUPS = (
     "mongodb", "cosmosdbsql", "event", "redis", "result", "elasticsearch", "security", "database", "task", "worker",
 )  # fmt: skip
 
+#: Settings that Celery does not have.
+OURS = frozenset({"worker_unknown_task_grace"})
 #: Begins with the name of a group, but stands by itself.
 _UNGROUPED = frozenset({"result_accept_content"})
 
@@ -1005,6 +1007,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("worker_pidfile", "string", None, "", "Pid file of the worker.", declared=False),
     Setting("worker_uid", "string", None, "", "User of a detached worker.", declared=False),
     Setting("worker_umask", "string", None, "", "Umask (octal) of a detached worker.", declared=False),
+    Setting(
+        "worker_unknown_task_grace",
+        "float",
+        None,
+        "",
+        "Seconds that messages of unknown tasks stay for workers that know them. None: 600 where other workers are or "
+        "were, else 0.",
+        declared=False,
+    ),
     Setting(
         "cassandra_secure_bundle_path",
         "string",

@@ -45,7 +45,9 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.assembly", "celery.pending"): SENDING,
     ("celery.app.assembly", "celery.documents"): SENDING,
     ("celery.app.assembly", "celery.tracer"): SENDING,
+    ("celery.app.assembly", "inspect"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_consumer"): SENDING,
+    ("celery.concurrency.prefork", "celery.concurrency.spawned"): "multiprocessing is slow to import; forks need none",
     ("celery.drivers.redis", "celery.drivers.redis_errors"): "its base is kombu's, and few servers refuse anything",
     ("celery.drivers.redis", "ssl"): "5 ms to import, and only rediss:// needs it",
 }
@@ -78,6 +80,9 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.app.bridge:build_tracer": PUBLIC,
     "celery.app.bridge:fast_trace_task": PUBLIC,
     "celery.app.pickling:AppPickler.build_standard_kwargs": PUBLIC,
+    "celery.worker.consumer.deliveries:Receiver.__init__": "keyword-only: what the engine hands over, once",
+    "celery.worker.request:Request.__init__": PUBLIC,
+    "celery.worker.request:create_request_cls": PUBLIC,
     "celery.message:Message.__init__": "keyword-only: the fields of a message",
     "celery.producer:Producer.__init__": "keyword-only: what the assembly hands over, once",
     "celery.result:AsyncResult.get": PUBLIC,
@@ -100,4 +105,6 @@ IMPURE = frozenset(
 )  # fmt: skip
 
 #: (pure module, impure import) → reason.
-IMPURE_ALLOWED: dict[tuple[str, str], str] = {}
+IMPURE_ALLOWED: dict[tuple[str, str], str] = {
+    ("celery.utils.collections", "time"): "a set that forgets by the clock, where it is not told the time",
+}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from celery.message import Message
-from celery.ports import Deferring, Depth, Joining, Publication, Settled
+from celery.ports import Accompanied, Deferring, Depth, Joining, Publication, Settled
 from celery.routing import QueueSpec, Route
 from tests.contracts.backend import record, results, results_by_id
 from tests.contracts.processes import Child, in_child
@@ -589,6 +589,22 @@ class BrokerContract:
         assert ids(take(broker.consume([spec("q")]), 1)) == ["1"]
 
     # -------------------------------------------------------------------------------------------------- join, settle
+
+    def test_a_consumer_knows_whether_it_is_alone(self, broker: Broker, other: Broker) -> None:
+        first = broker.consume([spec("q")])
+        if not isinstance(first, Accompanied):
+            pytest.skip("it cannot tell")
+        assert (first.others(ask=True), first.others()) == (0, 0)
+        second = other.consume([spec("other")])
+        assert isinstance(second, Accompanied)
+        for ask in (True, False):
+            end = time.monotonic() + DEADLINE
+            while first.others(ask=ask) != 1 and time.monotonic() < end:
+                nothing(first, 0.1)
+            assert first.others(ask=ask) == 1
+        assert second.others(ask=True) == 1
+        second.close()
+        assert first.others(ask=True) == 0
 
     def test_settle(self, broker: Broker, other: Broker, make_backend: MakeBackend) -> None:
         consumer, backend = self._joined(broker, make_backend)

@@ -173,13 +173,13 @@ class Bench:
             assert key not in told.accounted(), f"job {key} was reported twice"
             assert key in told.begun, f"job {key} was lost but never began"
             told.lost[key] = how
-        for key, limit in report.warned:
-            assert key not in told.accounted() or key in dict(report.finished), f"job {key} was warned after its end"
-            told.warned[key] = limit
         for key, limit in report.timed_out:
             assert key not in told.accounted(), f"job {key} was reported twice"
             assert key in told.begun, f"job {key} timed out but never began"
             told.timed_out[key] = limit
+        for key, limit in report.warned:
+            assert key not in told.warned, f"job {key} was warned twice"
+            told.warned[key] = limit
         assert max(Counter(told.begun).values(), default=1) == 1, "a job was told as begun twice"
 
     def until(self, condition: Callable[[], Any], seconds: float = DEADLINE) -> None:

@@ -80,6 +80,9 @@ class Notes:
         self.received_ids: list[str] = []
         self.refusals: list[tuple[Delivery, Refuse]] = []
         self.expired_ids: list[str] = []
+        self.revoked_ids: list[str] = []
+        self.unknown_ids: list[tuple[str, float]] = []
+        self.limits: list[tuple[str, str, float]] = []
         self.losses: list[tuple[str, BaseException]] = []
         self.told: list[str] = []
         self.troubles: list[tuple[BaseException, float]] = []
@@ -92,8 +95,17 @@ class Notes:
     def refused(self, delivery: Delivery, refusal: Refuse) -> None:
         self.refusals.append((delivery, refusal))
 
-    def expired(self, message: Message) -> None:
-        self.expired_ids.append(message.id)
+    def unknown(self, message: Message, seconds: float) -> None:
+        self.unknown_ids.append((message.id, seconds))
+
+    def dropped(self, message: Message, why: str) -> None:
+        (self.expired_ids if why == "expired" else self.revoked_ids).append(message.id)
+
+    def soft_limit(self, message: Message, limit: float) -> None:
+        self.limits.append(("soft", message.id, limit))
+
+    def hard_limit(self, message: Message, limit: float) -> None:
+        self.limits.append(("hard", message.id, limit))
 
     def lost(self, message: Message, exc: BaseException) -> None:
         self.losses.append((message.id, exc))

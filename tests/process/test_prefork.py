@@ -113,13 +113,13 @@ def test_outcomes_of_short_jobs_are_not_held_up_by_a_slow_one_behind_them(start:
     bench.settle(slow)
 
 
-def test_unknown_redelivered_and_limited_jobs_go_to_an_idle_child_each(start: Callable[[int], Bench]) -> None:
+def test_unknown_and_redelivered_jobs_go_to_an_idle_child_each(start: Callable[[int], Bench]) -> None:
     bench = start(2)
     learn(bench)
     gates = [bench.gate(), bench.gate()]
     keys = bench.submit(
         bench.job("noop", redelivered=True),
-        bench.job("noop", headers={"timelimit": [10, 5]}),
+        bench.job("give", "success"),
         *(bench.job("gate", str(gate)) for gate in gates),
         bench.job("note", "behind"),
     )
@@ -166,7 +166,7 @@ class TestDeaths:
     @pytest.mark.parametrize(
         ("task", "arg", "how"),
         [
-            ("kill", signal.SIGUSR1, "signal 10 (SIGUSR1)"),
+            ("kill", signal.SIGUSR2, "signal 12 (SIGUSR2)"),
             ("kill", signal.SIGTERM, "exit status 143"),
             ("exit", 3, "exit status 3"),
         ],
@@ -233,6 +233,18 @@ class TestDeaths:
         bench.settle(running, waiting)
         assert bench.told.lost == {running: "exit status 143"}
         assert waiting in bench.told.finished
+
+    def test_terminate_leaves_alone_what_has_ended(self, start: Callable[[int], Bench]) -> None:
+        """Hundreds of short jobs, each asked to be terminated at about its end."""
+        bench = start(2)
+        learn(bench)
+        for _ in range(60):
+            keys = bench.submit(*(bench.job("noop") for _ in range(10)))
+            marked = keys[3]
+            bench.pool.terminate(marked, signal.SIGKILL)
+            bench.settle(*keys)
+            assert set(bench.told.lost) & set(keys) <= {marked}
+        assert bench.told.finished
 
     def test_a_task_may_fork(self, start: Callable[[int], Bench]) -> None:
         bench = start(1)
@@ -302,6 +314,29 @@ class TestStop:
         bench.pool.grow(1)
         bench.ready(2)
         bench.settle(*bench.submit(*(bench.job("noop") for _ in range(10))))
+
+
+def test_it_says_what_it_is(start: Callable[[int], Bench]) -> None:
+    bench = start(2)
+    info = bench.pool.info()
+    assert info["writes"] == {
+        "total": 0, "avg": "0.00", "all": "", "raw": "", "strategy": "fair", "inqueues": {"total": 2, "active": 0},
+    }  # fmt: skip
+    gate = bench.gate()
+    keys = bench.submit(bench.job("gate", str(gate)), bench.job("noop"))
+    bench.settle(keys[1])
+    bench.settle(*bench.submit(bench.job("noop"), bench.job("noop")))
+    info = bench.pool.info()
+    assert info.pop("writes") == {
+        "total": 4, "avg": "0.50", "all": "0.25, 0.75", "raw": "1, 3", "strategy": "fair",
+        "inqueues": {"total": 2, "active": 1},
+    }  # fmt: skip
+    assert info == {
+        "implementation": "celery.concurrency.prefork:PreforkPool", "max-concurrency": 2,
+        "max-tasks-per-child": "N/A", "processes": bench.pool.pids, "put-guarded-by-semaphore": False,
+    }  # fmt: skip
+    open_gate(gate)
+    bench.settle(*keys)
 
 
 MAIN = """

@@ -77,6 +77,12 @@ def test_every_job_ends_in_one_way_and_the_pool_tells_which(tmp_path: Path, seed
         killer.stop()
     bench.settle(*names)
     bench.ready(3)
+    # How many end well under fire depends on how fast new children come; in peace, all do.
+    after = bench.submit(*(bench.job("noop") for _ in range(100)))
+    bench.settle(*after)
+    assert set(after) <= set(bench.told.finished)
+    for key in after:
+        del bench.told.finished[key]
     bench.stop()
     bench.close()
 
@@ -88,7 +94,7 @@ def test_every_job_ends_in_one_way_and_the_pool_tells_which(tmp_path: Path, seed
     # A kill of the zygote takes all three children with it.
     assert len(told.lost) <= killer.kills * (3 if zygote else 1)
     assert killer.kills > 2
-    assert len(told.finished) > 100
+    assert told.finished
 
 
 def test_nobody_waits_for_a_pipe_that_is_full(tmp_path: Path) -> None:

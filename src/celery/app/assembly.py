@@ -14,7 +14,7 @@ import sys
 import threading
 from functools import partial
 from importlib import import_module
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs, concurrency, current, signals
@@ -120,10 +120,16 @@ class Assembly:
         revealing: ResultBackend | None = self._part("records", self._make_records)
         return revealing
 
-    def pool(self, name: str, runner: Runner, concurrency: int) -> Pool:
-        """A pool by name. Raises `ImproperlyConfigured` for an unknown one."""
+    def pool(
+        self, name: Any, runner: Runner, concurrency: int, tuning: Mapping[str, Any] = MappingProxyType({})
+    ) -> Pool:
+        """A pool by name; of `tuning` it gets the keywords that it has a use for. Raises `ImproperlyConfigured` for
+        an unknown one."""
+        from inspect import signature
+
         factory = _pool_factory(name, self._app)
-        pool: Pool = factory(runner, concurrency)
+        known = signature(factory).parameters
+        pool: Pool = factory(runner, concurrency, **{key: value for key, value in tuning.items() if key in known})
         if hasattr(pool, "tell"):
             pool.tell = partial(_tell_of_pool, pool)
         return pool
@@ -209,7 +215,7 @@ class Assembly:
 
         lines = LogLines()
         lines.refresh()
-        return TaskRunner(self._app, self.tracer(hostname, lines), lines)
+        return TaskRunner(self._app, self.tracer(hostname, lines), lines, hostname)
 
     def tracer(self, hostname: str, lines: LogLines) -> Tracer:
         """What runs messages; `lines` tells how they ended."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from celery import signals
+from celery.app.spawning import changes, reference, restore_runner
+from celery.platforms import set_mp_process_title
+from celery.tracer import Tracer
 from celery.utils.log import flush_lines
 
 if TYPE_CHECKING:
@@ -14,7 +17,6 @@ if TYPE_CHECKING:
 
     from celery.app.base import Celery
     from celery.app.trace import LogLines
-    from celery.tracer import Tracer
 
 __all__ = ["TaskRunner"]
 
@@ -22,19 +24,31 @@ __all__ = ["TaskRunner"]
 class TaskRunner:
     """The `Runner` of real workers. Made in the main process; `start` makes a child out of its copy."""
 
-    def __init__(self, app: Celery, tracer: Tracer, lines: LogLines) -> None:
+    #: In a process that is no fork of the main process.
+    spawned = False
+
+    def __init__(self, app: Celery, tracer: Tracer, lines: LogLines, hostname: str = "") -> None:
         self._app = app
+        self._hostname = hostname
         self._lines = lines
         self._main = os.getpid()
         #: One message to its outcome.
         self.run = tracer.run
+        #: Where a soft limit may be raised.
+        self.interruptible = frozenset({Tracer._call.__code__})
         #: Write the log lines of the runs since the last time.
         self.flush: Callable[[], object] = lines.flush
 
+    def __reduce__(self) -> Any:
+        """For children that are spawned."""
+        return restore_runner, (reference(self._app), changes(self._app), self._hostname)
+
     def start(self, index: int) -> None:
         """Name the process, let go of what belongs to the parent, and tell that a child is there."""
-        if os.getpid() != self._main:
-            multiprocessing.current_process().name = f"ForkPoolWorker-{index + 1}"
+        if self.spawned or os.getpid() != self._main:
+            kind = "Spawn" if self.spawned else "Fork"
+            multiprocessing.current_process().name = f"{kind}PoolWorker-{index + 1}"
+            set_mp_process_title("celeryd", hostname=self._hostname)
             self._app.log.enter_child(index)
             self._app.set_current()
             self._app.assembly.reset_after_fork()

@@ -158,14 +158,15 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     "--prefetch-multiplier",
     type=int,
     **_WORKER,
-    help="Accepted for compatibility: the worker takes as many messages as its processes can use at once.",
+    help="Hold at most this many messages for each process; 0: as many as the processes have a use for, which is also "
+    "the default.",
 )
 @click.option(
     "--disable-prefetch",
     is_flag=True,
     default=None,
     **_WORKER,
-    help="Accepted for compatibility: long tasks are taken only when a process is free.",
+    help="Hold at most one message for each process, those that run included.",
 )
 @click.option(
     "-c",
@@ -185,6 +186,17 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     default=None,
     **_POOL,
     help="Tell monitors of each task (not sent by this version yet).",
+)
+@click.option("--time-limit", type=float, help="Seconds after which a task's process is killed.", **_POOL)
+@click.option("--soft-time-limit", type=float, help="Seconds after which a task is told to stop.", **_POOL)
+@click.option("--max-tasks-per-child", type=int, help="Tasks after which a process is replaced.", **_POOL)
+@click.option("--max-memory-per-child", type=int, help="KiB of memory above which a process is replaced.", **_POOL)
+@click.option(
+    "--pool-start-method",
+    type=Choice(("fork", "spawn", "forkserver")),
+    default=None,
+    **_POOL,
+    help="How processes are made.",
 )
 @click.option("--purge", "--discard", "purge", is_flag=True, help="Erase all waiting messages first.", **_QUEUES)
 @click.option("-Q", "--queues", type=COMMA_SEPARATED_LIST, help="Take messages from these queues.", **_QUEUES)

@@ -74,6 +74,7 @@ class MemoryConsumer:
         self._open = True
         with server.changed:
             server.declare(queues)
+            server.consumers += 1
 
     def fetch(self, limit: int, timeout: float, until_readable: Sequence[int] = ()) -> list[Delivery]:
         """See `Consumer.fetch`. Parked messages are due by the clock's `time`, the wait ends by its `monotonic`."""
@@ -130,6 +131,10 @@ class MemoryConsumer:
                 if one.publications:
                     self._server.publish(one.publications)
 
+    def others(self, *, ask: bool = False) -> int:
+        """See `Accompanied.others`."""
+        return self._server.consumers - 1
+
     def flush(self) -> None:
         """Everything was settled when it was asked for."""
 
@@ -148,6 +153,7 @@ class MemoryConsumer:
             return
         self._open = False
         with self._server.changed:
+            self._server.consumers -= 1
             self._server.waiting.discard(self._writable)
             self._server.give_back(self._held.values())
         self._held.clear()

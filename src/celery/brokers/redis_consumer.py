@@ -238,6 +238,13 @@ class RedisConsumer:
         for item in settled:
             self.held.pop(item.delivery.tag, None)
 
+    def others(self, *, ask: bool = False) -> int:
+        """See `Accompanied.others`: consumers of ours, whatever their queues; real Celery keeps no such list."""
+        if not ask:
+            return self._keeper.holders - 1
+        holders = self._exchange(("SMEMBERS", self._layout.holders))[-1]
+        return sum(holder != self.holder.encode() for holder in holders)
+
     def flush(self) -> None:
         """See `Consumer.flush`."""
         if self._acks:

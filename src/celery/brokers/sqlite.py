@@ -101,6 +101,7 @@ class SqliteConsumer:
         #: Looks since something last happened.
         self._looks = -1
         self._next_reclaim = 0.0
+        self._others = 0
         self._holder = self._register(node, queues)
 
     def fetch(self, limit: int, timeout: float, until_readable: Sequence[int] = ()) -> list[Delivery]:
@@ -156,6 +157,12 @@ class SqliteConsumer:
         self._more = True  # what was published may be for this very consumer
         if records:
             self._handle.file.told()
+
+    def others(self, *, ask: bool = False) -> int:
+        """See `Accompanied.others`."""
+        if ask:
+            self._reclaim()
+        return self._others
 
     def flush(self) -> None:
         if self._acked or self._returned:
@@ -282,9 +289,12 @@ class SqliteConsumer:
         """Give back what dead workers held. Whoever gets a dead one's lock does it; the others pass on."""
         with self._handle.reading as db:
             holders = [holder for (holder,) in db.execute("SELECT id FROM holders")]
+        alive = len(holders)
         for holder in holders:
             if self._locks.inherit(holder):
                 self._take_over(holder)
+                alive -= 1
+        self._others = max(0, alive - 1)
 
     def _take_over(self, holder: int) -> None:
         try:

@@ -12,37 +12,43 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import traceback
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from celery.concurrency.billiard_worker import replaced_worker
+from celery.concurrency.forks import abandon_in_forks, die_with_parent, exit_on_signal
 from celery.concurrency.frames import (
     BEGUN,
     HELLO,
     JOBS,
     OUTCOMES,
     RECALL,
+    RETIRING,
     RETURNED,
     STOP,
+    WARNED,
     FrameReader,
     array,
     decode_jobs,
     encode,
     frame,
 )
+from celery.concurrency.retirement import Retirement
+from celery.concurrency.soft import SoftLimits
 from celery.message import MalformedMessage, Message
 from celery.outcome import Rejected
 
 if TYPE_CHECKING:
-    from socket import socket
-
-    from celery.concurrency.slots import Slot
+    from celery.concurrency.slots import Slot, Slots
+    from celery.concurrency.terms import Terms
     from celery.ports import Runner
 
-__all__ = ["Child"]
+__all__ = ["Child", "be_child"]
 
 #: Outcomes are sent when they have waited for so many seconds, or fill so many bytes, or nothing is left to do.
 _LINGER = 0.010
@@ -53,22 +59,32 @@ _WATCH = 0.005
 _READ = 256 << 10
 
 
+#: Key, redelivered, envelope, soft and hard limit.
+_Parcel = tuple[int, bool, bytes, float | None, float | None]
+
+
 class Child:
     """One child, from its first instruction after the fork to its last."""
 
-    def __init__(self, index: int, runner: Runner, sock: socket, slot: Slot) -> None:
+    def __init__(self, index: int, runner: Runner, sock: socket.socket, slot: Slot, terms: Terms) -> None:
         self._index = index
         self._runner = runner
         self._sock = sock
         self._slot = slot
         self._pid = os.getpid()
-        self._queue: SimpleQueue[tuple[int, bool, bytes] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Parcel | None] = SimpleQueue()
+        self._terms = terms
+        self._soft = SoftLimits(runner)
         #: Guards the journal (its fields in the slot) and the sending side of the socket.
         self._sending = threading.Lock()
         #: When the oldest unsent outcome came about; 0.0 if there is none.
         self._oldest = 0.0
         #: The main thread waits for work. Only a hint: it spares the reader thread its watch.
         self._idle = True
+        #: The main process wants no more of it, or is gone.
+        self._stopped = threading.Event()
+        #: Billiard's worker, if somebody has put methods of his own into it.
+        self._worker: Any = None
         #: The job that BEGUN was sent for last.
         self._told: int | None = None
 
@@ -90,11 +106,17 @@ class Child:
         self._sock.close()
 
     def _live(self) -> int:
+        self._soft.install()
         self._runner.start(self._index)
+        self._slot.greet()
         self._sock.sendall(frame(HELLO))
         threading.Thread(target=self._read, name="pool-reader", daemon=True).start()
+        self._worker = replaced_worker()
         try:
-            self._work()
+            if self._worker is None:
+                self._work()
+            else:
+                self._worker.run(self._work)
         finally:
             if os.getpid() == self._pid:
                 self._send_outcomes()
@@ -113,6 +135,8 @@ class Child:
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:
                     stream.flush()
+            if self._worker is not None:
+                self._worker._do_exit(self._pid, status, None)
         except BaseException:  # noqa: BLE001
             traceback.print_exc()
         finally:
@@ -122,6 +146,7 @@ class Child:
 
     def _work(self) -> None:
         queue, slot, run = self._queue, self._slot, self._runner.run
+        retirement = Retirement.under(self._terms)
         while True:
             try:
                 job = queue.get_nowait()
@@ -129,12 +154,12 @@ class Child:
                 job = self._wait()
             if job is None:
                 return
-            key, redelivered, envelope = job
+            key, redelivered, envelope, soft, hard = job
             now = monotonic()
             if self._oldest and now - self._oldest > _LINGER:
                 self._send_outcomes()
                 self._runner.flush()
-            slot.begin(key, now)
+            slot.begin(key, now, hard or 0.0)
             try:
                 message = Message.whole(envelope)
             except MalformedMessage as exc:
@@ -142,9 +167,21 @@ class Child:
                 continue
             if redelivered:
                 message.redelivered = True
-            self._finish(key, encode((key, run(message))), now)
+            outcome = run(message) if soft is None else self._soft.run(message, key, soft, now)
+            self._finish(key, encode((key, outcome)), now)
+            if retirement is not None and retirement.due():
+                self._retire()
+                return
 
-    def _wait(self) -> tuple[int, bool, bytes] | None:
+    def _retire(self) -> None:
+        """Run no more: what is still in the queue, or on its way, is given back by the reader thread when the main
+        process answers with STOP."""
+        self._send_outcomes()
+        with self._sending:
+            self._sock.sendall(frame(RETIRING))
+        self._stopped.wait()
+
+    def _wait(self) -> _Parcel | None:
         self._send_outcomes()
         self._runner.flush()
         self._idle = True
@@ -190,13 +227,14 @@ class Child:
             self._listen()
         self._drain()
         self._queue.put(None)
+        self._stopped.set()
 
     def _listen(self) -> None:
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         frames = FrameReader()
         while True:
-            if not poll.poll(None if self._quiet() else _WATCH * 1000):
+            if not poll.poll(self._patience()):
                 self._watch()
                 continue
             data = self._sock.recv(_READ)
@@ -217,6 +255,7 @@ class Child:
                 self._sock.sendall(frame(RETURNED, encode(keys)))
             if kind == STOP:
                 self._queue.put(None)
+                self._stopped.set()
 
     def _drain(self) -> list[int]:
         keys: list[int] = []
@@ -227,6 +266,13 @@ class Child:
                 return keys
             if job is not None:
                 keys.append(job[0])
+
+    def _patience(self) -> float | None:
+        """Milliseconds to wait for a frame before `_watch`; None: until one comes."""
+        if not self._quiet():
+            return _WATCH * 1000
+        left = self._soft.left(monotonic())
+        return None if left is None else max(0.0, left * 1000)
 
     def _quiet(self) -> bool:
         """Nothing will be worth telling before the next frame comes: whatever ends meanwhile, the main thread sends."""
@@ -247,6 +293,24 @@ class Child:
             self._told = run.key
             with self._sending:
                 self._sock.sendall(frame(BEGUN, encode(run.key)))
+        warned = self._soft.enforce(now)
+        if warned is not None:
+            with self._sending:
+                self._sock.sendall(frame(WARNED, encode(warned)))
+
+
+def be_child(index: int, runner: Runner, sock: int, slots: Slots, terms: Terms, parent: int) -> NoReturn:
+    """What a freshly made process does for the rest of its life: serve as the child at `index`, by this socket."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, exit_on_signal)
+        die_with_parent(parent)
+        child = Child(index, runner, socket.socket(fileno=sock), slots.slot(index), terms)
+        abandon_in_forks(child)
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+        os._exit(1)
+    child.live()
 
 
 def _exit_status(exc: SystemExit) -> int:

@@ -1,7 +1,7 @@
 """Adapter. What crosses the socket between the main process and a child: framed data, never pickles.
 
 A frame is a length, a kind and a body. Jobs and outcomes travel as MessagePack; a job is its key, whether it was
-handed out before, and the message's envelope.
+handed out before, the message's envelope, and its soft and hard limit.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "BEGUN", "HELLO", "JOBS", "OUTCOMES", "RECALL", "RETURNED", "STOP",
+    "BEGUN", "HELLO", "JOBS", "OUTCOMES", "RECALL", "RETIRING", "RETURNED", "STOP", "WARNED",
     "FrameReader", "array", "decode_jobs", "decode_key", "decode_keys", "decode_outcomes", "encode", "frame",
 ]  # fmt: skip
 
 #: To the child: run these; give back what has not begun; the same, then end.
 JOBS, RECALL, STOP = 1, 2, 3
 #: From the child: ready for jobs; these came to an end; these were given back (one answer for each RECALL and STOP);
-#: this one has been running for a while.
-HELLO, OUTCOMES, RETURNED, BEGUN = 4, 5, 6, 7
+#: this one has been running for a while; the child runs no more and waits for STOP; this one has been told of its soft
+#: limit.
+HELLO, OUTCOMES, RETURNED, BEGUN, RETIRING, WARNED = 4, 5, 6, 7, 8, 9
 
 _HEAD = struct.Struct("<IB")
 _ARRAY = struct.Struct(">BI")
 
 encode = msgspec.msgpack.Encoder().encode
-decode_jobs = msgspec.msgpack.Decoder(list[tuple[int, bool, bytes]]).decode
+decode_jobs = msgspec.msgpack.Decoder(list[tuple[int, bool, bytes, float | None, float | None]]).decode
 decode_outcomes = msgspec.msgpack.Decoder(list[tuple[int, Outcome]]).decode
 decode_key = msgspec.msgpack.Decoder(int).decode
 decode_keys = msgspec.msgpack.Decoder(list[int]).decode

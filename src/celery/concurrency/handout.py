@@ -37,7 +37,7 @@ class Handout:
         free = -len(self.waiting)
         for seat in seats:
             if seat.batches:
-                free += room(len(seat.window), seat.backlog, int(seat.size))
+                free += min(seat.rest, room(len(seat.window), seat.backlog, int(seat.size)))
         return free
 
     def feed(self, seats: Collection[Seat]) -> list[Seat]:
@@ -66,7 +66,7 @@ class Handout:
         rooms = [
             (seat.backlog, room, seat)
             for seat in seats
-            if seat.batches and (room := pacing.room(len(seat.window), seat.backlog, int(seat.size)))
+            if seat.batches and (room := min(seat.rest, pacing.room(len(seat.window), seat.backlog, int(seat.size))))
         ]
         if not rooms:
             return []

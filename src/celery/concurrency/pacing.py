@@ -2,7 +2,7 @@
 
 A batch saves most of what it costs to hand a job over, but what is in a batch waits for what is before it. So only
 tasks whose *name* has been seen to be short (95 of 100 runs under `SHORT`) travel together; whatever is unknown,
-long, bounded by a time limit or handed out before goes alone to a child that has nothing else.
+long or handed out before goes alone to a child that has nothing else.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ _ENOUGH = 8
 _MOST_NAMES = 1000
 #: Seconds that a run costs a child beside its own duration (decoding, tracing, records).
 _OVERHEAD = 30e-6
-_UNLIMITED = (None, None)
 
 
 class _Pace:
@@ -74,7 +73,7 @@ class Pacing:
 
     def cost(self, message: Message) -> float | None:
         """Seconds that running this message is expected to take, or None: it must be handed over alone."""
-        if message.redelivered or message.timelimit != _UNLIMITED:
+        if message.redelivered:
             return None
         pace = self._paces.get(message.task)
         return None if pace is None else pace.cost

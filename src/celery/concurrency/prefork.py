@@ -6,20 +6,24 @@ import contextlib
 import gc
 import logging
 import os
-import select
 import selectors
 import signal
 import threading
+from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from celery.concurrency.deaths import ASKED_TO_GO, describe, wait_for_death
+from celery.concurrency.forks import abandon_in_forks
 from celery.concurrency.frames import (
     BEGUN,
     HELLO,
     OUTCOMES,
     RECALL,
+    RETIRING,
     RETURNED,
     STOP,
+    WARNED,
     decode_key,
     decode_keys,
     decode_outcomes,
@@ -28,12 +32,14 @@ from celery.concurrency.frames import (
 from celery.concurrency.handout import Handout
 from celery.concurrency.seat import Seat
 from celery.concurrency.slots import Slots
-from celery.concurrency.zygote import Born, Died, Zygote, abandon_in_forks
+from celery.concurrency.terms import Terms
+from celery.concurrency.zygote import Born, Died, Ended, Looked, Zygote
 from celery.ports import Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from celery.concurrency.spawned import Parcel
     from celery.outcome import Outcome
     from celery.ports import Job, Runner
 
@@ -46,8 +52,6 @@ _READ, _WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 _GRACE = 0.5
 #: Seconds before a child is forked again whose predecessors died at start: doubled each time, up to the second.
 _BACKOFF, _MOST_BACKOFF = 0.1, 10.0
-#: How a child ends that gets TERM.
-_ASKED_TO_GO = f"exit status {128 + signal.SIGTERM}"
 #: Bytes read from a child at once.
 _SCRATCH = 256 << 10
 
@@ -58,17 +62,37 @@ class PreforkPool:
     What a death does to the jobs that a child held: those whose outcome it left in shared memory are finished; the
     one that it was running is lost; all others never began and are returned. So keys must not be used twice.
 
+    A job that runs past its hard limit is ended together with its child and all that this has forked, and is told as
+    timed out; every other job of the child comes back as after any death. Soft limits are the child's own affair.
+
     A short job is never left waiting behind a long one while another child is free: the child tells that a run takes
     long, and what waits behind it is recalled and handed to the other.
     """
 
-    def __init__(self, runner: Runner, concurrency: int, *, most: int | None = None) -> None:
-        """`most`: how many children there may ever be (`grow`); by default four times as many, at least 64."""
+    def __init__(
+        self,
+        runner: Runner,
+        concurrency: int,
+        *,
+        most: int | None = None,
+        max_tasks: int | None = None,
+        max_memory: int | None = None,
+        start_method: str = "fork",
+        proc_alive_timeout: float | None = None,
+    ) -> None:
+        """`most`: how many children there may ever be (`grow`); by default four times as many, at least 64.
+
+        A child is replaced in good order after `max_tasks` runs, or after a run that leaves it with more than
+        `max_memory` KiB of resident memory (`[pool.6]`); one that is not ready `proc_alive_timeout` seconds after it
+        was forked is killed and replaced. None and 0: never. With `start_method` "spawn" every child is a fresh
+        interpreter, for which the runner must be picklable (`[pool.5]`). Raises `ValueError` for what makes no sense.
+        """
         if concurrency < 1:
             raise ValueError(f"expected a concurrency of at least 1, got {concurrency}")
         self._runner = runner
         self._size = concurrency
         self._most = max(concurrency, most or max(4 * concurrency, 64))
+        self._terms = Terms(max_tasks or None, max_memory or None, proc_alive_timeout or None, start_method)
         self._handout = Handout()
         self._zygote: Zygote | None = None
         self._reset()
@@ -84,6 +108,8 @@ class PreforkPool:
         self._finished: list[tuple[int, Outcome]] = []
         self._returned: list[int] = []
         self._lost: list[tuple[int, str]] = []
+        self._timed_out: list[tuple[int, float]] = []
+        self._warned: list[tuple[int, float]] = []
         #: `take_back` was called, and these children have not answered all recalls yet.
         self._giving_back: set[int] = set()
 
@@ -98,7 +124,9 @@ class PreforkPool:
         if self._zygote is not None:
             return
         self._reset()
-        self._slots = Slots(self._most)
+        spawning = self._terms.start_method == "spawn"
+        self._slots = Slots(self._most, shared=spawning)
+        self._parcel = _pack(self._runner, self._slots, self._terms) if spawning else None
         if threading.current_thread() is threading.main_thread():
             gc.freeze()  # collections would write to, and thereby copy, the pages that the children share
         self._hatch()
@@ -127,6 +155,8 @@ class PreforkPool:
         for seat in list(self._seats.values()):
             self._bury(seat, signal.SIGKILL)
         self._selector.close()
+        if self._parcel is not None:
+            self._parcel.close()
         self._slots.close()
         self._zygote = None
         gc.unfreeze()
@@ -141,7 +171,7 @@ class PreforkPool:
             self._zygote = None
 
     def _hatch(self) -> None:
-        self._zygote = Zygote(self._runner, self._slots)
+        self._zygote = Zygote(self._runner, self._slots, self._terms, self._parcel)
 
     def _zygote_(self) -> Zygote:
         assert self._zygote is not None, "the pool is not started"
@@ -163,8 +193,9 @@ class PreforkPool:
         together with its end."""
         if self._zygote is not None:
             self._turn(0)
-        news = Report(self._begun, self._finished, self._returned, self._lost)
+        news = Report(self._begun, self._finished, self._returned, self._lost, self._timed_out, self._warned)
         self._begun, self._finished, self._returned, self._lost = [], [], [], []
+        self._timed_out, self._warned = [], []
         return news
 
     def descriptors(self) -> Sequence[int]:
@@ -216,10 +247,35 @@ class PreforkPool:
             if seat.index >= self._size:
                 self._dismiss(seat)
 
+    def info(self) -> dict[str, Any]:
+        """What `stats()` shows of the pool (`[pool.14]`), save `timeouts`: only the worker knows the defaults."""
+        seats = [seat for _, seat in sorted(self._seats.items())]
+        given = [seat.given for seat in seats]
+        total = sum(given)
+        return {
+            "implementation": f"{type(self).__module__}:{type(self).__name__}",
+            "max-concurrency": self._size,
+            "max-tasks-per-child": self._terms.max_tasks or "N/A",
+            "processes": self.pids,
+            "put-guarded-by-semaphore": False,
+            "writes": {
+                "total": total,
+                "avg": f"{1 / len(given) if total else 0:.2f}",
+                "all": ", ".join(f"{each / total:.2f}" for each in given) if total else "",
+                "raw": ", ".join(map(str, given)) if total else "",
+                "strategy": "fair",
+                "inqueues": {"total": len(seats), "active": sum(bool(seat.window) for seat in seats)},
+            },
+        }
+
     @property
     def pids(self) -> list[int]:
-        """Process ids of the children, by index."""
-        return [self._seats[index].pid for index in sorted(self._seats)]
+        """Process ids of the children, by index. Any thread may ask."""
+        return [seat.pid for _, seat in sorted(self._seats.items())]
+
+    def pid_of(self, key: int) -> int | None:
+        """The process that has this job, whether it runs it already or not; None: the job waits, or is over."""
+        return next((seat.pid for seat in list(self._seats.values()) if key in seat.window), None)
 
     # ------------------------------------------------------------------------------------------------ what has happened
 
@@ -256,10 +312,20 @@ class PreforkPool:
                 self._take_in(seat, decode_keys(body))
             elif kind == BEGUN:
                 self._note_slow(seat, decode_key(body))
-            elif kind == HELLO:
-                seat.ready = True
-                self._stillborn.pop(seat.index, None)
+            else:
+                self._hear_of_itself(seat, kind, body)
         return True
+
+    def _hear_of_itself(self, seat: Seat, kind: int, body: memoryview) -> None:
+        if kind == HELLO:
+            seat.ready = True
+            self._stillborn.pop(seat.index, None)
+        elif kind == RETIRING:
+            self._dismiss(seat)
+        elif kind == WARNED:
+            job = seat.window.get(decode_key(body))
+            if job is not None and job.soft_limit is not None:
+                self._warned.append((job.key, job.soft_limit))
 
     def _settle(self, seat: Seat, pairs: list[tuple[int, Outcome]]) -> None:
         keys = [key for key, _ in pairs]
@@ -277,6 +343,7 @@ class PreforkPool:
     def _take_in(self, seat: Seat, keys: list[int]) -> None:
         """Jobs that a child gives back: for another child, or for the caller if he wants them."""
         jobs = seat.take(keys)
+        seat.rest += len(jobs)
         seat.recalls -= 1
         if seat.index in self._giving_back or self._stopping:
             self._returned.extend(job.key for job in jobs)
@@ -292,27 +359,38 @@ class PreforkPool:
 
     def _hear_zygote(self) -> None:
         for event in self._zygote_().events():
-            if isinstance(event, Born):
-                self._welcome(event)
-            elif isinstance(event, Died):
-                self._unborn.discard(event.index)
-                seat = self._seats.get(event.index)
-                if seat is not None and seat.pid == event.pid:
-                    self._bury(seat, event.status)
-                else:
-                    self._replace(event.index, ready=False)
-            else:
+            if event is None:
                 self._lose_zygote()
                 return
+            if isinstance(event, Born):
+                self._welcome(event)
+                continue
+            seat = self._seats.get(event.index)
+            if seat is not None and seat.pid != event.pid:
+                seat = None
+            if isinstance(event, Died):
+                self._note_death(event, seat)
+            elif seat is not None and isinstance(event, Looked):
+                seat.watched, seat.limit = 0.0, seat.smallest_limit()
+                self._keep_time(seat)
+            elif seat is not None and isinstance(event, Ended):
+                seat.ended = -1 if event.key is None else event.key
 
     def _welcome(self, born: Born) -> None:
         self._unborn.discard(born.index)
-        seat = self._seats[born.index] = Seat(born.index, born.pid, born.sock)
+        seat = self._seats[born.index] = Seat(born.index, born.pid, born.sock, self._terms.max_tasks)
         self._selector.register(seat, _READ, seat)
         if self._stopping or born.index >= self._size:
             self._dismiss(seat)
 
     # ---------------------------------------------------------------------------------------------------------- deaths
+
+    def _note_death(self, death: Died, seat: Seat | None) -> None:
+        self._unborn.discard(death.index)
+        if seat is not None:
+            self._bury(seat, death.status)
+        else:
+            self._replace(death.index, ready=False)
 
     def _bury(self, seat: Seat, status: int) -> None:
         """A child is dead: hear what it still said, and tell what became of every job that it had."""
@@ -321,22 +399,34 @@ class PreforkPool:
         slot = self._slots.slot(seat.index)
         self._settle(seat, decode_outcomes(slot.recover()))
         run = slot.read()
-        how = _describe(status)
+        how = describe(status)
         begun = list(seat.window)
         begun = begun[: begun.index(run.key) + 1] if run is not None and run.key in seat.window else []
         self._begun.extend(key for key in begun if key != seat.told)
-        self._lost.extend((key, how) for key in begun)
-        seat.take(begun)
+        for job in seat.take(begun):
+            if job.key == seat.ended and job.hard_limit is not None:
+                self._timed_out.append((job.key, job.hard_limit))
+            else:
+                self._lost.append((job.key, how))
         self._returned.extend(seat.window)
         with contextlib.suppress(KeyError):
             self._selector.unregister(seat)
         seat.close()
         del self._seats[seat.index]
         self._giving_back.discard(seat.index)
-        # An idle child that was asked to go (a TERM to the whole process group at shutdown) is no misfortune.
-        if not seat.leaving and (begun or how != _ASKED_TO_GO):
-            logger.error("Pool child %d (pid %d) died: %s", seat.index, seat.pid, how)
+        self._log_death(seat, how, idle=not begun)
         self._replace(seat.index, ready=seat.ready)
+
+    def _log_death(self, seat: Seat, how: str, *, idle: bool) -> None:
+        if seat.ended == -1:
+            logger.error(
+                "Pool child %d (pid %d) was not ready after %s s (worker_proc_alive_timeout) and was killed",
+                seat.index, seat.pid, self._terms.alive_timeout,
+            )  # fmt: skip
+        # An idle child that was asked to go (a TERM to the whole process group at shutdown) is no misfortune; what a
+        # hard limit means is for the caller to say.
+        elif not seat.leaving and seat.ended is None and not (idle and how == ASKED_TO_GO):
+            logger.error("Pool child %d (pid %d) died: %s", seat.index, seat.pid, how)
 
     def _replace(self, index: int, *, ready: bool) -> None:
         if self._stopping or index >= self._size or index in self._unborn or index in self._seats:
@@ -363,7 +453,7 @@ class PreforkPool:
             for index in unborn:
                 self._replace(index, ready=True)
         for seat in seats:
-            _wait_for_death(seat)
+            wait_for_death(seat)
             self._bury(seat, signal.SIGKILL)
 
     def _cut_off(self, seat: Seat) -> None:
@@ -376,6 +466,21 @@ class PreforkPool:
     def _feed(self) -> None:
         for seat in self._handout.feed(self._seats.values()):
             self._watch(seat)
+            if seat.limit != inf:
+                self._keep_time(seat)
+
+    def _keep_time(self, seat: Seat) -> None:
+        """Have the zygote look after the smallest of the hard limits handed over, unless it looks by then anyway.
+
+        What it finds when it looks may be due later than what is handed over after that, so a look that has passed
+        counts for nothing.
+        """
+        limit, seat.limit = seat.limit, inf
+        now = monotonic()
+        if limit < inf and not now < seat.watched <= now + limit:
+            seat.watched = now + limit
+            with contextlib.suppress(OSError):
+                self._zygote_().watch(seat.index, limit)
 
     def _watch(self, seat: Seat) -> None:
         """Ask to be told when the child's socket is writable, if and only if something is left to send."""
@@ -407,18 +512,11 @@ class PreforkPool:
             self._zygote_().signal(seat.pid, signum)
 
 
-def _describe(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"exit status {code}"
+def _pack(runner: Runner, slots: Slots, terms: Terms) -> Parcel:
+    from celery.concurrency.spawned import Parcel
+
     try:
-        return f"signal {-code} ({signal.Signals(-code).name})"
+        return Parcel(runner, slots, terms)
     except ValueError:
-        return f"signal {-code}"
-
-
-def _wait_for_death(seat: Seat) -> None:
-    """The child has been killed: wait (a second at most) until it can write nothing any more."""
-    poll = select.poll()
-    poll.register(seat, select.POLLHUP)
-    poll.poll(1000)
+        slots.close()
+        raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from celery.concurrency.frames import JOBS, FrameReader, encode, frame
@@ -19,11 +21,12 @@ class Seat:
     """A child as seen from the main process."""
 
     __slots__ = (
-        "_frames", "_out", "_sock", "alone", "backlog", "closed", "index", "leaving", "pid", "ready", "recalls", "size",
-        "slow", "told", "window",
+        "_frames", "_out", "_sock", "alone", "backlog", "closed", "ended", "given", "index", "leaving", "limit", "pid",
+        "ready", "recalls", "rest", "size", "slow", "told", "watched", "window",
     )  # fmt: skip
 
-    def __init__(self, index: int, pid: int, sock: socket.socket) -> None:
+    def __init__(self, index: int, pid: int, sock: socket.socket, most: int | None = None) -> None:
+        """`most`: how many jobs it will run."""
         self.index = index
         self.pid = pid
         #: Jobs that it has, in the order in which it will run them.
@@ -41,6 +44,16 @@ class Seat:
         self.told: int | None = None
         #: Recalls that it has not answered yet.
         self.recalls = 0
+        #: Jobs that it was given so far.
+        self.given = 0
+        #: How many more jobs it may be given.
+        self.rest = sys.maxsize if most is None else most
+        #: The smallest hard limit among the jobs handed over since the zygote was last told; infinite: none.
+        self.limit = inf
+        #: When the zygote looks whether it runs past a hard limit; 0.0, or past: not known.
+        self.watched = 0.0
+        #: The job for whose hard limit it was killed; -1: it was killed because it was not ready in time.
+        self.ended: int | None = None
         #: It has closed its end of the socket.
         self.closed = False
         #: It has been told to end.
@@ -55,12 +68,19 @@ class Seat:
 
     @property
     def idle(self) -> bool:
-        return self.ready and not self.window and not self.leaving
+        return self.ready and not self.window and not self.leaving and self.rest > 0
 
     @property
     def batches(self) -> bool:
-        """It may be given (more) short jobs."""
-        return self.ready and not self.alone and self.slow is None and not self.leaving and not self.recalls
+        """It may be given (more) short jobs, up to `rest`."""
+        return (
+            self.rest > 0
+            and self.ready
+            and not self.alone
+            and self.slow is None
+            and not self.leaving
+            and not self.recalls
+        )
 
     @property
     def unsent(self) -> bool:
@@ -77,10 +97,19 @@ class Seat:
             envelope = message.to_envelope()
             size += len(envelope)
             window[job.key] = job
-            parcel.append((job.key, message.redelivered, envelope))
+            hard = job.hard_limit
+            if hard is not None and hard < self.limit:
+                self.limit = hard
+            parcel.append((job.key, message.redelivered, envelope, job.soft_limit, hard))
+        self.given += len(jobs)
+        self.rest -= len(jobs)
         self.backlog += backlog
         self.size += size
         self.send(frame(JOBS, encode(parcel)))
+
+    def smallest_limit(self) -> float:
+        """The smallest hard limit among the jobs that it has; infinite: none has one."""
+        return min((job.hard_limit for job in self.window.values() if job.hard_limit is not None), default=inf)
 
     def send(self, data: bytes) -> None:
         """Send what fits and keep the rest; a child that is gone is told of by its zygote, not here."""

@@ -9,7 +9,10 @@ all others as never begun.
 from __future__ import annotations
 
 import mmap
+import os
 import struct
+import sys
+import tempfile
 from typing import NamedTuple
 
 from celery.concurrency.frames import array
@@ -18,11 +21,13 @@ __all__ = ["Run", "Slot", "Slots"]
 
 # Written as `memory[a:b] = pack(…)`, a plain copy, and never by `pack_into`: that fills the place with zeros first, and
 # a child killed between the two would leave a journal that looks empty.
-#: Sequence, key, start, sequence again (differs if the writer was killed or stopped half-way).
-_BEGIN = struct.Struct("@QqdQ")
+#: Sequence, key, start, hard limit, sequence again (differs if the writer was killed or stopped half-way).
+_BEGIN = struct.Struct("@QqddQ")
 #: Key of the run that ended last; bytes used in the journal << 32 | outcomes in it.
 _END = struct.Struct("@qQ")
 _END_AT = _BEGIN.size
+#: One byte: the child is ready for jobs.
+_READY_AT = _END_AT + _END.size
 _HEADER = 64
 _JOURNAL = 128 << 10
 _STRIDE = _HEADER + _JOURNAL
@@ -36,11 +41,13 @@ class Run(NamedTuple):
     since: float
     #: False: it has ended.
     running: bool
+    #: Seconds after which it is to be ended from outside; 0.0: none.
+    limit: float = 0.0
 
 
 class Slot:
-    """One child's place in the shared memory. `begin`, `finish`, `unsent` and `sent` are the child's, the rest is
-    the readers'."""
+    """One child's place in the shared memory. `greet`, `begin`, `finish`, `unsent` and `sent` are the child's, the rest
+    is the readers'."""
 
     __slots__ = ("_base", "_ended", "_journal", "_memory", "_sequence", "count", "used")
 
@@ -54,10 +61,14 @@ class Slot:
         self.count = 0
         self.used = 0
 
-    def begin(self, key: int, now: float) -> None:
+    def greet(self) -> None:
+        """This child is ready for jobs."""
+        self._memory[self._base + _READY_AT] = 1
+
+    def begin(self, key: int, now: float, limit: float = 0.0) -> None:
         """This child begins to run the job. Said before the first instruction of the run."""
         self._sequence = sequence = self._sequence + 1
-        self._memory[self._base : self._ended] = _BEGIN.pack(sequence, key, now, sequence)
+        self._memory[self._base : self._ended] = _BEGIN.pack(sequence, key, now, limit, sequence)
 
     def finish(self, key: int, outcome: bytes) -> bool:
         """The run has ended with this (encoded) outcome, which is kept until `sent`. False: there is no room."""
@@ -87,13 +98,18 @@ class Slot:
         """What the child began last; None if nothing yet. Read again while it is being written."""
         for _ in range(1000):
             first = bytes(self._memory[self._base : self._base + _HEADER])
-            sequence, key, since, again = _BEGIN.unpack_from(first)
+            sequence, key, since, limit, again = _BEGIN.unpack_from(first)
             if sequence == again and first == self._memory[self._base : self._base + _HEADER]:
                 break
         # Else the child was stopped or killed just here: the new job counts as begun, which is the safe side.
         if not sequence:
             return None
-        return Run(key, since, _END.unpack_from(first, _END_AT)[0] != key)
+        return Run(key, since, _END.unpack_from(first, _END_AT)[0] != key, limit)
+
+    @property
+    def ready(self) -> bool:
+        """The child has said that it is."""
+        return bool(self._memory[self._base + _READY_AT])
 
     def recover(self) -> bytes:
         """What a dead child had not sent (or had, but could not say so any more), as one MessagePack array."""
@@ -105,18 +121,44 @@ class Slot:
         """Make the place ready for another child, or the first."""
         self.used = self.count = self._sequence = 0
         # No key is -1, so that a child's first run is never taken for ended.
-        self._memory[self._base : self._ended + _END.size] = _BEGIN.pack(0, -1, 0.0, 0) + _END.pack(-1, 0)
+        header = _BEGIN.pack(0, -1, 0.0, 0.0, 0) + _END.pack(-1, 0)
+        self._memory[self._base : self._base + _HEADER] = header.ljust(_HEADER, b"\0")
 
 
 class Slots:
     """The shared memory: places for `capacity` children. Pages cost nothing before they are used."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, shared: bool = False) -> None:
+        """`shared`: with processes too that are no forks of this one; they `attach` to it by its descriptor."""
         self.capacity = capacity
-        self._memory = mmap.mmap(-1, capacity * _STRIDE)
+        self._descriptor = _memory_file(capacity * _STRIDE) if shared else -1
+        self._memory = mmap.mmap(self._descriptor, capacity * _STRIDE)
+
+    @classmethod
+    def attach(cls, descriptor: int, capacity: int) -> Slots:
+        """The same memory, seen from another process; takes the descriptor over."""
+        slots = cls.__new__(cls)
+        slots.capacity, slots._descriptor = capacity, descriptor
+        slots._memory = mmap.mmap(descriptor, capacity * _STRIDE)
+        return slots
+
+    def fileno(self) -> int:
+        return self._descriptor
 
     def slot(self, index: int) -> Slot:
         return Slot(self._memory, index)
 
     def close(self) -> None:
         self._memory.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+
+def _memory_file(size: int) -> int:
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("celery-pool")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, size)
+    return descriptor

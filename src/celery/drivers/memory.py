@@ -38,6 +38,8 @@ class Server:
         self.changed = threading.Condition(threading.Lock())
         #: Descriptors of the consumers that wait: a byte to each when there may be something to take.
         self.waiting: set[int] = set()
+        #: How many consumers are open.
+        self.consumers = 0
         self._queues: dict[str, list[Item]] = {}
         self._bindings = Bindings()
         self._parked: list[tuple[float, Item]] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
     from celery.message import Message
 
-__all__ = ["RUN", "Admission", "Drop", "Refuse", "Run", "TaskPolicy", "Wait", "admit", "moment"]
+__all__ = [
+    "RUN", "Admission", "Drop", "Limits", "Refuse", "Run", "TaskPolicy", "Wait", "admit", "limits_of", "moment",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,21 @@ class TaskPolicy:
     name: str
     acks_late: bool = False
     reject_on_worker_lost: bool = False
+    #: Whether a late-acknowledged message is done with after a failure, and after a hard time limit (`[task.38]`).
+    acks_on_failure: bool = True
+    acks_on_timeout: bool = True
+    retry_on_worker_lost: bool = False
+    #: Seconds that a run may last where its message says nothing (`[limit.3]`).
+    soft_limit: float | None = None
+    hard_limit: float | None = None
+    #: Whether runs of it are attended by request objects of the task's own class (`[task.59]`).
+    attended: bool = False
+
+    #: Nothing about a run of it needs a second look.
+    plain: bool = field(init=False, default=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "plain", not (self.soft_limit or self.hard_limit or self.attended))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +55,9 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Expired: nobody wants it any more."""
+    """Nobody wants it any more. `why`: "expired" or "revoked"."""
+
+    why: str = "expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +67,14 @@ class Refuse:
 
     kind: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds that a run may last, or None."""
+
+    soft: float | None = None
+    hard: float | None = None
 
 
 Admission: TypeAlias = Run | Wait | Drop | Refuse
@@ -104,3 +131,12 @@ def _admit_by_time(message: Message, now: float) -> Admission:
     if end <= now:
         return _DROP
     return Wait(due) if due > now else RUN
+
+
+def limits_of(message: Message, policy: TaskPolicy) -> Limits:
+    """What the call says counts, then the task, then the worker's default: each limit by itself; 0 says nothing.
+
+    See `[limit.3]`. `policy` holds the last two.
+    """
+    hard, soft = message.timelimit
+    return Limits(soft or policy.soft_limit or None, hard or policy.hard_limit or None)

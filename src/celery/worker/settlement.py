@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from celery.outcome import Outcome
     from celery.worker.admission import TaskPolicy
 
-__all__ = ["ACK", "DONE", "REJECT", "REQUEUE", "lost_disposition", "run_disposition"]
+__all__ = ["ACK", "DONE", "REJECT", "REQUEUE", "lost_disposition", "run_disposition", "timeout_disposition"]
 
 #: The words of `ports.Settled.disposition`.
 ACK, DONE, REJECT, REQUEUE = "ack", "done", "reject", "requeue"
@@ -30,13 +30,24 @@ def run_disposition(outcome: Outcome, policy: TaskPolicy, *, acknowledged: bool)
         if outcome.requeue:
             return REQUEUE if policy.acks_late else ACK
         return REJECT
-    if isinstance(outcome, Failure) and policy.acks_late and not outcome.acknowledge:
+    if isinstance(outcome, Failure) and policy.acks_late and not (outcome.acknowledge and policy.acks_on_failure):
         return REJECT
     return ACK
 
 
-def lost_disposition(policy: TaskPolicy, *, acknowledged: bool) -> str:
-    """How to settle a delivery whose process died while it ran (`[task.36]`)."""
+def timeout_disposition(policy: TaskPolicy, *, acknowledged: bool) -> str:
+    """How to settle a delivery whose run was ended for its hard limit (`[task.38]`)."""
     if acknowledged:
         return DONE
-    return REQUEUE if policy.acks_late and policy.reject_on_worker_lost else ACK
+    return REQUEUE if policy.acks_late and not policy.acks_on_timeout else ACK
+
+
+def lost_disposition(policy: TaskPolicy, *, acknowledged: bool) -> str:
+    """How to settle a delivery whose process died while it ran (`[task.36]`, `[task.38]`)."""
+    if acknowledged:
+        return DONE
+    if not policy.acks_late:
+        return ACK
+    if policy.reject_on_worker_lost:
+        return REQUEUE
+    return ACK if policy.acks_on_failure else REJECT

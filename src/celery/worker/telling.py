@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.app import trace
+from celery.exceptions import CPendingDeprecationWarning, InvalidTaskError
 from celery.lifecycle import Latch
 from celery.utils.log import flush_lines, line_writer
+from celery.worker.consumer.deliveries import REFUSALS
 from celery.worker.refusals import describe
+from celery.worker.request import Received, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,16 +31,25 @@ consumer_log = logging.getLogger("celery.worker.consumer.consumer")
 connection_log = logging.getLogger("celery.worker.consumer.connection")
 request_log = logging.getLogger("celery.worker.request")
 
+_STARTUP = (
+    "The first connection is tried again because of the setting broker_connection_retry. Celery will read "
+    "broker_connection_retry_on_startup for that, and nothing else: set it."
+)
+#: Seconds after which an unknown name is told of again.
+_SAY_AGAIN = 60.0
+
 
 class Telling:
     """The engine's observer in real workers. `consumer` is what signals name as their sender."""
 
-    def __init__(self, app: Celery, url: str, on_ready: Callable[[], None]) -> None:
+    def __init__(self, app: Celery, url: str, on_ready: Callable[[], None], hostname: str = "") -> None:
         """`url`: the broker's, without its password."""
         self._app = app
         self._url = url
         self._on_ready = on_ready
         self.consumer: Any = None
+        self.hostname = hostname
+        self._quiet_until: dict[str, float] = {}
         self._says_received = strategy_log.isEnabledFor(logging.INFO)
         self.gates = (Latch(self._says_received), signals.task_received)
         self._write = line_writer(strategy_log, logging.INFO)
@@ -64,8 +78,8 @@ class Telling:
     def refused(self, delivery: Delivery, refusal: Refuse) -> None:
         severity, text = describe(delivery, refusal)
         consumer_log.log(severity, "%s", text)
-        message = delivery.message if delivery.message is not None else delivery
-        exc = ValueError(refusal.reason)
+        message = Received(delivery.message, delivery.queue) if delivery.message is not None else delivery
+        exc = REFUSALS.get(refusal.kind, InvalidTaskError)(refusal.reason)
         if refusal.kind == "unknown" and delivery.message is not None:
             signals.task_unknown.send(
                 sender=self.consumer, name=refusal.reason, id=delivery.message.id, message=message, exc=exc
@@ -73,31 +87,41 @@ class Telling:
         else:
             signals.task_rejected.send(sender=self.consumer, message=message, exc=exc)
 
-    def expired(self, message: Message) -> None:
+    def unknown(self, message: Message, seconds: float) -> None:
+        now = time.monotonic()
+        if now >= self._quiet_until.get(message.task, 0.0):
+            self._quiet_until[message.task] = now + _SAY_AGAIN
+            consumer_log.warning(
+                "There is no task %r here. Its messages stay on the queue for workers that know it; "
+                "see worker_unknown_task_grace.",
+                message.task,
+            )
+
+    def dropped(self, message: Message, why: str) -> None:
         request_log.info("Discarding revoked task: %s[%s]", message.shadow or message.task, message.id)
         if signals.task_revoked.receivers:
             signals.task_revoked.send(
                 sender=self._app.tasks.get(message.task),
-                request=self._request(message),
+                request=self._context(message),
                 terminated=False,
                 signum=None,
-                expired=True,
+                expired=why == "expired",
             )
+
+    def soft_limit(self, message: Message, limit: float) -> None:
+        name = message.shadow or message.task
+        request_log.warning("Soft time limit (%ss) exceeded for %s[%s]", limit, name, message.id)
+
+    def hard_limit(self, message: Message, limit: float) -> None:
+        name = message.shadow or message.task
+        request_log.error("Hard time limit (%ss) exceeded for %s[%s]", limit, name, message.id)
 
     def lost(self, message: Message, exc: BaseException) -> None:
         request_log.error("Task handler raised error: %r (%s[%s])", exc, message.task, message.id)
-        if signals.task_failure.receivers:
-            signals.task_failure.send(
-                sender=self._app.tasks.get(message.task),
-                task_id=message.id,
-                exception=exc,
-                args=(),
-                kwargs={},
-                traceback=None,
-                einfo=None,
-            )
 
     def connecting_failed(self, exc: BaseException, attempt: int, limit: int | None, seconds: float) -> None:
+        if attempt == 1 and self._app.conf.broker_connection_retry_on_startup is None:
+            warnings.warn(_STARTUP, CPendingDeprecationWarning, stacklevel=2)
         tries = f"{attempt}/{limit}" if limit else str(attempt)
         consumer_log.error(
             "consumer: Cannot connect to %s: %s.\nTrying again in %.2f seconds... (%s)\n",
@@ -130,5 +154,8 @@ class Telling:
         flush_lines()
 
     def _request(self, message: Message) -> Any:
+        return Request(Received(message), app=self._app, hostname=self.hostname)
+
+    def _context(self, message: Message) -> Any:
         info = {"exchange": message.exchange, "routing_key": message.routing_key, "priority": message.priority}
-        return self._app.Context({**message.headers, "name": message.task, "delivery_info": info})
+        return self._app.Context({**message.headers, "delivery_info": info})

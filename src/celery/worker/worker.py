@@ -17,12 +17,16 @@ from celery.documents import Documents
 from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Record
 from celery.platforms import EX_FAILURE, EX_OK
+from celery.ports import Tracked
 from celery.utils.log import mlevel
 from celery.utils.nodenames import default_nodename
 from celery.worker import state
 from celery.worker.admission import TaskPolicy
+from celery.worker.again import Again
+from celery.worker.attendance import Attendance, has_own_request
 from celery.worker.consumer.engine import Engine, EngineParts
 from celery.worker.parts import EnginePart, Parts, PoolPart
+from celery.worker.request import Received, Request, request_of
 from celery.worker.sizing import cpu_count, usable_cpus
 from celery.worker.telling import Telling
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.message import Message
     from celery.ports import Pool
+    from celery.worker.consumer.deliveries import Held
 
 __all__ = ["WorkController"]
 
@@ -113,11 +118,43 @@ class WorkController:
     ) -> None:
         """Take each option, or else its setting (`[worker.7]`, `[worker.14]`)."""
         conf = self.app.conf
+        self._take_limits(**options)
         self.loglevel = mlevel(loglevel)
         self.logfile = logfile
         self.task_events = conf.worker_send_task_events if task_events is None else task_events
         self.pool_cls = pool or options.get("pool_cls") or conf.worker_pool
         self.concurrency = self._concurrency(concurrency or conf.worker_concurrency)
+
+    def _take_limits(
+        self,
+        time_limit: float | None = None,
+        soft_time_limit: float | None = None,
+        max_tasks_per_child: int | None = None,
+        max_memory_per_child: int | None = None,
+        prefetch_multiplier: int | None = None,
+        disable_prefetch: bool | None = None,
+        pool_start_method: str | None = None,
+        **options: Any,
+    ) -> None:
+        """What tasks, processes and queues are held to (`[worker.8]`, `[limit.3]`, `[pool.6]`)."""
+        conf = self.app.conf
+        self.time_limit = conf.task_time_limit if time_limit is None else time_limit
+        self.soft_time_limit = conf.task_soft_time_limit if soft_time_limit is None else soft_time_limit
+        self.max_tasks_per_child = max_tasks_per_child or conf.worker_max_tasks_per_child
+        self.max_memory_per_child = max_memory_per_child or conf.worker_max_memory_per_child
+        self.pool_start_method = pool_start_method or conf.worker_pool_start_method
+        self.disable_prefetch = conf.worker_disable_prefetch if disable_prefetch is None else disable_prefetch
+        if prefetch_multiplier is None and conf.value_set_for("worker_prefetch_multiplier"):
+            prefetch_multiplier = conf.worker_prefetch_multiplier
+        #: None: nobody has chosen one, so the worker takes what its pool has a use for.
+        self.prefetch_multiplier = prefetch_multiplier
+
+    @property
+    def max_prefetch_count(self) -> int | None:
+        """How many messages the worker holds at most; None: as many as its pool has a use for."""
+        if self.disable_prefetch:
+            return self.concurrency
+        return (self.prefetch_multiplier or 0) * self.concurrency or None
 
     def _concurrency(self, wanted: Any) -> int:
         if not wanted:
@@ -173,16 +210,27 @@ class WorkController:
         self.app.loader.import_default_modules()
 
     def _make_parts(self) -> None:
-        assembly = self.app.assembly
-        self.pool = pool = assembly.pool(self.pool_cls, assembly.runner(self.hostname), self.concurrency)
+        self.pool = pool = self._make_pool()
         conf = self.app.conf
         self._documents = Documents(conf.result_serializer, extended=bool(conf.result_extended))
-        self._telling = Telling(self.app, self.broker_url, self._ready)
+        self._telling = Telling(self.app, self.broker_url, self._ready, self.hostname)
         self.consumer = engine = Engine(self._engine_parts(pool))
         self._telling.consumer = engine
         self.engine_has_thread = self.wants_engine_thread()
         self._engine = EnginePart(engine, threaded=self.engine_has_thread)
         self.parts = Parts(PoolPart(pool), self._engine)
+        state.sources.add(self)
+
+    def _make_pool(self) -> Pool:
+        assembly = self.app.assembly
+        tuning = {
+            "max_tasks": self.max_tasks_per_child,
+            "max_memory": self.max_memory_per_child,
+            "start_method": self.pool_start_method,
+            "proc_alive_timeout": self.app.conf.worker_proc_alive_timeout,
+        }
+        pool: Pool = assembly.pool(self.pool_cls, assembly.runner(self.hostname), self.concurrency, tuning)
+        return pool
 
     def _engine_parts(self, pool: Pool) -> EngineParts:
         app, conf = self.app, self.app.conf
@@ -202,6 +250,13 @@ class WorkController:
             observer=self._telling,
             check=self._check,
             totals=state.total_count,
+            prefetch=self.max_prefetch_count,
+            prefetch_counts_running=bool(self.disable_prefetch),
+            aftermath=app.assembly.aftermath(self.hostname),
+            again=Again(app, self._documents),
+            attendant=Attendance(app, self.hostname, conf.result_serializer),
+            unknown_grace=conf.get("worker_unknown_task_grace"),
+            revoked=state.revoked.view(),
             connect_retries=(conf.broker_connection_max_retries or None) if again else 0,
         )
 
@@ -218,7 +273,17 @@ class WorkController:
         task = self.app.tasks.get(name)
         if task is None:
             return None
-        return TaskPolicy(name, acks_late=bool(task.acks_late), reject_on_worker_lost=bool(task.reject_on_worker_lost))
+        return TaskPolicy(
+            name,
+            acks_late=bool(task.acks_late),
+            reject_on_worker_lost=bool(task.reject_on_worker_lost),
+            acks_on_failure=task.acks_on_failure is not False,
+            acks_on_timeout=task.acks_on_timeout is not False,
+            retry_on_worker_lost=bool(task.retry_on_worker_lost),
+            soft_limit=task.soft_time_limit or self.soft_time_limit or None,
+            hard_limit=task.time_limit or self.time_limit or None,
+            attended=has_own_request(task),
+        )
 
     def _verdict(self, message: Message, how: str, exc: BaseException) -> Record | None:
         if self.app.assembly.store is None:
@@ -229,6 +294,24 @@ class WorkController:
             return None
         document = self._documents.failure(exc, request, None, how)
         return Record(message.id, how, document, message.properties.get("reply_to") or "")
+
+    def requests(self, kind: str) -> list[Any]:
+        """Requests of what is held: "reserved", "active" (of these, what runs) or "scheduled" (`[worker.31]`)."""
+        if kind == "scheduled":
+            known = (delivery.message for delivery in self.consumer.scheduled())
+            return [Request(Received(m), app=self.app, hostname=self.hostname) for m in known if m is not None]
+        held = self.consumer.reserved()
+        return [self._shown(one) for one in held if kind == "reserved" or one.begun]
+
+    def _shown(self, one: Held) -> Request:
+        """The request of a run: always the same one, as it is now."""
+        request: Request | None = one.request or one.shown
+        if request is None:
+            request = one.shown = request_of(one, self.app, self.hostname)
+        if request is one.shown:
+            request.acknowledged, request.time_start = one.acknowledged, one.began_at
+            request.worker_pid = self.pool.pid_of(one.key) if one.begun and isinstance(self.pool, Tracked) else None
+        return request
 
     def _ready(self) -> None:
         signals.worker_ready.send(sender=self.consumer)
@@ -255,6 +338,8 @@ class WorkController:
         self._thread = threading.get_ident()
         try:
             self.on_start()
+            if isinstance(self.pool, Tracked):  # of processes: all come from one that is made now
+                signals.worker_before_create_process.send(sender=self.pool)
             self.parts.start()
             self._engine.wait()
         except SystemExit as exc:

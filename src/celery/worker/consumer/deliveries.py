@@ -7,7 +7,7 @@ and only then is the delivery settled.
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import ContentDisallowed
 
@@ -16,23 +16,26 @@ from celery.message import MalformedMessage, Message
 from celery.ports import Job, Joining, Publication, Settled
 from celery.routing import Route
 from celery.states import FAILURE, REVOKED
-from celery.worker.admission import RUN, Drop, Refuse, Run, Wait, admit
+from celery.worker.admission import RUN, Drop, Refuse, Run, Wait, admit, limits_of
 from celery.worker.settlement import ACK, REJECT, REQUEUE
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
     from celery.outcome import Record
     from celery.ports import Broker, Clock, Consumer, Delivery, ResultBackend
     from celery.worker.admission import Admission, TaskPolicy
-    from celery.worker.consumer.observer import Observer
+    from celery.worker.consumer.observer import Attendant, Observer
+    from celery.worker.consumer.strangers import Strangers
     from celery.worker.consumer.waiting import WaitingRoom
 
-__all__ = ["Held", "Receiver", "Settler", "publications"]
+__all__ = ["REFUSALS", "Held", "Receiver", "Settler", "publications"]
 
-_REFUSALS: dict[str, type[Exception]] = {
+_NO_LIMITS = (None, None)
+#: The exception that a refusal is shown as, by its kind.
+REFUSALS: dict[str, type[Exception]] = {
     "unknown": NotRegistered,
     "content": ContentDisallowed,
     "invalid": InvalidTaskError,
@@ -46,6 +49,14 @@ class Held(Job, eq=False):
     policy: TaskPolicy
     #: True once the acknowledgement is on its way to the broker.
     acknowledged: bool = False
+    #: True once the pool has told that it runs.
+    begun: bool = False
+    #: Wall-clock time of that.
+    began_at: float | None = None
+    #: The task's own request object, where it has a class for that.
+    request: Any = None
+    #: A request object that was made for whoever looked (`celery.worker.state`).
+    shown: Any = None
 
 
 class Receiver:
@@ -61,12 +72,15 @@ class Receiver:
         observer: Observer,
         clock: Clock,
         totals: Counter[str],
+        strangers: Strangers,
+        revoked: Collection[str] = (),
+        attendant: Attendant | None = None,
     ) -> None:
         """`policies`: task name → policy, None if there is no such task; asked once for each known name.
 
         `accept`: content types that may be decoded, None for all. `read_other` reads what is no protocol 2 message, or
         raises `MalformedMessage`. `verdict` makes the record of a message that ends here, in that state with that
-        exception. `totals` counts the messages taken on, by task name.
+        exception. `totals` counts the messages taken on, by task name. `revoked`: ids of messages not to be run.
         """
         self._ask = policies
         self._policies: dict[str, TaskPolicy] = {}
@@ -77,11 +91,16 @@ class Receiver:
         self._gates = tuple(observer.gates)
         self._clock = clock
         self._totals = totals
+        self._strangers = strangers
+        self._revoked = revoked
+        self._attendant = attendant
         self._keys = count(1)
 
     def receive(self, deliveries: Iterable[Delivery], settler: Settler, waiting: WaitingRoom) -> list[Held]:
         """Take these on; returns those that may be run now, in order."""
         policies, accept, keys = self._policies, self._accept, self._keys
+        if self._revoked:
+            policies = {}  # each is looked at
         run: list[Held] = []
         told: list[Message] = []
         for delivery in deliveries:
@@ -91,6 +110,8 @@ class Receiver:
                 and message.eta is None
                 and message.expires is None
                 and (policy := policies.get(message.task)) is not None
+                and policy.plain
+                and message.timelimit == _NO_LIMITS
                 and (accept is None or message.content_type in accept)
             ):
                 run.append(Held(next(keys), message, delivery, policy))
@@ -111,10 +132,11 @@ class Receiver:
         try:
             admission, message = self._admit(delivery, run)
             if isinstance(admission, Refuse):
-                self._refuse(delivery, admission, settler)
+                self._refuse_or_wait(delivery, admission, settler, waiting)
             elif isinstance(admission, Drop):
-                self._observer.received([message])
-                self._drop(delivery, message, settler)
+                if admission.why != "revoked":
+                    self._observer.received([message])
+                self._drop(delivery, message, admission, settler)
             elif self._is_new(delivery, message, admission, waiting):
                 told.append(message)
         except MalformedMessage as exc:
@@ -137,9 +159,18 @@ class Receiver:
         if policy is None:
             policy = self._policy(message.task)
         admission = admit(message, policy, self._accept, self._clock.time())
+        if policy is not None and message.id in self._revoked:
+            return Drop("revoked"), message
         if admission is RUN and policy is not None:
-            run.append(Held(next(self._keys), message, delivery, policy))
+            run.append(self._hold(message, delivery, policy))
         return admission, message
+
+    def _hold(self, message: Message, delivery: Delivery, policy: TaskPolicy) -> Held:
+        limits = limits_of(message, policy)
+        held = Held(next(self._keys), message, delivery, policy, soft_limit=limits.soft, hard_limit=limits.hard)
+        if policy.attended and self._attendant is not None:
+            held.request = self._attendant.attend(held)
+        return held
 
     def due(self, deliveries: Iterable[Delivery], settler: Settler, waiting: WaitingRoom) -> list[Held]:
         """Their time has come: run them, unless they have expired meanwhile (`[worker.29]`)."""
@@ -147,7 +178,7 @@ class Receiver:
         for delivery in deliveries:
             admission, message = self._admit(delivery, run)
             if isinstance(admission, Drop):
-                self._drop(delivery, message, settler)
+                self._drop(delivery, message, admission, settler)
             elif isinstance(admission, Refuse):
                 self._refuse(delivery, admission, settler)
             elif isinstance(admission, Wait):  # the clock was set back
@@ -172,16 +203,27 @@ class Receiver:
             raise MalformedMessage(f"expected a task message, got what cannot be decoded: {exc!r}") from exc
         return message
 
+    def _refuse_or_wait(self, delivery: Delivery, refusal: Refuse, settler: Settler, waiting: WaitingRoom) -> None:
+        """An unknown task may be known to another worker (`[worker.25]`, decision 0010)."""
+        message = delivery.message
+        if refusal.kind == "unknown" and message is not None and waiting.parks:
+            pause = self._strangers.pause(message.id)
+            if pause is not None:
+                self._observer.unknown(message, pause)
+                waiting.put_off(delivery, self._clock.time() + pause)
+                return
+        self._refuse(delivery, refusal, settler)
+
     def _refuse(self, delivery: Delivery, refusal: Refuse, settler: Settler) -> None:
         self._observer.refused(delivery, refusal)
         record = None
         if delivery.message is not None:  # somebody may wait for it
-            record = self._verdict(delivery.message, FAILURE, _REFUSALS[refusal.kind](refusal.reason))
+            record = self._verdict(delivery.message, FAILURE, REFUSALS[refusal.kind](refusal.reason))
         settler.add(delivery, REJECT, record)
 
-    def _drop(self, delivery: Delivery, message: Message, settler: Settler) -> None:
-        self._observer.expired(message)
-        settler.add(delivery, ACK, self._verdict(message, REVOKED, TaskRevokedError("expired")))
+    def _drop(self, delivery: Delivery, message: Message, drop: Drop, settler: Settler) -> None:
+        self._observer.dropped(message, drop.why)
+        settler.add(delivery, ACK, self._verdict(message, REVOKED, TaskRevokedError(drop.why)))
 
 
 def publications(follow: Sequence[tuple[str, str, bytes]]) -> list[Publication]:

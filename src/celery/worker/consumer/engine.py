@@ -12,30 +12,32 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from billiard.exceptions import WorkerLostError
 from kombu.exceptions import OperationalError
 
 from celery.exceptions import ImproperlyConfigured, WorkerTerminate
-from celery.outcome import Success
-from celery.ports import SystemClock
+from celery.outcome import Failure, Success
+from celery.ports import Accompanied, SystemClock, Tracked
 from celery.states import FAILURE
 from celery.waits import wait_readable
 from celery.worker.consumer.deliveries import Receiver, Settler
+from celery.worker.consumer.endings import Endings
+from celery.worker.consumer.strangers import Strangers
 from celery.worker.consumer.waiting import WaitingRoom
 from celery.worker.consumer.wakeup import WakeUp
-from celery.worker.settlement import ACK, DONE, REQUEUE, lost_disposition, run_disposition
+from celery.worker.settlement import ACK, DONE, REQUEUE, run_disposition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
     from celery.message import Message
-    from celery.outcome import Record
-    from celery.ports import Broker, Clock, Consumer, Pool, Report, ResultBackend
+    from celery.outcome import Outcome, Record
+    from celery.ports import Broker, Clock, Consumer, Delivery, Pool, Report, ResultBackend
     from celery.routing import QueueSpec
     from celery.worker.admission import TaskPolicy
     from celery.worker.consumer.deliveries import Held
-    from celery.worker.consumer.observer import Observer
+    from celery.worker.consumer.endings import Aftermath
+    from celery.worker.consumer.observer import Attendant, Observer
 
 __all__ = ["Engine", "EngineParts", "startup_delays", "trouble_delays"]
 
@@ -92,6 +94,18 @@ class EngineParts:
     delays: Callable[[], Iterator[float]] = trouble_delays
     #: How often the first connection is tried; None: for ever, 0: once.
     connect_retries: int | None = 100
+    #: How many messages the worker holds at most; None: as many as the pool has a use for.
+    prefetch: int | None = None
+    #: Whether that counts what runs and is acknowledged too (`worker_disable_prefetch`).
+    prefetch_counts_running: bool = False
+    #: See `Endings`; without `aftermath` a lost task leaves its record and nothing else.
+    aftermath: Aftermath | None = None
+    again: Callable[[Message, BaseException], Outcome | None] = lambda message, exc: None
+    attendant: Attendant | None = None
+    #: See `Strangers`.
+    unknown_grace: float | None = None
+    #: Ids of messages that are not to be run.
+    revoked: Collection[str] = ()
 
 
 class Engine:
@@ -102,6 +116,14 @@ class Engine:
         self._pool = parts.pool
         self._clock = parts.clock
         self._observer = parts.observer
+        self._strangers = Strangers(parts.unknown_grace, parts.clock)
+        self._attendant = parts.attendant
+        self._endings = Endings(
+            aftermath=parts.aftermath or self._failure,
+            again=parts.again,
+            observer=parts.observer,
+            attendant=parts.attendant,
+        )
         self._receiver = Receiver(
             policies=parts.policies,
             accept=parts.accept,
@@ -110,10 +132,14 @@ class Engine:
             observer=parts.observer,
             clock=parts.clock,
             totals=parts.totals,
+            strangers=self._strangers,
+            revoked=parts.revoked,
+            attendant=parts.attendant,
         )
         #: What the pool holds, by job key.
         self.held: dict[int, Held] = {}
         self._ready: list[Held] = []
+        self._waiting: WaitingRoom | None = None
         self._wake = WakeUp()
         self._stopping = False
         self._terminating = False
@@ -134,6 +160,14 @@ class Engine:
         """Stop what runs, give back what is held, and be gone (`[shutdown.2]`)."""
         self._terminating = self._stopping = True
         self._wake.set()
+
+    def reserved(self) -> list[Held]:
+        """What is taken on and not finished."""
+        return [*list(self.held.values()), *self._ready]
+
+    def scheduled(self) -> list[Delivery]:
+        """What waits in memory for its time."""
+        return [] if self._waiting is None else [delivery for _, _, delivery in list(self._waiting.heap)]
 
     @property
     def stopping(self) -> bool:
@@ -186,7 +220,8 @@ class Engine:
 
     def _run(self, consumer: Consumer) -> None:
         settler = Settler(consumer, self._parts.publisher or self._parts.broker, self._parts.store)
-        waiting = WaitingRoom(consumer)
+        waiting = self._waiting = WaitingRoom(consumer)
+        self._strangers.others = consumer.others if isinstance(consumer, Accompanied) else None
         leaving: BaseException | None = None
         try:
             self._observer.ready()
@@ -195,6 +230,7 @@ class Engine:
                 if now >= self._check_at:
                     self._check_at = now + _CHECK_EVERY
                     self._parts.check()
+                    self._strangers.look()
                 self._turn(consumer, settler, waiting)
         except (SystemExit, KeyboardInterrupt) as exc:
             leaving = exc
@@ -228,7 +264,7 @@ class Engine:
                 self._submit()
             wake = self._wake
             descriptors = [*self._pool.descriptors(), wake.descriptor]
-            deliveries = consumer.fetch(max(0, self._pool.free), self._patience(waiting), descriptors)
+            deliveries = consumer.fetch(self._room(), self._patience(waiting), descriptors)
             if wake.written:
                 wake.clear()
             if deliveries:
@@ -257,6 +293,15 @@ class Engine:
             held[one.key] = one
         self._pool.submit(batch)
 
+    def _room(self) -> int:
+        """How many messages to take now (`[worker.8]`, `[worker.9]`)."""
+        room, most = self._pool.free, self._parts.prefetch
+        if most is not None:
+            everything = self._parts.prefetch_counts_running
+            held = sum(1 for one in self.held.values() if everything or not one.acknowledged)
+            room = min(room, most - held - len(self._ready))
+        return max(0, room)
+
     def _patience(self, waiting: WaitingRoom) -> float:
         """Seconds to wait for something to happen.
 
@@ -283,18 +328,20 @@ class Engine:
             one = held.pop(key, None)
             if one is None:
                 continue
+            if one.request is not None:
+                self._take_attended(one, outcome, settler)
+                continue
             if type(outcome) is Success:  # what `run_disposition` says of it, without asking
                 disposition = DONE if one.acknowledged else ACK
             else:
                 disposition = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
             settler.add(one.delivery, disposition, outcome.record, outcome.follow)
-        if report.lost:
-            self._take_lost(report.lost, settler)
+        if report.warned or report.timed_out or report.lost:
+            self._take_endings(report, settler)
         for key in report.begun:
             one = held.get(key)
-            if one is not None and not one.acknowledged and not one.policy.acks_late:
-                one.acknowledged = True
-                settler.add(one.delivery, ACK)
+            if one is not None and not one.begun:
+                self._begin(one, settler)
         for key in report.returned:
             one = held.pop(key, None)
             if one is None:
@@ -304,19 +351,48 @@ class Engine:
             else:
                 self._ready.append(one)
 
-    def _take_lost(self, lost: Sequence[tuple[int, str]], settler: Settler) -> None:
-        for key, why in lost:
-            one = self.held.pop(key, None)
-            if one is None:
-                continue
-            disposition = lost_disposition(one.policy, acknowledged=one.acknowledged)
-            if self._terminating:  # we killed it: it did not fail
-                settler.add(one.delivery, REQUEUE if disposition != DONE else disposition)
-                continue
-            exc = WorkerLostError(f"Worker exited prematurely: {why} Job: {key}.")
-            self._observer.lost(one.message, exc)
-            record = None if disposition == REQUEUE else self._parts.verdict(one.message, FAILURE, exc)
-            settler.add(one.delivery, disposition, record)
+    def _begin(self, one: Held, settler: Settler) -> None:
+        """It runs: its message is given up, unless it asks for late acknowledgement (`[task.35]`)."""
+        one.begun = True
+        one.began_at = self._clock.time()
+        asked = None
+        if one.request is not None and self._attendant is not None:
+            pid = self._pool.pid_of(one.key) if isinstance(self._pool, Tracked) else None
+            asked = self._attendant.begun(one, pid)
+        if not one.acknowledged and (asked or not one.policy.acks_late):
+            one.acknowledged = True
+            settler.add(one.delivery, asked or ACK)
+
+    def _take_attended(self, one: Held, outcome: Outcome, settler: Settler) -> None:
+        assert self._attendant is not None
+        if not one.begun:
+            self._begin(one, settler)
+        asked = self._attendant.ended(one, outcome)
+        if one.acknowledged or asked is None:
+            asked = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
+        settler.add(one.delivery, asked, outcome.record, outcome.follow)
+
+    def _take_endings(self, report: Report, settler: Settler) -> None:
+        held, endings = self.held, self._endings
+        for key, limit in report.warned:
+            if (one := held.get(key)) is not None:
+                endings.warned(one, limit)
+        for key, limit in report.timed_out:
+            if (one := held.pop(key, None)) is not None:
+                self._end_early(one, settler)
+                endings.timed_out(one, limit, settler)
+        for key, why in report.lost:
+            if (one := held.pop(key, None)) is not None:
+                self._end_early(one, settler)
+                endings.lost(one, why, settler, terminating=self._terminating)
+
+    def _failure(self, message: Message, exc: BaseException, *, hooks: bool = True) -> Outcome:
+        return Failure(self._parts.verdict(message, FAILURE, exc), reason=repr(exc))
+
+    def _end_early(self, one: Held, settler: Settler) -> None:
+        """A request hears of the beginning before it hears of the end, also where one report tells of both."""
+        if one.request is not None and not one.begun:
+            self._begin(one, settler)
 
     # -- trouble -----------------------------------------------------------------------------------------------------
 

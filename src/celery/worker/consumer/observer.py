@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celery.lifecycle import Gate
     from celery.message import Message
+    from celery.outcome import Outcome
     from celery.ports import Delivery
     from celery.worker.admission import Refuse
+    from celery.worker.consumer.deliveries import Held
 
-__all__ = ["Observer"]
+__all__ = ["Attendant", "Observer"]
 
 
 class Observer(Protocol):
@@ -28,11 +30,20 @@ class Observer(Protocol):
     def refused(self, delivery: Delivery, refusal: Refuse) -> None:
         """This cannot be run here; it is kept as a dead letter where the broker has a place for it."""
 
-    def expired(self, message: Message) -> None:
-        """This came too late and is dropped."""
+    def unknown(self, message: Message, seconds: float) -> None:
+        """There is no such task here; another worker may know it, so it is looked at again in `seconds`."""
+
+    def dropped(self, message: Message, why: str) -> None:
+        """Nobody wants this any more: it is "expired" or "revoked"."""
 
     def lost(self, message: Message, exc: BaseException) -> None:
-        """The process that ran this died."""
+        """The process that ran this died, and it is not repeated as a retry."""
+
+    def soft_limit(self, message: Message, limit: float) -> None:
+        """The run of this was told that it has lasted `limit` seconds."""
+
+    def hard_limit(self, message: Message, limit: float) -> None:
+        """The run of this was ended, having lasted `limit` seconds."""
 
     def connecting_failed(self, exc: BaseException, attempt: int, limit: int | None, seconds: float) -> None:
         """The broker did not answer at start; it is tried again in `seconds`."""
@@ -49,3 +60,26 @@ class Observer(Protocol):
 
     def flush(self) -> None:
         """Write out what was told: the engine is about to hand work on, or to wait."""
+
+
+class Attendant(Protocol):
+    """Lets request objects of tasks' own classes take part in their runs (`[task.59]`), in the engine's thread.
+
+    A run takes part if `attend` gave it a request. What the request asks for by its `acknowledge` and `reject` is done
+    by the engine.
+    """
+
+    def attend(self, held: Held) -> Any:
+        """A request for this run."""
+
+    def begun(self, held: Held, pid: int | None) -> str | None:
+        """A process has begun to run it. Returns what the request asks for: a disposition, or None."""
+
+    def ended(self, held: Held, outcome: Outcome) -> str | None:
+        """It came to an outcome."""
+
+    def timed_out(self, held: Held, limit: float, *, soft: bool) -> str | None:
+        """A time limit has passed."""
+
+    def failed(self, held: Held, exc: BaseException) -> str | None:
+        """It failed where the task could not see it."""

@@ -51,6 +51,15 @@ class WaitingRoom:
             heappush(self.heap, (until, next(self._order), delivery))
         return not known
 
+    @property
+    def parks(self) -> bool:
+        """Whether deliveries can be parked in the broker, where every worker gets at them when they are due."""
+        return self._deferring is not None
+
+    def put_off(self, delivery: Delivery, until: float) -> None:
+        """Have it parked in the broker, for whichever worker is the first to take it then. Only where `parks`."""
+        self.to_park.append((delivery, until))
+
     def park(self) -> None:
         """Park what is to be parked. Raises `OperationalError`; what was not parked is parked by the next call."""
         if self.to_park:
