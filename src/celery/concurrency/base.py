@@ -244,9 +244,10 @@ class BridgedPool:
         self._feed()
 
     def report(self) -> Report:
+        report = self._tally.report()
         if self._number:
-            self._feed()
-        return self._tally.report()
+            self._feed()  # after the look: what a pool runs at once is news for the next one
+        return report
 
     def descriptors(self) -> Sequence[int]:
         return self._tally.descriptors()
@@ -273,12 +274,14 @@ class BridgedPool:
         return self.pool.num_processes or self._size
 
     def _feed(self) -> None:
+        """Hand over as many jobs as there are free runners now: those that end meanwhile make room for the next call,
+        so that a pool that runs its jobs at once does not run all of them before anything is told."""
         waiting, running = self._tally.waiting, self._tally.running
         if self._feeding:  # a pool that runs its jobs at once calls back from inside
             return
         self._feeding = True
         try:
-            while waiting and len(running) < self._room():
+            for _ in range(min(len(waiting), self._room() - len(running))):
                 self._apply(waiting.popleft())
         finally:
             self._feeding = False
