@@ -7,25 +7,30 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["maybe_patch_concurrency"]
 
 
 def maybe_patch_concurrency(
     argv: Sequence[str] | None = None,
-    short_opts: Sequence[str] = ("-P",),
-    long_opts: Sequence[str] = ("--pool",),
-    patch: bool = True,
+    short_opts: Sequence[str] | None = None,
+    long_opts: Sequence[str] | None = None,
+    patches: Mapping[str, Callable[[], object]] | None = None,
 ) -> None:
-    """Look for a green pool among the arguments of the command, and patch for it unless `patch` is false."""
-    pool = _option(sys.argv if argv is None else argv, short_opts, long_opts)
-    if not patch:
-        return
-    if pool == "eventlet":
-        _patch_eventlet()
-    elif pool == "gevent":
-        _patch_gevent()
+    """Look for a pool among the arguments of the command, and call what `patches` has for it (`[app.48]`).
+
+    For a worker without that option, `CELERY_WORKER_POOL` is looked at, which stands for it. `patches` are gevent's and
+    eventlet's own unless given. Raises `ImportError` where the library is not installed.
+    """
+    argv = sys.argv if argv is None else argv
+    pool = _option(argv, short_opts or ("-P",), long_opts or ("--pool",))
+    if pool is None and "worker" in argv:
+        pool = os.environ.get("CELERY_WORKER_POOL")
+    if patches is None:
+        patches = {"eventlet": _patch_eventlet, "gevent": _patch_gevent}
+    if pool is not None and pool in patches:
+        patches[pool]()
 
 
 def _option(argv: Sequence[str], short: Sequence[str], long: Sequence[str]) -> str | None:

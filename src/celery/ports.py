@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth",
-    "Gathered", "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication", "Report", "Resizable",
-    "ResultBackend", "Runner", "Settled", "SystemClock", "Tracked", "Watching",
+    "Exhaustible", "Gathered", "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication", "Report",
+    "Resizable", "ResultBackend", "Runner", "Settled", "SystemClock", "Tracked", "Watching",
 ]  # fmt: skip
 
 
@@ -320,6 +320,15 @@ class Resizable(Protocol):
     def grow(self, n: int) -> None: ...
 
     def shrink(self, n: int) -> None: ...
+
+
+@runtime_checkable
+class Exhaustible(Protocol):
+    """A pool that cannot end every run, and so may be left with threads that it has given up."""
+
+    @property
+    def exhausted(self) -> bool:
+        """So many that the process should be started anew, once what still runs in good order has ended."""
 
 
 @runtime_checkable

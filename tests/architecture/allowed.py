@@ -20,6 +20,8 @@ LATE_PACKAGES: dict[str, str] = {
 
 #: Other imports inside functions: (module, imported) → reason.
 LATE_IMPORTS: dict[tuple[str, str], str] = {
+    ("celery.__main__", "celery.bin.celery"): "green pools are patched for before anything else is imported",
+    ("celery.app.assembly", "celery.concurrency.base"): "a bridge: only custom pools need it",
     ("celery.platforms", "multiprocessing"): "slow to import, and only processes that show a title ask for its name",
     (
         "celery.app.trace",
@@ -55,7 +57,10 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
 }
 
 #: Imports that go up: (module, imported) → reason.
-UPWARD: dict[tuple[str, str], str] = {}
+UPWARD: dict[tuple[str, str], str] = {
+    (f"celery.concurrency.{name}", "celery.concurrency.classic"): "`TaskPool`, Celery's own name there, asked for late"
+    for name in ("eventlet", "gevent", "solo", "thread")
+}
 
 #: Modules of more than 400 code lines.
 LONG_MODULES: dict[str, str] = {"src/celery/settings.py": "one table: a row a setting"}
@@ -69,6 +74,7 @@ DEEP_FUNCTIONS: dict[str, str] = {}
 #: Functions of more than 8 parameters.
 WIDE_FUNCTIONS: dict[str, str] = {
     "celery.app.base:Celery.__init__": PUBLIC,
+    "celery.concurrency.base:apply_target": PUBLIC,
     "celery.app.base:Celery.connection": PUBLIC,
     "celery.app.base:Celery.send_task": PUBLIC,
     "celery.bin.celery:celery": "click hands each option over by its name",

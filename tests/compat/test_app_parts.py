@@ -233,7 +233,7 @@ gevent.monkey.patch_all = lambda *a, **k: said.append("gevent")
 sys.modules.update({"eventlet": eventlet, "eventlet.debug": eventlet.debug, "gevent": gevent})
 sys.modules["gevent.monkey"] = gevent.monkey
 import celery
-celery.maybe_patch_concurrency(["celery", *sys.argv[2:]], patch=sys.argv[1] == "yes")
+celery.maybe_patch_concurrency(["celery", *sys.argv[2:]], patches=None if sys.argv[1] == "yes" else {})
 loaded = [name for name in sys.modules if name.startswith(("kombu", "celery.app"))]
 print(said, loaded)
 """

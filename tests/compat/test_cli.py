@@ -111,7 +111,7 @@ def test_a_setting_that_cannot_be_right_is_told_without_a_traceback(cli: Shell) 
         ("-A proj worker --bogus", "No such option"),
         ("-A proj worker -c x", "must be a non-negative integer or 'auto', got 'x'"),
         ("-A proj worker -P zzz", "'zzz' is not one of"),
-        ("-A proj worker -P gevent", "the pool 'gevent' is not in this version yet; expected prefork or solo"),
+        ("-A proj worker -P custom", "expected the path of a pool class (module:Class) in CELERY_CUSTOM_WORKER_POOL"),
         ("-A proj worker -n %p@%h", "Unknown format %p"),
         ("-A proj worker -l foo", "Invalid value for '-l' / '--loglevel'"),
         ("-A proj worker bogus", "Unable to parse extra configuration from command line."),
@@ -208,7 +208,8 @@ def test_an_app_adds_options(cli: Shell) -> None:
 
 
 def test_the_help_knows_the_pools() -> None:
-    assert tuple(WORKERS_POOL.choices) == tuple(sorted(POOLS))
+    assert set(WORKERS_POOL.choices) == {*POOLS, "custom"}
+    assert set(WORKERS_POOL.choices) == {"prefork", "eventlet", "gevent", "solo", "processes", "threads", "custom"}
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 from celery.exceptions import WorkerTerminate
 from celery.platforms import EX_FAILURE, EX_OK
+from celery.waits import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,4 +109,4 @@ class SignalLadder:
 
 def _say(text: str) -> None:
     """Write past every buffer and lock: the interrupted code may hold them."""
-    os.write(2, f"\n{text}\n".encode())
+    write(2, f"\n{text}\n".encode())

@@ -34,7 +34,9 @@ class Worker(WorkController):
         return self._owns_process() and self.pool_cls != "solo"
 
     def _owns_process(self) -> bool:
-        return threading.current_thread() is threading.main_thread()
+        current, main = threading.current_thread(), threading.main_thread()
+        # eventlet puts another object in the place of the main thread's, of the same class.
+        return current is main or type(current).__name__ == "_MainThread"
 
     # -- hooks -------------------------------------------------------------------------------------------------------
 
@@ -94,8 +96,15 @@ class Worker(WorkController):
 
     @property
     def restart(self) -> bool:
-        """Whether the program was asked to start anew once stopped (HUP)."""
-        return self._ladder is not None and self._ladder.restart
+        """Whether the program is to start anew once stopped: HUP asked for it, or the pool is exhausted."""
+        return self._ladder is not None and (self._ladder.restart or self._exhausted)
+
+    def on_pool_exhausted(self) -> None:
+        """Start the program anew, once the tasks that still run in good order have ended."""
+        super().on_pool_exhausted()
+        if self._ladder is not None:
+            logger.critical("Warm shutdown; then this worker starts anew.")
+            self.stop(in_sighandler=True)
 
     # -- the program -------------------------------------------------------------------------------------------------
 

@@ -19,8 +19,9 @@ import msgspec
 
 from celery import exceptions
 from celery.documents import decompressed
-from celery.drivers.redis import Command, Endpoint, Link, refused, wait_readable
+from celery.drivers.redis import Command, Endpoint, Link, refused
 from celery.states import READY_STATES
+from celery.waits import wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence

@@ -20,6 +20,7 @@ from celery.bin.base import (
     _ParamType,
     handle_preload_options,
 )
+from celery.concurrency import ALIASES
 from celery.exceptions import ImproperlyConfigured
 from celery.platforms import EX_FAILURE, EX_OK, detached, maybe_drop_privileges
 from celery.utils.nodenames import default_nodename, host_format, node_format
@@ -32,8 +33,6 @@ _WORKER: dict[str, Any] = {"cls": CeleryOption, "help_group": "Worker Options"}
 _POOL: dict[str, Any] = {"cls": CeleryOption, "help_group": "Pool Options"}
 _QUEUES: dict[str, Any] = {"cls": CeleryOption, "help_group": "Queue Options"}
 _FEATURES: dict[str, Any] = {"cls": CeleryOption, "help_group": "Features"}
-#: Pools of Celery that a later issue brings: there is no use in looking for a spelling mistake.
-_LATER_POOLS = frozenset(("eventlet", "gevent", "threads", "custom"))
 
 
 class Hostname(_ParamType):
@@ -54,12 +53,14 @@ class WorkersPool(_Choice):
     name = "pool"
 
     def __init__(self) -> None:
-        # The names of `app.assembly.POOLS`, which is too heavy to load for a help text; a test holds them together.
-        super().__init__(("prefork", "processes", "solo"))
+        super().__init__((*ALIASES, "custom"))
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        if value in _LATER_POOLS:
-            self.fail(f"the pool {value!r} is not in this version yet; expected prefork or solo", param, ctx)
+        """A name, or the path of a class (`[pool.1]`)."""
+        if isinstance(value, str) and ("." in value or ":" in value):
+            return value
+        if value == "custom" and not os.environ.get("CELERY_CUSTOM_WORKER_POOL"):
+            self.fail("expected the path of a pool class (module:Class) in CELERY_CUSTOM_WORKER_POOL", param, ctx)
         return super().convert(value, param, ctx)
 
 

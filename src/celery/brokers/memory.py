@@ -12,6 +12,7 @@ from celery.backends.memory import MemoryBackend
 from celery.drivers.memory import server_of
 from celery.message import MalformedMessage, Message, mark_redelivered
 from celery.ports import Delivery, SystemClock
+from celery.waits import read, wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,13 +172,16 @@ class MemoryConsumer:
 
     def _wait(self, seconds: float, until_readable: Sequence[int]) -> set[int]:
         """Until there may be something to take (`_readable`), or a descriptor ends it; empty: the time is over."""
-        poll = select.poll()
-        poll.register(self._readable, select.POLLIN)
-        for fd in until_readable:
-            poll.register(fd, select.POLLIN)
-        readable = {fd for fd, _ in poll.poll(ceil(seconds * 1000))}
+        descriptors = (self._readable, *until_readable)
+        if hasattr(select, "poll"):  # as `wait_readable` does, a call less
+            poll = select.poll()
+            for fd in descriptors:
+                poll.register(fd, select.POLLIN)
+            readable = {fd for fd, _ in poll.poll(ceil(seconds * 1000))}
+        else:
+            readable = set(wait_readable(descriptors, seconds))
         with self._server.changed:
             self._server.waiting.discard(self._writable)
             with suppress(BlockingIOError):
-                os.read(self._readable, 4096)
+                read(self._readable, 4096)
         return readable

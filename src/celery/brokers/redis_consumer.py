@@ -18,16 +18,17 @@ from kombu.exceptions import OperationalError
 from celery.brokers.redis_keeper import Keeper, ack_commands, take_all
 from celery.brokers.redis_layout import DEAD_LETTERS
 from celery.brokers.redis_scripts import DEFER, DUE, FETCH, REJECT, RESTORE, SETTLE
-from celery.drivers.redis import Command, Link, wait_readable
 from celery.drivers.redis_errors import ServerReply
 from celery.drivers.redis_pool import run
 from celery.message import MalformedMessage, Message
 from celery.ports import Clock, Delivery, SystemClock
+from celery.waits import wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from celery.brokers.redis import RedisBroker
+    from celery.drivers.redis import Command, Link
     from celery.ports import ResultBackend, Settled
     from celery.routing import QueueSpec
 

@@ -7,8 +7,6 @@ settlements commit with NORMAL: they survive the death of any process, and a pow
 from __future__ import annotations
 
 import os
-import select
-from math import ceil
 from typing import TYPE_CHECKING
 
 from celery.brokers import sqlite_queues as queues_of
@@ -17,6 +15,7 @@ from celery.drivers.sqlite import Handle, Watch, file_of, options_of
 from celery.drivers.sqlite_records import Records
 from celery.message import MalformedMessage, Message, mark_redelivered
 from celery.ports import Delivery, SystemClock
+from celery.waits import wait_readable
 
 if TYPE_CHECKING:
     import sqlite3
@@ -108,18 +107,13 @@ class SqliteConsumer:
     def fetch(self, limit: int, timeout: float, until_readable: Sequence[int] = ()) -> list[Delivery]:
         """See `Consumer.fetch`. New messages are seen within 40 ms."""
         deadline = self._clock.monotonic() + timeout
-        poll = None
         while True:
             taken = self._look(limit)
             remaining = deadline - self._clock.monotonic()
             if taken or remaining <= 0:
                 return taken
-            if poll is None:
-                poll = select.poll()
-                for fd in until_readable:
-                    poll.register(fd, select.POLLIN)
             self._looks = min(self._looks + 1, len(PAUSES) - 1)
-            if poll.poll(ceil(self._until_due(min(PAUSES[self._looks], remaining)) * 1000)):
+            if wait_readable(until_readable, self._until_due(min(PAUSES[self._looks], remaining))):
                 return []
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:

@@ -6,13 +6,16 @@ import os
 from importlib import import_module
 from typing import Any
 
-__all__ = ["get_available_pool_names", "get_implementation"]
+__all__ = ["ALIASES", "get_available_pool_names", "get_implementation"]
 
 #: Loaded on first use: a solo worker never pays for the others.
-_ALIASES = {
+ALIASES = {
     "prefork": "celery.concurrency.prefork:PreforkPool",
     "processes": "celery.concurrency.prefork:PreforkPool",
     "solo": "celery.concurrency.solo:SoloPool",
+    "threads": "celery.concurrency.thread:ThreadPool",
+    "gevent": "celery.concurrency.gevent:GeventPool",
+    "eventlet": "celery.concurrency.eventlet:EventletPool",
 }
 
 
@@ -43,7 +46,7 @@ def get_available_pool_names() -> tuple[str, ...]:
 
 def _aliases() -> dict[str, str]:
     custom = os.environ.get("CELERY_CUSTOM_WORKER_POOL")
-    return {**_ALIASES, "custom": custom} if custom else _ALIASES
+    return {**ALIASES, "custom": custom} if custom else ALIASES
 
 
 def _unknown(name: str) -> str:

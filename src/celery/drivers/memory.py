@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from celery.brokers.bindings import Bindings
 from celery.states import READY_STATES, SUCCESS
+from celery.waits import write
 
 if TYPE_CHECKING:
     from collections import deque
@@ -122,7 +123,7 @@ class Server:
     def wake(self) -> None:
         """Let those who wait look again."""
         for fd in self.waiting:
-            os.write(fd, b"\0")
+            write(fd, b"\0")
         self.waiting.clear()
 
     @property

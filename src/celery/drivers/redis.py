@@ -9,7 +9,6 @@ from __future__ import annotations
 import _socket
 import os
 import re
-import select
 import socket
 import struct
 import time
@@ -19,6 +18,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from celery import exceptions
 from celery.exceptions import ImproperlyConfigured
+from celery.waits import wait_readable
 
 try:
     import hiredis
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Command", "Endpoint", "Link", "is_stale", "refused", "wait_readable"]
+__all__ = ["Command", "Endpoint", "Link", "is_stale", "refused"]
 
 #: A command's name and arguments, not packed yet.
 Command: TypeAlias = "tuple[str | bytes | int | float, ...]"
@@ -320,16 +320,6 @@ def _bound_waits(connected: socket.socket, timeout: float) -> None:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
     else:
         connected.settimeout(timeout)
-
-
-def wait_readable(descriptors: Sequence[int], timeout: float) -> list[int]:
-    """Wait up to `timeout` seconds; returns the descriptors that are readable (or at their end). Works under gevent."""
-    if hasattr(select, "poll"):
-        poller = select.poll()
-        for descriptor in descriptors:
-            poller.register(descriptor, select.POLLIN)
-        return [ready for ready, _ in poller.poll(max(timeout, 0.0) * 1000)]
-    return list(select.select(descriptors, [], [], max(timeout, 0.0))[0])
 
 
 def is_stale(link: Link) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO, cast
 
 from celery.utils.nodenames import current_process_index as current_process_index
 from celery.utils.term import colored
+from celery.waits import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -338,7 +339,7 @@ def _write_whole(descriptor: int, data: bytes) -> None:
             end = data.rfind(b"\n", 0, _PIPE_ATOM) + 1 or data.find(b"\n") + 1 or len(data)
             piece = data[:end]
         try:
-            data = data[os.write(descriptor, piece) :]
+            data = data[write(descriptor, piece) :]
         except BlockingIOError:
             select.select([], [descriptor], [], 1.0)
 
@@ -380,17 +381,20 @@ def _writer(
     formatter, held = handler.formatter, handler.held
     assert isinstance(formatter, ColorFormatter)
     append, now = held.lines.append, time.time
-    this_second, date = -1, ""
+    # One tuple, since several threads may write: a date never meets the second of another.
+    stamp = (-1, "")
 
     def write(text: str) -> None:
-        nonlocal this_second, date
+        nonlocal stamp
         created = now()
         second = int(created)
+        this_second, date = stamp
         if second != this_second:
             if _only_handler(logger, level) is not handler or handler.formatter is not formatter:
                 logger.log(level, text)
                 return
-            this_second, date = second, before + formatter.second(second)
+            date = before + formatter.second(second)
+            stamp = (second, date)
         line = f"{date}{int((created - second) * 1000):03d}{between}{text}{after}"
         append(line)
         held.size += len(line)

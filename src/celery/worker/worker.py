@@ -62,6 +62,7 @@ class WorkController:
         self.pid = os.getpid()
         self.options = kwargs
         self._thread: int | None = None
+        self._exhausted = False
         self._done = threading.Event()
         self.app.loader.init_worker()
         self.on_before_init(**kwargs)
@@ -245,7 +246,7 @@ class WorkController:
             read_other=partial(codecs.read_protocol_1, accept=accept),
             verdict=self._verdict,
             observer=self._telling,
-            check=state.maybe_shutdown,
+            check=self._check,
             totals=state.total_count,
             prefetch=self.max_prefetch_count,
             prefetch_counts_running=bool(self.disable_prefetch),
@@ -313,6 +314,20 @@ class WorkController:
     def _ready(self) -> None:
         signals.worker_ready.send(sender=self.consumer)
         self.ready_callback(self.consumer)
+
+    def _check(self) -> None:
+        """Called several times a second by the engine."""
+        state.maybe_shutdown()
+        if not self._exhausted and getattr(self.pool, "exhausted", False):
+            self._exhausted = True
+            self.on_pool_exhausted()
+
+    def on_pool_exhausted(self) -> None:
+        """The pool has given up as many threads as it has (see `ports.Exhaustible`); told once."""
+        logger.critical(
+            "Tasks that ran past their hard time limit still occupy as many threads as the pool has. They cannot be "
+            "ended from inside this process: start it anew, and run such tasks with -P prefork."
+        )
 
     # -- life --------------------------------------------------------------------------------------------------------
 

@@ -18,11 +18,12 @@ from celery.exceptions import ImproperlyConfigured, WorkerTerminate
 from celery.outcome import Failure, Success
 from celery.ports import Accompanied, SystemClock, Tracked
 from celery.states import FAILURE
+from celery.waits import wait_readable
 from celery.worker.consumer.deliveries import Receiver, Settler
 from celery.worker.consumer.endings import Endings
 from celery.worker.consumer.strangers import Strangers
 from celery.worker.consumer.waiting import WaitingRoom
-from celery.worker.consumer.wakeup import WakeUp, wait_readable
+from celery.worker.consumer.wakeup import WakeUp
 from celery.worker.settlement import ACK, DONE, REQUEUE, run_disposition
 
 if TYPE_CHECKING:
@@ -323,6 +324,9 @@ class Engine:
         Ends come before beginnings: what began and ended within one report is acknowledged together with its record.
         """
         held = self.held
+        for key, limit in report.warned:  # before its end, which may have come with it
+            if (one := held.get(key)) is not None:
+                self._endings.warned(one, limit)
         for key, outcome in report.finished:
             one = held.pop(key, None)
             if one is None:
@@ -335,7 +339,7 @@ class Engine:
             else:
                 disposition = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
             settler.add(one.delivery, disposition, outcome.record, outcome.follow)
-        if report.warned or report.timed_out or report.lost:
+        if report.timed_out or report.lost:
             self._take_endings(report, settler)
         for key in report.begun:
             one = held.get(key)
@@ -373,9 +377,6 @@ class Engine:
 
     def _take_endings(self, report: Report, settler: Settler) -> None:
         held, endings = self.held, self._endings
-        for key, limit in report.warned:
-            if (one := held.get(key)) is not None:
-                endings.warned(one, limit)
         for key, limit in report.timed_out:
             if (one := held.pop(key, None)) is not None:
                 self._end_early(one, settler)

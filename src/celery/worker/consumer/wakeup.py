@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import select
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from celery.waits import drain, poke
 
-__all__ = ["WakeUp", "wait_readable"]
+__all__ = ["WakeUp"]
 
 
 class WakeUp:
@@ -27,16 +23,13 @@ class WakeUp:
     def set(self) -> None:
         """Make it readable. Does nothing once closed."""
         if self._writer >= 0:
-            with suppress(BlockingIOError):  # it is full, so it is readable
-                os.write(self._writer, b"!")
+            poke(self._writer)
             self.written = True
 
     def clear(self) -> None:
         """Make it unreadable again."""
         self.written = False
-        with suppress(BlockingIOError):
-            while len(os.read(self.descriptor, 512)) == 512:
-                pass
+        drain(self.descriptor)
 
     def close(self) -> None:
         """Release both descriptors. Idempotent."""
@@ -45,11 +38,3 @@ class WakeUp:
             self.descriptor = self._writer = -1
             os.close(reader)
             os.close(writer)
-
-
-def wait_readable(descriptors: Sequence[int], timeout: float) -> None:
-    """Wait until one is readable, at most `timeout` seconds."""
-    poll = select.poll()
-    for descriptor in descriptors:
-        poll.register(descriptor, select.POLLIN)
-    poll.poll(max(0.0, timeout) * 1000)

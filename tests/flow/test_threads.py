@@ -1,0 +1,23 @@
+"""The pool of threads: the contract, time limits, and what becomes of threads that cannot be interrupted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from celery.concurrency.thread import ThreadPool
+from tests.contracts.pool_limits import LimitsContract
+
+if TYPE_CHECKING:
+    from tests.contracts.pool import Scripted
+
+
+class TestContract(LimitsContract):
+    concurrency = 2
+
+    def make(self, runner: Scripted) -> ThreadPool:
+        return ThreadPool(runner, self.concurrency)
+
+
+class TestContractOfOneThread(LimitsContract):
+    def make(self, runner: Scripted) -> ThreadPool:
+        return ThreadPool(runner)

@@ -1,0 +1,160 @@
+"""Time limits of tasks under `-P threads|gevent|eventlet`, and what a worker does about threads that it cannot end."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from celery import Celery
+from celery.exceptions import TimeLimitExceeded
+from tests.running import Background, environment, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.process
+
+PROJECT = """
+import subprocess, sys, time
+from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
+
+app = Celery("proj", broker="sqlite:///", backend="sqlite:///")
+
+@app.task
+def add(x, y):
+    return x + y
+
+@app.task
+def spin():
+    while True:
+        pass
+
+@app.task
+def nap(seconds):
+    time.sleep(seconds)
+
+@app.task
+def process(note):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"]) as child:
+        open(note, "w").write(f"{child.pid}\\n")
+        child.wait()
+
+@app.task
+def tidy():
+    try:
+        while True:
+            time.sleep(0.01)
+    except SoftTimeLimitExceeded:
+        return "tidied"
+"""
+
+
+class Project:
+    """A folder with an app on SQLite, a client of it, and workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "proj.py").write_text(PROJECT)
+        self.variables = environment(folder, PYTHONWARNINGS="ignore")
+        url = f"sqlite:///{folder}/celery.sqlite3"
+        self.app = Celery("proj", broker=url, backend=url, set_as_current=False)
+
+    def ready(self, options: str) -> Background:
+        worker = Background(f"celery -A proj worker -l INFO {options}", self.folder, self.variables)
+        worker.wait_for(r"ready\.$")
+        return worker
+
+    def send(self, name: str, *args: object, **options: object):  # type: ignore[no-untyped-def]
+        return self.app.send_task(f"proj.{name}", args, **options)
+
+    def times_out(self, name: str, *args: object) -> float:
+        """Run a task with a hard limit of half a second; how long it took until it was told as failed."""
+        began = time.monotonic()
+        result = self.send(name, *args, time_limit=0.5)
+        with pytest.raises(TimeLimitExceeded):
+            result.get(timeout=30)
+        return time.monotonic() - began
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    project = Project(tmp_path)
+    yield project
+    project.app.close()
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("pool", ["threads", "gevent", "eventlet"])
+def test_limits_of_tasks_that_wait(project: Project, pool: str) -> None:
+    with project.ready(f"-P {pool} -c 3") as worker:
+        assert project.times_out("nap", 1000) < 2.5
+        assert project.send("tidy", soft_time_limit=0.2).get(timeout=30) == "tidied"
+        assert project.send("add", 1, 2).get(timeout=30) == 3
+        worker.wait_for(r"Hard time limit \(0\.5s\) exceeded for proj\.nap")
+        worker.wait_for(r"Soft time limit \(0\.2s\) exceeded for proj\.tidy")
+
+
+def test_a_thread_that_computes_is_ended(project: Project) -> None:
+    """Four of them on two threads: none is left, or the fifth would find no place and the worker no rest."""
+    with project.ready("-P threads -c 2") as worker:
+        for _ in range(4):
+            assert project.times_out("spin") < 2.5
+        assert project.send("add", 1, 2).get(timeout=30) == 3
+        began = cpu_seconds(worker._process.pid)
+        time.sleep(1.0)
+        assert cpu_seconds(worker._process.pid) - began < 0.5
+        assert "start it anew" not in worker.output
+
+
+def test_a_process_that_a_thread_waits_for_is_killed(project: Project) -> None:
+    note = project.folder / "note"
+    with project.ready("-P threads -c 1") as worker:
+        assert project.times_out("process", str(note)) < 2.5
+        pid = int(note.read_text())
+        wait_until(lambda: not is_alive(pid), "the process is gone")
+        assert project.send("add", 1, 2).get(timeout=30) == 3
+        assert worker.stop(signal.SIGTERM) == 0
+
+
+def test_a_worker_whose_threads_are_stuck_starts_anew(project: Project) -> None:
+    with project.ready("-P threads -c 2") as worker:
+        for _ in range(2):
+            assert project.times_out("nap", 1000) < 2.5
+        worker.wait_for("(?s)start it anew.*then this worker starts anew.*ready\\.$")
+        assert project.send("add", 1, 2).get(timeout=30) == 3
+        assert worker.stop(signal.SIGTERM) == 0
+    assert len(re.findall(r"ready\.$", worker.output, re.M)) == 2
+
+
+def test_a_cold_stop_ends_a_worker_whatever_its_threads_do(project: Project) -> None:
+    worker = project.ready("-P threads -c 2")
+    results = [project.send("nap", 1000), project.send("spin")]
+    worker.wait_for("(?s)received.*received")
+    wait_until(lambda: all(result.state == "PENDING" for result in results), "they run")
+    assert worker.stop(signal.SIGQUIT, timeout=10) == 1
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_what_a_pool_cannot_do_is_said_at_start(project: Project, pool: str) -> None:
+    with project.ready(f"-P {pool} -c 1 --max-tasks-per-child 5") as worker:
+        worker.wait_for(rf"WARNING/MainProcess\] --max-tasks-per-child has no effect with -P {pool}")
+        if pool == "solo":
+            project.send("add", 1, 1, time_limit=9).get(timeout=30)
+            worker.wait_for("Time limits have no effect with -P solo")
