@@ -126,6 +126,8 @@ class Assembly:
         result = (options.get("result_cls") or self._app.AsyncResult)(message.id)
         if message.ignore_result:
             result.ignored = True
+        if getattr(task, "_types", None) is not None:
+            result._task_name = name  # so it knows what the task returns
         if current.task_stack.top is not None and options.get("add_to_parent", True):
             parent = current.get_current_worker_task()
             if parent is not None:
