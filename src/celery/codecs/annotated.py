@@ -35,7 +35,7 @@ _TEXTS = (
 _CONTAINERS: dict[Any, Callable[..., Any]] = {
     deque: lambda *item: list.__class_getitem__(*item or (Any,)),
     OrderedDict: lambda *kinds: dict.__class_getitem__(kinds or (Any, Any)),
-    Counter: lambda *item: dict.__class_getitem__((*item or (Any,), int)),
+    Counter: lambda *item: dict.__class_getitem__((*(item or (Any,)), int)),
 }
 _BASES: tuple[Any, ...] = (str, int, float, bytes, list, dict)
 _SCALARS = frozenset({str, int, float, bool, type(None)})
