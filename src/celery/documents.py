@@ -101,14 +101,9 @@ def decode(meta: bytes, serializer: str = "json", accept: Collection[str] | None
 
     Raises kombu's `DecodeError` or `ContentDisallowed`.
     """
-    document: dict[str, Any]
     if meta.startswith(_COMPRESSED):
         meta = decompressed(meta)
-    if serializer == "json":
-        document = codecs.decode(meta, codecs.JSON, "utf-8", accept)
-    else:
-        (content_type,) = codecs.accept_types([serializer])
-        document = codecs.decode(meta, content_type, "utf-8" if serializer == "yaml" else "binary", accept)
+    document: dict[str, Any] = codecs.decode_from(meta, serializer, accept)
     if document.get("status") in ("FAILURE", "RETRY", "REVOKED"):
         document["result"] = exception_from_data(document.get("result"))
     return document

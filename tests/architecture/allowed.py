@@ -12,6 +12,7 @@ LATE_PACKAGES: dict[str, str] = {
     "click": "its exceptions are made when one is asked for",
     "eventlet": "optional driver",
     "gevent": "optional driver",
+    "pydantic": "optional; only tasks that ask for its models need it",
     "setproctitle": "optional driver",
     "tblib": "optional driver",
 }
@@ -25,6 +26,8 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.patching", "eventlet.debug"): "optional driver",
     ("celery.patching", "gevent"): "optional driver",
     ("celery._state", "celery.app.base"): "the default app is made only where nobody has made one",
+    ("celery.app.declaring", "celery.app.validating"): "only pydantic tasks need it",
+    ("celery.app.task", "celery.app.typed"): "only typed tasks need it",
     ("celery.app.checking", "inspect"): "slow to import, and counting the arguments mostly suffices",
     ("celery.utils.dispatch.signal", "inspect"): "slow to import, and a plain function's code says what it takes",
     ("celery.utils.text", "pprint"): "it loads dataclasses and inspect, and only reports are pretty",
