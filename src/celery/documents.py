@@ -14,18 +14,29 @@ from typing import TYPE_CHECKING, Any
 
 from celery import codecs
 from celery.exceptions import SecurityError
+from celery.states import READY_STATES
 from celery.utils.serialization import get_pickleable_exception
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from celery.ports import ResultBackend
 
-__all__ = ["Documents", "Reading", "decode", "decompressed", "encode", "exception_from_data", "exception_to_data"]
+__all__ = [
+    "Documents",
+    "Reading",
+    "decode",
+    "decompressed",
+    "encode",
+    "exception_from_data",
+    "exception_to_data",
+    "final_by",
+]
 
 #: Not yaml: kombu writes it with PyYAML's safe dumper, which refuses exceptions.
 _COMPRESSED = b"\x00celery-compressed\x00"
 _PICKLES = frozenset({"pickle"})
+_KNOWN = frozenset({"json", "pickle", "yaml", "msgpack"})
 #: Modules whose exceptions `celery.exceptions` gives too: known to every program, though loaded when first asked for.
 _ALWAYS_KNOWN = frozenset({"billiard.exceptions", "celery.utils.serialization", "kombu.exceptions"})
 _DEFAULT_FIELDS = ("SUCCESS", "FAILURE", "REVOKED")
@@ -107,6 +118,23 @@ def decode(meta: bytes, serializer: str = "json", accept: Collection[str] | None
     if document.get("status") in ("FAILURE", "RETRY", "REVOKED"):
         document["result"] = exception_from_data(document.get("result"))
     return document
+
+
+def final_by(serializer: str, accept: Collection[str] | None) -> Callable[[bytes], bool] | None:
+    """Tells final documents of a serializer of the user's own; None for kombu's four, which need no decoding.
+
+    What cannot be read counts as final: whoever reads it next is told why.
+    """
+    if serializer in _KNOWN:
+        return None
+
+    def is_final(meta: bytes) -> bool:
+        try:
+            return decode(meta, serializer, accept).get("status") in READY_STATES
+        except Exception:  # noqa: BLE001 - a decoder may raise anything
+            return True
+
+    return is_final
 
 
 def decompressed(meta: bytes) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from msgspec import Struct, field
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from celery.message import Message
     from celery.outcome import Outcome, Record
@@ -170,6 +170,9 @@ class BackendConfig(Struct, frozen=True):
     key_prefix: str = ""
     ssl: Any = False
     connect_timeout: float = 4.0
+    #: Whether an encoded state document is in a ready state, for a serializer of the user's own. None: it is one of
+    #: kombu's four, whose documents adapters know.
+    is_final: Callable[[bytes], bool] | None = None
 
 
 class ResultBackend(Protocol):

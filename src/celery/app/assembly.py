@@ -224,9 +224,19 @@ class Assembly:
             expires=_seconds(conf.result_expires),
             key_prefix=options.get("global_keyprefix") or "",
             ssl=conf.redis_backend_use_ssl or False,
+            is_final=self._is_final(conf.result_serializer),
         )
         store: ResultBackend = factory(config)
         return store
+
+    def _is_final(self, serializer: str) -> Any:
+        if serializer == "json":
+            return None
+        from celery.documents import final_by
+
+        conf = self._conf
+        accepted = conf.result_accept_content or conf.accept_content or ("json",)
+        return final_by(serializer, codecs.accept_types(accepted))
 
     def _make_producer(self) -> Producer:
         conf, app = self._conf, self._app

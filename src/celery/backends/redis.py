@@ -37,7 +37,8 @@ class RedisBackend:
         #: Seconds as the server takes them; "" keeps for ever (`[state.13]`).
         self.ttl = str(max(math.ceil(config.expires), 1)) if config.expires else ""
         self._pool = LinkPool(self.endpoint)
-        self._waiting = Waiting(self.endpoint, self.key_prefix, clock)
+        self._is_ready = config.is_final or is_ready
+        self._waiting = Waiting(self.endpoint, self.key_prefix, clock, self._is_ready)
 
     def save(self, records: Sequence[Record]) -> None:
         """See `ResultBackend.save`: one script call a thousand records. A SUCCESS is final (`[state.10]`)."""
@@ -58,7 +59,7 @@ class RedisBackend:
         """See `ResultBackend.wait`. Subscribes, then looks, in one round trip."""
         if timeout is not None and timeout <= 0:
             stored = zip(ids, self.load(ids), strict=True)
-            return {id_: document for id_, document in stored if document is not None and is_ready(document)}
+            return {id_: document for id_, document in stored if document is not None and self._is_ready(document)}
         return self._waiting.wait(ids, timeout)
 
     def forget(self, ids: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ from celery.drivers.redis import Command, Endpoint, Link, refused, wait_readable
 from celery.states import READY_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from celery.ports import Clock
 
@@ -74,10 +74,13 @@ class _Waiter:
 class Waiting:
     """All waits of one process on one server."""
 
-    def __init__(self, endpoint: Endpoint, prefix: str, clock: Clock) -> None:
+    def __init__(
+        self, endpoint: Endpoint, prefix: str, clock: Clock, is_ready: Callable[[bytes], bool] = is_ready
+    ) -> None:
         self._endpoint = endpoint
         self._prefix = prefix
         self._clock = clock
+        self._is_ready = is_ready
         self._begin()
 
     def _begin(self) -> None:
@@ -183,7 +186,7 @@ class Waiting:
         if document is None:
             return
         waiters = self._wanted.get(id_)
-        if waiters and is_ready(document):
+        if waiters and self._is_ready(document):
             for waiter in waiters:
                 waiter.found[id_] = document
                 waiter.wake()
