@@ -35,11 +35,11 @@ class _NotThere(TypeError):
 class Types:
     """What a typed task's arguments and results are. The annotations are looked up when they are first needed."""
 
-    def __init__(self, name: str, function: Callable[..., Any], skip_first: bool = False) -> None:
-        """`skip_first`: the first parameter is the task itself."""
+    def __init__(self, name: str, function: Callable[..., Any], own: int = 0) -> None:
+        """`own`: how many parameters, the first ones, no caller gives: the task itself."""
         self._name = name
         self._function = function
-        self._skip = int(skip_first)
+        self._own = own
         self._ready = False
         self._positional: list[tuple[str, Codec | None]] = []
         self._named: dict[str, Codec | None] = {}
@@ -72,7 +72,7 @@ class Types:
         if self._ready:
             return
         hints = self._hints()
-        parameters = list(inspect.signature(self._function).parameters.values())[self._skip :]
+        parameters = list(inspect.signature(self._function).parameters.values())[self._own :]
         positional: list[tuple[str, Codec | None]] = []
         for parameter in parameters:
             codec = self._codec(hints.get(parameter.name, Any), f"argument {parameter.name!r}")
@@ -147,19 +147,22 @@ def install(cls: type[Task[..., Any]]) -> None:
     are not there yet: those are looked up again when the task is first sent or run.
     """
     defined = next(vars(base)["run"] for base in cls.__mro__ if "run" in vars(base))
-    plain = isinstance(defined, staticmethod)
-    body = defined.__func__ if plain else defined
-    types = Types(cls.name, body, skip_first=not plain)
+    static = isinstance(defined, staticmethod)
+    body = defined.__func__ if static else defined
+    body = getattr(body, "__typed__", body)  # a class between has installed it
+    own = 0 if static else 1
+    types = Types(cls.name, body, own)
     with suppress(_NotThere):
         types.prepare()
 
     @wraps(body)
-    def run(self: Task[..., Any], *args: Any, **kwargs: Any) -> Any:
-        call = body if plain else body.__get__(self)
-        if self.request.called_directly:
-            return call(*args, **kwargs)
-        args, kwargs = types.receive(args, kwargs)
-        return types.give(call(*args, **kwargs))
+    def run(*args: Any, **kwargs: Any) -> Any:
+        request = cls.request_stack.top if cls.request_stack is not None else None
+        if request is None or request.called_directly:
+            return body(*args, **kwargs)
+        given, kwargs = types.receive(args[own:], kwargs)
+        return types.give(body(*args[:own], *given, **kwargs))
 
-    cls.run = run  # type: ignore[method-assign]
+    run.__typed__ = body  # type: ignore[attr-defined]
+    cls.run = staticmethod(run) if static else run  # type: ignore[method-assign]
     cls._types = types

@@ -22,6 +22,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from celery.codecs import is_plain
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -126,7 +128,7 @@ def _dump_custom(value: Any) -> Any:
     for base in _BASES:  # a subclass: Django's SafeString, say
         if isinstance(value, base):
             return str.__str__(value) if base is str else base(value)
-    raise NotImplementedError(f"{name_of(type(value))} has no plain data")
+    raise TypeError(f"{name_of(type(value))} has no plain data")
 
 
 def _load_custom(kind: Any, plain: Any) -> Any:
@@ -178,7 +180,7 @@ def _readable(annotation: Any) -> Any:
         return _standin(annotation, lambda plain: kind(inner.load(plain)))
     if origin is None:
         odd = isinstance(annotation, type) and issubclass(annotation, Enum) and not _is_simple(annotation)
-        return _standin(annotation, lambda plain: _member(annotation, plain)) if odd else annotation
+        return _readable_enum(annotation) if odd else annotation
     if origin is Literal:
         return annotation
     if origin is Annotated:
@@ -228,11 +230,21 @@ def _is_simple(enum: type[Enum]) -> bool:
     return {type(member.value) for member in enum} in ({str}, {int})
 
 
-def _member(enum: type[Enum], plain: Any) -> Enum:
-    for member in enum.__members__.values():
-        if dump(member) == plain:
-            return member
-    raise ValueError(f"Expected `{name_of(enum)}`, got {plain!r:.100}")
+def _readable_enum(enum: type[Enum]) -> _Standin:
+    """Raises TypeError for values that are no plain data: they are written as they are."""
+    members = {}
+    for member in enum:
+        if not is_plain(member.value):
+            raise TypeError(f"the value of {name_of(enum)}.{member.name} is no plain data: {member.value!r:.100}")
+        members[msgspec.json.encode(member.value)] = member
+
+    def load(plain: Any) -> Enum:
+        member = members.get(msgspec.json.encode(plain))
+        if member is None:
+            raise ValueError(f"Expected `{name_of(enum)}`, got {plain!r:.100}")
+        return member
+
+    return _standin(enum, load)
 
 
 def _equal(one: Any, other: Any) -> bool:
