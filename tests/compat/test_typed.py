@@ -64,7 +64,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
     if dataclasses.is_dataclass(one):
-        return same(vars(one), vars(other))
+        return all(same(getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(one))
     return bool(one == other)
 
 
