@@ -7,6 +7,7 @@ import datetime as dt
 import inspect
 import json
 import uuid
+from collections import OrderedDict
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
@@ -55,16 +56,18 @@ def typed(app: Celery, annotation: Any, returns: Any = None, body: Any = None, n
     return app.task(name=name, typed=True)(run)
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equal, and of the same types all the way down."""
+def same(one: Any, other: Any, ordered: bool = True) -> bool:
+    """Equal, and of the same types all the way down; dicts in the same order, if `ordered`."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+        alike = one.keys() == other.keys() and all(same(one[key], other[key], ordered) for key in one)
+        return alike and (not ordered or list(one) == list(other))
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(same(a, b, ordered) for a, b in zip(one, other, strict=True))
     if dataclasses.is_dataclass(one):
-        return all(same(getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(one))
+        names = [field.name for field in dataclasses.fields(one)]
+        return all(same(getattr(one, name), getattr(other, name), ordered) for name in names)
     return bool(one == other)
 
 
@@ -101,13 +104,16 @@ def test_the_wire_has_plain_json(app: Celery, annotation: Any, value: Any, data:
 @pytest.mark.parametrize("serializer", ["json", "pickle", "yaml", "msgpack"])
 def test_with_every_serializer(app: Celery, serializer: str) -> None:
     app.conf.update(task_serializer=serializer, result_serializer=serializer, accept_content=[serializer])
-    odd = {("msgpack", 2**80), ("yaml", "OrderedDict")}  # one holds no such number, the other keeps no order
-    cases = [c for c in TYPES if not {(serializer, c[2] if c[0] is int else type(c[1]).__name__)} & odd]
+    cases = TYPES
+    if serializer == "msgpack":  # it holds no such number
+        cases = [case for case in TYPES if case[2] != 2**80]
+    if serializer == "yaml":  # it keeps no order
+        cases = [case for case in TYPES if type(case[1]) is not OrderedDict]
     tasks = [typed(app, annotation, name=f"t{n}") for n, (annotation, _, _) in enumerate(cases)]
     with working(app):
         results = [task.delay(value) for task, (_, value, _) in zip(tasks, cases, strict=True)]
         for result, (_, value, _) in zip(results, cases, strict=True):
-            assert same(result.get(timeout=DEADLINE), value)
+            assert same(result.get(timeout=DEADLINE), value, ordered=serializer != "yaml")
 
 
 WRONG: list[tuple[Any, Any, type[Exception], str]] = [
