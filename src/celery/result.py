@@ -95,6 +95,8 @@ class AsyncResult(ResultBase, Generic[R]):
     _task_name: str | None = None
     #: The promise of those who called `then`.
     _on_ready: Any = None
+    #: What the task's return values are (`app.typed.Types`), if not what is known of the task named `_task_name`.
+    _types: Any = None
 
     def __init__(
         self,
@@ -164,7 +166,7 @@ class AsyncResult(ResultBase, Generic[R]):
                     meta = self._watch(parents, timeout, on_message)
                 else:
                     meta = self._remember(self._wait_with(parents, timeout, interval, on_interval))
-        value = meta["result"]
+        value = self._value(meta)
         if propagate and meta["status"] in PROPAGATE_STATES:
             self._raise(value, meta.get("traceback"))
         if callback is not None:
@@ -238,7 +240,7 @@ class AsyncResult(ResultBase, Generic[R]):
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
         """The value as it is now, without waiting; raises it if the task failed or was revoked ([result.11])."""
         meta = self._get_task_meta()
-        value = meta["result"]
+        value = self._value(meta)
         if propagate and meta["status"] in states.PROPAGATE_STATES:
             self._raise(value, meta.get("traceback"))
         if callback is not None:
@@ -286,7 +288,7 @@ class AsyncResult(ResultBase, Generic[R]):
     @property
     def result(self) -> Any:
         """What the task returned, the exception that it failed with, or the data of its current state."""
-        return self._get_task_meta()["result"]
+        return self._value(self._get_task_meta())
 
     info = result
 
@@ -447,6 +449,14 @@ class AsyncResult(ResultBase, Generic[R]):
             return self._cache
         return self._remember(self.backend.get_task_meta(self.id))
 
+    def _value(self, meta: dict[str, Any]) -> Any:
+        """The document's result, as what it was where the task is a typed one."""
+        value = meta["result"]
+        if (self._types is None and self._task_name is None) or meta["status"] != states.SUCCESS:
+            return value
+        types = self._types or getattr(self.app._tasks.get(self._task_name or ""), "_types", None)
+        return value if types is None else types.result(value)
+
     def _remember(self, meta: dict[str, Any]) -> dict[str, Any]:
         """A final state is not read again, and kept promises are."""
         if meta["status"] in states.READY_STATES:
@@ -496,7 +506,7 @@ class EagerResult(AsyncResult[R]):
         if disable_sync_subtasks:
             assert_will_not_block()
         if self._state == states.SUCCESS:
-            return cast("R", self._result)
+            return cast("R", self._value(self._get_task_meta()))
         if self._state not in states.PROPAGATE_STATES:
             return cast("R", None)
         if propagate:

@@ -187,6 +187,8 @@ class Assembly:
         result = (options.get("result_cls") or self._app.AsyncResult)(message.id)
         if message.ignore_result:
             result.ignored = True
+        if getattr(task, "_types", None) is not None:
+            result._task_name = name  # so it knows what the task returns
         if current.task_stack.top is not None and options.get("add_to_parent", True):
             parent = current.get_current_worker_task()
             if parent is not None:
@@ -344,9 +346,19 @@ class Assembly:
             ssl=conf.redis_backend_use_ssl or False,
             failure_expires=_seconds(conf.result_failure_expires, 0.0),
             pool_limit=conf.redis_max_connections or 10,
+            is_final=self._is_final(conf.result_serializer),
         )
         store: ResultBackend = factory(config)
         return store
+
+    def _is_final(self, serializer: str) -> Any:
+        if serializer == "json":
+            return None
+        from celery.documents import final_by
+
+        conf = self._conf
+        accepted = conf.result_accept_content or conf.accept_content or ("json",)
+        return final_by(serializer, codecs.accept_types(accepted))
 
     def _make_producer(self) -> Producer:
         conf, app = self._conf, self._app

@@ -88,9 +88,7 @@ class Encoding:
         if payload is None:
             return None
         plain = decompressed(payload.encode() if isinstance(payload, str) else bytes(payload))
-        (content_type,) = codecs.accept_types([self.serializer])
-        encoding = "utf-8" if self.serializer in ("json", "yaml") else "binary"
-        return codecs.decode(plain, content_type, encoding, self.accept)
+        return codecs.decode_from(plain, self.serializer, self.accept)
 
     def decode_result(self, payload: Any) -> Meta:
         return self.meta_from_decoded(self.decode(payload))

@@ -40,7 +40,8 @@ class RedisStore:
         self.ttl = _seconds(config.expires)
         self.failure_ttl = self.ttl if config.failure_expires is None else _seconds(config.failure_expires)
         self._pool = LinkPool(self.endpoint, config.pool_limit)
-        self._waiting = Waiting(self.endpoint, self.key_prefix, clock)
+        self._is_ready = config.is_final or is_ready
+        self._waiting = Waiting(self.endpoint, self.key_prefix, clock, self._is_ready)
 
     def save(self, records: Sequence[Record]) -> None:
         """See `ResultBackend.save`: one script call a thousand records. A SUCCESS is final (`[state.10]`)."""
@@ -79,7 +80,7 @@ class RedisStore:
         """See `ResultBackend.wait`. Subscribes, then looks, in one round trip."""
         if timeout is not None and timeout <= 0:
             stored = zip(ids, self.load(ids), strict=True)
-            return {id_: document for id_, document in stored if document is not None and is_ready(document)}
+            return {id_: document for id_, document in stored if document is not None and self._is_ready(document)}
         return self._waiting.wait(ids, timeout)
 
     def watch(self, id: str, timeout: float | None, heard: Callable[[bytes], object]) -> bytes | None:

@@ -85,10 +85,13 @@ class _Waiter:
 class Waiting:
     """All waits of one process on one server."""
 
-    def __init__(self, endpoint: Endpoint, prefix: str, clock: Clock) -> None:
+    def __init__(
+        self, endpoint: Endpoint, prefix: str, clock: Clock, is_ready: Callable[[bytes], bool] = is_ready
+    ) -> None:
         self._endpoint = endpoint
         self._prefix = prefix
         self._clock = clock
+        self._is_ready = is_ready
         self._begin()
 
     def _begin(self) -> None:
@@ -209,7 +212,7 @@ class Waiting:
         waiters = self._wanted.get(id_)
         if not waiters:
             return
-        ready = is_ready(document)
+        ready = self._is_ready(document)
         for waiter in waiters:
             if waiter.heard is not None and (told or ready) and id_ not in waiter.found:
                 waiter.heard.append(document)
