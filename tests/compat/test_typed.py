@@ -93,7 +93,7 @@ def test_sixty_types_arrive_and_come_back(app: Celery) -> None:
     assert not seen
 
 
-@pytest.mark.parametrize(("annotation", "value", "data"), TYPES, ids=lambda part: str(part)[:30])
+@pytest.mark.parametrize(("annotation", "value", "data"), TYPES, ids=[str(case[0]) for case in TYPES])
 def test_the_wire_has_plain_json(app: Celery, annotation: Any, value: Any, data: Any) -> None:
     typed(app, annotation).delay(value)
     ((sent,), _, _) = json.loads(taken(app).body)
@@ -143,7 +143,7 @@ WRONG: list[tuple[Any, Any, type[Exception], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("annotation", "value", "error", "text"), WRONG, ids=lambda part: str(part)[:30])
+@pytest.mark.parametrize(("annotation", "value", "error", "text"), WRONG, ids=[str(case[0]) for case in WRONG])
 def test_wrong_arguments_raise_where_they_are_sent(
     app: Celery, annotation: Any, value: Any, error: type[Exception], text: str
 ) -> None:
