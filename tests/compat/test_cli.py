@@ -11,10 +11,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from celery.app.assembly import POOLS
 from celery.bin import base
 from celery.bin.celery import celery
 from celery.bin.worker import WORKERS_POOL
+from celery.concurrency import ALIASES as POOLS
 from tests.running import PATIENCE, environment
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ import socket
 import sys
 import threading
 from functools import partial
-from importlib import import_module
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from celery import codecs, concurrency, current, signals
+from celery import codecs, current, signals
+from celery.app.adapters import BACKENDS, BROKERS, adapter, first_url, scheme_of, seconds
 from celery.app.amqp import AMQP
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import PublishSignals
@@ -44,30 +44,10 @@ if TYPE_CHECKING:
     from celery.result import AsyncResult
     from celery.tracer import Tracer, TracerParts
 
-__all__ = ["BACKENDS", "BROKERS", "POOLS", "Assembly"]
+__all__ = ["Assembly"]
 
 logger = logging.getLogger("celery.app.trace")
 
-#: URL scheme → adapter. The one table in which code is named by string: drivers are optional.
-BROKERS: dict[str, str] = {
-    "memory": "celery.brokers.memory:MemoryBroker",
-    "sqlite": "celery.brokers.sqlite:SqliteBroker",
-    "redis": "celery.brokers.redis:RedisBroker",
-    "rediss": "celery.brokers.redis:RedisBroker",
-    "redis+socket": "celery.brokers.redis:RedisBroker",
-    "amqp": "celery.brokers.amqp:AmqpBroker",
-    "amqps": "celery.brokers.amqp:AmqpBroker",
-    "pyamqp": "celery.brokers.amqp:AmqpBroker",
-}
-BACKENDS: dict[str, str] = {
-    "memory": "celery.backends.memory:MemoryBackend",
-    "cache+memory": "celery.backends.memory:MemoryBackend",
-    "sqlite": "celery.backends.sqlite:SqliteBackend",
-    "redis": "celery.backends.redis_store:RedisStore",
-    "rediss": "celery.backends.redis_store:RedisStore",
-    "redis+socket": "celery.backends.redis_store:RedisStore",
-}
-POOLS = concurrency.ALIASES
 
 #: Characters of the arguments that the `argsrepr` and `kwargsrepr` headers show (`[wire.6]`).
 _REPRESENTED = 1024
@@ -313,8 +293,8 @@ class Assembly:
 
     def _open_broker(self, url: Any) -> Broker:
         conf = self._conf
-        first = _first_url(url) or DEFAULT_BROKER
-        factory = _adapter(BROKERS, _scheme(first), "broker_url", "broker")
+        first = first_url(url) or DEFAULT_BROKER
+        factory = adapter(BROKERS, scheme_of(first), "broker_url", "broker")
         config = BrokerConfig(
             url=first,
             options=dict(conf.broker_transport_options or {}),
@@ -333,18 +313,18 @@ class Assembly:
 
     def _open_backend(self, url: Any) -> ResultBackend | None:
         conf = self._conf
-        first = _first_url(url)
+        first = first_url(url)
         if not first or first in ("disabled", "disabled://"):
             return None
-        factory = _adapter(BACKENDS, _scheme(first), "result_backend", "result backend")
+        factory = adapter(BACKENDS, scheme_of(first), "result_backend", "result backend")
         options = dict(conf.result_backend_transport_options or {})
         config = BackendConfig(
             url=completed(first, conf),
             options=options,
-            expires=_seconds(conf.result_expires),
+            expires=seconds(conf.result_expires),
             key_prefix=options.get("global_keyprefix") or "",
             ssl=conf.redis_backend_use_ssl or False,
-            failure_expires=_seconds(conf.result_failure_expires, 0.0),
+            failure_expires=seconds(conf.result_failure_expires, 0.0),
             pool_limit=conf.redis_max_connections or 10,
             is_final=self._is_final(conf.result_serializer),
         )
@@ -483,28 +463,12 @@ class _Replaced:
         )
 
 
-def _adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> Any:
-    try:
-        path = table[scheme]
-    except KeyError:
-        known = ", ".join(sorted(table))
-        raise ImproperlyConfigured(f"{setting}: expected a {what} among {known}; got {scheme!r}") from None
-    module, _, name = path.partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except ModuleNotFoundError as exc:
-        if exc.name is not None and exc.name.startswith("celery"):
-            raise
-        raise ImproperlyConfigured(
-            f"{setting}: the {scheme} {what} needs the package {exc.name!r}; install it with "
-            f"`pip install 'celery[{'redis' if scheme.startswith('redis') else scheme.partition('+')[0]}]'`"
-        ) from exc
-
-
 def _pool_factory(name: Any, app: Celery) -> Any:
     """What makes the pool: a name, the path of a class, or a class, ours or derived from `BasePool` (`[pool.1]`)."""
-    if name in POOLS:
-        return _adapter(POOLS, name, "worker_pool", "pool")
+    from celery import concurrency
+
+    if name in concurrency.ALIASES:
+        return adapter(concurrency.ALIASES, name, "worker_pool", "pool")
     try:
         cls = concurrency.get_implementation(name)
     except ImportError as exc:
@@ -522,24 +486,6 @@ def _pool_factory(name: Any, app: Celery) -> Any:
 def _tell_of_pool(pool: Any, moment: str, **arguments: Any) -> None:
     """Send the signal of a moment in the life of an eventlet pool (`[signal.21]`)."""
     getattr(signals, f"eventlet_pool_{moment}").send(sender=pool, **arguments)
-
-
-def _first_url(url: Any) -> str:
-    """A setting may hold one URL, a list, or several with `;` between (failover)."""
-    if isinstance(url, list | tuple):
-        url = url[0] if url else ""
-    return str(url or "").split(";")[0]
-
-
-def _scheme(url: str) -> str:
-    return url.partition("://")[0] if "://" in url else url
-
-
-def _seconds(value: Any, never: float | None = None) -> float | None:
-    """A setting as seconds; `never` stands for 0, None for None."""
-    if isinstance(value, dt.timedelta):
-        value = value.total_seconds()
-    return None if value is None else float(value) or never
 
 
 def _clean_up(cleanups: list[Callable[[], None]]) -> None:
