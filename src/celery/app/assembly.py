@@ -326,19 +326,19 @@ class Assembly:
             ssl=conf.redis_backend_use_ssl or False,
             failure_expires=seconds(conf.result_failure_expires, 0.0),
             pool_limit=conf.redis_max_connections or 10,
-            is_final=self._is_final(conf.result_serializer),
+            state_of=self._state_of(conf.result_serializer),
         )
         store: ResultBackend = factory(config)
         return store
 
-    def _is_final(self, serializer: str) -> Any:
+    def _state_of(self, serializer: str) -> Callable[[bytes], str] | None:
         if serializer == "json":
             return None
-        from celery.documents import final_by
+        from celery.documents import states_by
 
         conf = self._conf
         accepted = conf.result_accept_content or conf.accept_content or ("json",)
-        return final_by(serializer, codecs.accept_types(accepted))
+        return states_by(serializer, codecs.accept_types(accepted))
 
     def _make_producer(self) -> Producer:
         conf, app = self._conf, self._app
