@@ -103,7 +103,7 @@ def test_a_task_s_own_lines_name_it(bench: Bench) -> None:
 
     handler = Kept()
     handler.setFormatter(TaskFormatter("%(task_name)s %(task_id)s %(message)s", use_color=False))
-    logger = get_task_logger("proj.tasks")
+    logger = get_task_logger("linesproj.tasks")
     logger.addHandler(handler)
     assert logger.parent is logging.getLogger("celery.task")
 
