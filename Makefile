@@ -29,6 +29,10 @@ test: $(VENV)/dev.stamp $(REFERENCE)/stamp redis ## Install what is missing, the
 quick: $(VENV)/dev.stamp ## The tests that need neither a server nor a worker process
 	$(BIN)/pytest -n auto -m "not server and not process" -q
 
+.PHONY: chaos
+chaos: $(VENV)/dev.stamp redis ## Threads, restarts and kills at full size: minutes
+	CHAOS=1 $(BIN)/pytest -q tests/adapters/test_results_under_load.py
+
 .PHONY: check
 check: $(VENV)/dev.stamp ## Lint and types only: ruff, mypy, pyright
 	$(BIN)/ruff check

@@ -13,6 +13,8 @@ from celery import _state
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytest_plugins = ("celery.contrib.pytest",)
+
 KEPT = {"CELERY_REFERENCE_PYTHON"}  # where the real Celery lives, for wire tests
 
 for name in [n for n in os.environ if n.startswith(("CELERY", "C_STRICT", "C_WARN", "C_FORCE_ROOT")) and n not in KEPT]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from msgspec import Struct, field
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import CodeType
 
     from celery.message import Message
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth",
     "Exhaustible", "Gathered", "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication", "Report",
-    "Resizable", "ResultBackend", "Runner", "Settled", "SystemClock", "Tracked",
+    "Resizable", "ResultBackend", "Runner", "Settled", "SystemClock", "Tracked", "Watching",
 ]  # fmt: skip
 
 
@@ -186,6 +186,13 @@ class BackendConfig(Struct, frozen=True):
     key_prefix: str = ""
     ssl: Any = False
     connect_timeout: float = 4.0
+    #: Seconds that the record of a failure is kept, where the adapter can tell (`[new57.4]`); None: as any other.
+    failure_expires: float | None = None
+    #: Connections open at once; more threads wait for one.
+    pool_limit: int | None = 10
+    #: Whether an encoded state document is in a ready state, for a serializer of the user's own. None: it is one of
+    #: kombu's four, whose documents adapters know.
+    is_final: Callable[[bytes], bool] | None = None
 
 
 class ResultBackend(Protocol):
@@ -211,6 +218,15 @@ class ResultBackend(Protocol):
 
     def close(self) -> None:
         """Release every connection. Idempotent; the backend may be used again and then connects anew."""
+
+
+@runtime_checkable
+class Watching(Protocol):
+    """A backend that tells of states on the way too."""
+
+    def watch(self, id: str, timeout: float | None, heard: Callable[[bytes], object]) -> bytes | None:
+        """As `wait` for one id, calling `heard` in this thread with each document that is stored meanwhile, the final
+        one included; or with the one that is there, if that is final already. None: `timeout` seconds passed."""
 
 
 # ------------------------------------------------------------------------------------------------------------ pools

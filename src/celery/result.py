@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from celery import _state, states
 from celery.current import get_current_worker_task, task_stack
-from celery.exceptions import ImproperlyConfigured, IncompleteStream, TaskRevokedError, TimeoutError
+from celery.exceptions import IncompleteStream, TaskRevokedError, TimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from celery.app.base import Celery
-    from celery.backends.base import Backend
+    from celery.utils.graph import DependencyGraph, GraphFormatter
 
 __all__ = [
     "AsyncResult", "EagerResult", "ResultBase", "allow_join_result", "assert_will_not_block", "denied_join_result",
@@ -90,14 +90,18 @@ class AsyncResult(ResultBase, Generic[R]):
     #: The task was sent with `ignore_result`: there is nothing to wait for ([result.3]).
     ignored = False
     TimeoutError = TimeoutError
-    _backend: Backend | None = None
+    _backend: Any = None
     _cache: dict[str, Any] | None = None
     _task_name: str | None = None
+    #: The promise of those who called `then`.
+    _on_ready: Any = None
+    #: What the task's return values are (`app.typed.Types`), if not what is known of the task named `_task_name`.
+    _types: Any = None
 
     def __init__(
         self,
         id: str,
-        backend: Backend | None = None,
+        backend: Any = None,
         task_name: str | None = None,
         app: Celery | None = None,
         parent: ResultBase | None = None,
@@ -145,18 +149,24 @@ class AsyncResult(ResultBase, Generic[R]):
             raise RuntimeError(E_WOULDBLOCK)
         meta = self._cache
         if meta is None:
-            if on_message is not None:
-                raise ImproperlyConfigured("Backend does not support on_message callback")
-            if on_interval is None and self.parent is None:
-                reading = self.app.assembly.reading if self._backend is None else None
-                found = (reading.wait if reading is not None else self.backend.wait_ready)((self.id,), timeout)
+            reading = self.app.assembly.reading if self._backend is None else None
+            if reading is not None and on_interval is None and on_message is None and self.parent is None:
+                found = reading.wait((self.id,), timeout)
                 if not found:
                     raise TimeoutError(_TIMED_OUT)
                 meta = self._remember(found[self.id])
             else:
                 parents = list(self._parents()) if follow_parents and propagate else []
-                meta = self._remember(self._wait_with(parents, timeout, interval, on_interval))
-        value = meta["result"]
+                if not hasattr(self.backend, "wait_ready"):
+                    return cast("R", self._wait_elsewhere(
+                        parents, on_interval, timeout=timeout, interval=interval, no_ack=no_ack, propagate=propagate,
+                        callback=callback, on_message=on_message,
+                    ))  # fmt: skip
+                if on_message is not None:
+                    meta = self._watch(parents, timeout, on_message)
+                else:
+                    meta = self._remember(self._wait_with(parents, timeout, interval, on_interval))
+        value = self._value(meta)
         if propagate and meta["status"] in PROPAGATE_STATES:
             self._raise(value, meta.get("traceback"))
         if callback is not None:
@@ -176,7 +186,8 @@ class AsyncResult(ResultBase, Generic[R]):
             patience = left if on_interval is None else interval if left is None else min(left, interval)
             found = self.backend.wait_ready((self.id, *pending), patience)
             if self.id in found:
-                return found[self.id]
+                meta: dict[str, Any] = found[self.id]
+                return meta
             for task_id in found:
                 pending.pop(task_id).maybe_throw()
             if deadline is not None and time.monotonic() >= deadline:
@@ -184,10 +195,52 @@ class AsyncResult(ResultBase, Generic[R]):
             if on_interval is not None:
                 on_interval()
 
+    def _watch(
+        self, parents: list[ResultBase], timeout: float | None, on_message: Callable[[Any], Any]
+    ) -> dict[str, Any]:
+        for parent in parents:
+            if isinstance(parent, AsyncResult):
+                parent.maybe_throw()
+        meta: dict[str, Any] | None = self.backend.watch(self.id, timeout, on_message)
+        if meta is None:
+            raise TimeoutError(_TIMED_OUT)
+        return self._remember(meta)
+
+    def _wait_elsewhere(self, parents: list[ResultBase], on_interval: Callable[[], Any] | None, **how: Any) -> Any:
+        """Wait as a third-party backend does it."""
+
+        def between() -> None:
+            for parent in parents:
+                if isinstance(parent, AsyncResult):
+                    parent.maybe_throw()
+            if on_interval is not None:
+                on_interval()
+
+        wanted = between if parents else on_interval
+        return self.backend.wait_for_pending(self, on_interval=wanted, **how)
+
+    def then(
+        self, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None = None, weak: bool = False
+    ) -> Any:
+        """Call `callback(result)` once the task has come to a final state, whichever ([result.12]).
+
+        At once if that is known here; else from the thread that learns of it: one that waits for this result, or the
+        one that waits for all such results. `weak`: forget it with this object. Returns the promise (vine's).
+        """
+        from vine import promise
+
+        if self._on_ready is None:
+            self._on_ready = promise()
+            if self._cache is not None:
+                self._on_ready(self)
+            else:
+                self.backend.add_pending_result(self, weak=weak)
+        return self._on_ready.then(callback, on_error)
+
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
         """The value as it is now, without waiting; raises it if the task failed or was revoked ([result.11])."""
         meta = self._get_task_meta()
-        value = meta["result"]
+        value = self._value(meta)
         if propagate and meta["status"] in states.PROPAGATE_STATES:
             self._raise(value, meta.get("traceback"))
         if callback is not None:
@@ -235,7 +288,7 @@ class AsyncResult(ResultBase, Generic[R]):
     @property
     def result(self) -> Any:
         """What the task returned, the exception that it failed with, or the data of its current state."""
-        return self._get_task_meta()["result"]
+        return self._value(self._get_task_meta())
 
     info = result
 
@@ -307,6 +360,21 @@ class AsyncResult(ResultBase, Generic[R]):
             elif not intermediate:
                 raise IncompleteStream()
 
+    def build_graph(self, intermediate: bool = False, formatter: GraphFormatter | None = None) -> DependencyGraph:
+        """This task, its children, their children …, as `iterdeps` finds them ([result.9])."""
+        from celery.utils.graph import DependencyGraph, GraphFormatter
+
+        graph = DependencyGraph(formatter=formatter or GraphFormatter(root=self.id, shape="oval"))
+        for parent, node in self.iterdeps(intermediate):
+            graph.add_arc(node)
+            if parent is not None:
+                graph.add_edge(parent, node)
+        return graph
+
+    @property
+    def graph(self) -> DependencyGraph:
+        return self.build_graph()
+
     def collect(self, intermediate: bool = False, **kwargs: Any) -> Iterator[tuple[AsyncResult[Any], Any]]:
         """`(result, value)` for all that `iterdeps` finds; the keyword arguments are those of `get`."""
         for _, node in self.iterdeps(intermediate):
@@ -330,17 +398,17 @@ class AsyncResult(ResultBase, Generic[R]):
         self.id = id
 
     @property
-    def backend(self) -> Backend:
+    def backend(self) -> Any:
         """Where the result is read: the one given, or the app's."""
-        return self._backend if self._backend is not None else cast("Backend", self.app.backend)
+        return self._backend if self._backend is not None else self.app.backend
 
     @backend.setter
-    def backend(self, backend: Backend) -> None:
+    def backend(self, backend: Any) -> None:
         self._backend = backend
 
     @property
     def supports_native_join(self) -> bool:
-        return self.backend.supports_native_join
+        return bool(self.backend.supports_native_join)
 
     def as_tuple(self) -> tuple[Any, None]:
         """`((id, parent), None)`, with the parent in the same form: what `result_from_tuple` reads ([result.15])."""
@@ -381,10 +449,21 @@ class AsyncResult(ResultBase, Generic[R]):
             return self._cache
         return self._remember(self.backend.get_task_meta(self.id))
 
+    def _value(self, meta: dict[str, Any]) -> Any:
+        """The document's result, as what it was where the task is a typed one."""
+        value = meta["result"]
+        if (self._types is None and self._task_name is None) or meta["status"] != states.SUCCESS:
+            return value
+        types = self._types or getattr(self.app._tasks.get(self._task_name or ""), "_types", None)
+        return value if types is None else types.result(value)
+
     def _remember(self, meta: dict[str, Any]) -> dict[str, Any]:
-        """A final state is not read again."""
+        """A final state is not read again, and kept promises are."""
         if meta["status"] in states.READY_STATES:
+            first = self._cache is None
             self._cache = meta
+            if first and self._on_ready is not None:
+                self._on_ready(self)
         return meta
 
     def _raise(self, value: Any, traceback: str | None) -> NoReturn:
@@ -392,10 +471,20 @@ class AsyncResult(ResultBase, Generic[R]):
         # Not the traceback of an earlier `get`: it would grow with each.
         failure.__traceback__ = None
         if traceback and self.app.conf.task_remote_tracebacks:
-            from tblib import Traceback
-
-            failure.__traceback__ = Traceback.from_string(traceback).as_traceback()
+            failure.__traceback__ = _remote_frames(traceback)
         raise failure
+
+
+def _remote_frames(text: str) -> Any:
+    """The frames that a traceback's text shows; None without tblib, or where the text is not whole."""
+    try:
+        from tblib import Traceback, TracebackParseError
+    except ImportError:
+        return None
+    try:
+        return Traceback.from_string(text, strict=False).as_traceback()
+    except TracebackParseError:
+        return None
 
 
 class EagerResult(AsyncResult[R]):
@@ -417,7 +506,7 @@ class EagerResult(AsyncResult[R]):
         if disable_sync_subtasks:
             assert_will_not_block()
         if self._state == states.SUCCESS:
-            return cast("R", self._result)
+            return cast("R", self._value(self._get_task_meta()))
         if self._state not in states.PROPAGATE_STATES:
             return cast("R", None)
         if propagate:
@@ -425,6 +514,17 @@ class EagerResult(AsyncResult[R]):
         return cast("R", self._result)
 
     wait = get  # type: ignore[assignment]
+
+    def then(
+        self, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None = None, weak: bool = False
+    ) -> Any:
+        """Call it now."""
+        from vine import promise
+
+        if self._on_ready is None:
+            self._on_ready = promise()
+            self._on_ready(self)
+        return self._on_ready.then(callback, on_error)
 
     def ready(self) -> bool:
         return True

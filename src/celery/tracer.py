@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import Ignore, NotRegistered, Reject, Retry
+from celery.failures import repr_of, substitute_for
 from celery.lifecycle import MOMENTS, Ended, Run
 from celery.message import read_body
 from celery.outcome import Failure, Ignored, Outcome, Record, Rejected, Retrying, Success
@@ -31,6 +32,16 @@ if TYPE_CHECKING:
 __all__ = ["Plan", "Tracer", "TracerParts", "bounded_repr"]
 
 logger = logging.getLogger("celery.app.trace")
+
+
+def _defuse(record: logging.LogRecord) -> bool:
+    """A filter: formatters find the text of an exception that would break them, or that is far too long, written."""
+    if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
+        record.exc_text = substitute_for(record.exc_info[1])
+    return True
+
+
+logger.addFilter(_defuse)
 
 
 @dataclass(slots=True)
@@ -471,7 +482,4 @@ def _acknowledges(task: Any) -> bool:
 
 def bounded_repr(exc: BaseException, limit: int = 1024) -> str:
     """The exception's repr, cut; what can be said of it where its own `__repr__` raises."""
-    try:
-        return repr(exc)[:limit]
-    except Exception:  # noqa: BLE001 - a hostile __repr__ must not lose the outcome
-        return f"<unrepresentable {type(exc).__name__}>"
+    return repr_of(exc, limit)

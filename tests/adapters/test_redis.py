@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from celery.backends.redis import RedisBackend
+from celery.backends.redis_store import RedisStore
 from celery.brokers.redis import RedisBroker
 from celery.ports import BackendConfig, BrokerConfig
 from tests.contracts.backend import BackendContract
@@ -31,11 +31,11 @@ def url(redis_server: RedisServer) -> str:
 
 
 @pytest.fixture
-def make_any_backend(url: str) -> Iterator[Callable[..., RedisBackend]]:
-    made: list[RedisBackend] = []
+def make_any_backend(url: str) -> Iterator[Callable[..., RedisStore]]:
+    made: list[RedisStore] = []
 
-    def make(expires: float | None = None) -> RedisBackend:
-        made.append(RedisBackend(BackendConfig(url, expires=expires)))
+    def make(expires: float | None = None) -> RedisStore:
+        made.append(RedisStore(BackendConfig(url, expires=expires)))
         return made[-1]
 
     yield make
@@ -61,7 +61,7 @@ class TestBroker(BrokerContract):
             broker.close()
 
     @pytest.fixture
-    def make_backend(self, make_any_backend: Callable[..., RedisBackend]) -> Callable[..., RedisBackend]:
+    def make_backend(self, make_any_backend: Callable[..., RedisStore]) -> Callable[..., RedisStore]:
         return make_any_backend
 
     @pytest.fixture

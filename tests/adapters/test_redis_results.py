@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
+import queue
 import shutil
 import ssl
 import struct
@@ -13,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kombu.exceptions import OperationalError
 
-from celery.backends.redis import RedisBackend
+from celery import Celery
+from celery.backends.redis_store import RedisStore
 from celery.backends.redis_waiting import is_ready
 from celery.brokers.redis import RedisBroker
 from celery.drivers.redis import Endpoint
@@ -23,23 +27,24 @@ from celery.outcome import Record
 from celery.ports import BackendConfig, BrokerConfig
 from tests.contracts.backend import DEADLINE, record
 from tests.contracts.broker import ids, message, spec, take, to
+from tests.flow.test_worker_embedded import Running
 from tests.servers import RedisServer, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    Make = Callable[..., RedisBackend]
+    Make = Callable[..., RedisStore]
 
 pytestmark = pytest.mark.server
 
 
 @pytest.fixture
 def make(redis_server: RedisServer) -> Iterator[Make]:
-    made: list[RedisBackend] = []
+    made: list[RedisStore] = []
 
-    def make_backend(url: str = "", **options: Any) -> RedisBackend:
-        made.append(RedisBackend(BackendConfig(url or redis_server.url(), **options)))
+    def make_backend(url: str = "", **options: Any) -> RedisStore:
+        made.append(RedisStore(BackendConfig(url or redis_server.url(), **options)))
         return made[-1]
 
     yield make_backend
@@ -356,7 +361,7 @@ def test_tls(certificate: Path) -> None:
         thread.start()
         assert len(take(consumer, 20)) == 20
         thread.join()
-        backend = RedisBackend(BackendConfig(f"{url}?ssl_cert_reqs=required&ssl_ca_certs={cert}"))
+        backend = RedisStore(BackendConfig(f"{url}?ssl_cert_reqs=required&ssl_ca_certs={cert}"))
         assert consumer.join(backend)
         consumer.close()
         thread = threading.Timer(0.1, backend.save, [[record("a", meta=b"x" * 100_000)]])
@@ -370,3 +375,114 @@ def test_tls(certificate: Path) -> None:
         unverified.close()
         with pytest.raises(OperationalError, match=r"(?i)certificate"):
             RedisBroker(BrokerConfig(url)).depth("q")
+
+
+# ------------------------------------------------------------------------------------------------- the wide face of it
+
+
+@pytest.fixture
+def make_app(redis_server: RedisServer) -> Iterator[Callable[..., Celery]]:
+    made: list[Celery] = []
+
+    def make_it(**settings: Any) -> Celery:
+        made.append(Celery("wide", broker=redis_server.url(), backend=redis_server.url(), set_as_current=False))
+        made[-1].conf.update(settings)
+        return made[-1]
+
+    yield make_it
+    for app in made:
+        app.close()
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+@pytest.mark.parametrize("method", ["gzip", "bzip2"])
+def test_compressed_results(make_app: Any, redis_server: RedisServer, serializer: str, method: str) -> None:
+    """[state.11] [new57.3]: marked, read by those who compress nothing, waited for, and success stays final."""
+    how = {"result_serializer": serializer, "result_accept_content": [serializer]}
+    writer, reader = make_app(result_compression=method, **how), make_app(**how)
+    got: list[Any] = []
+    waiting = threading.Thread(target=lambda: got.append(reader.AsyncResult("a").get(timeout=DEADLINE)))
+    waiting.start()
+    writer.backend.store_result("a", {"n": 1}, "STARTED")
+    writer.backend.store_result("a", "x" * 10_000, "SUCCESS")
+    waiting.join(DEADLINE)
+    assert got == ["x" * 10_000]
+    stored = redis_server.call("GET", "celery-task-meta-a")
+    assert stored.startswith(b"\0celery-compressed\0application/x-")
+    assert len(stored) < 1000
+    writer.backend.mark_as_failure("a", KeyError())
+    assert reader.AsyncResult("a").state == "SUCCESS"
+    writer.backend.mark_as_failure("f", KeyError("z"))
+    with pytest.raises(KeyError, match="z"):
+        reader.AsyncResult("f").get(timeout=DEADLINE)
+
+
+def test_an_unknown_compression(make_app: Any) -> None:
+    with pytest.raises(
+        ImproperlyConfigured, match="Unknown compression method 'nope' configured in result_compression"
+    ):
+        _ = make_app(result_compression="nope").backend
+
+
+def test_failures_expire_in_their_own_time(make_app: Any, redis_server: RedisServer) -> None:
+    """[new57.4] [rkeys.1]: also where a worker settles them with its messages."""
+    app = make_app(result_failure_expires=dt.timedelta(hours=1), result_expires=100)
+
+    @app.task(name="fail")
+    def fail() -> None:
+        raise KeyError
+
+    app.backend.mark_as_failure("a", KeyError())
+    app.backend.store_result("b", 1, "SUCCESS")
+    with Running(app):
+        result = fail.delay()
+        result.get(timeout=DEADLINE, propagate=False)
+    keys = [f"celery-task-meta-{id}" for id in ("a", "b", result.id)]
+    assert redis_server.pipeline([("TTL", key) for key in keys]) == [3600, 100, 3600]
+    make_app(result_failure_expires=0).backend.mark_as_failure("c", KeyError())
+    assert redis_server.call("TTL", "celery-task-meta-c") == -1
+
+
+def test_the_client_and_its_keys(make_app: Any, redis_server: RedisServer) -> None:
+    backend = make_app(result_expires=50).backend
+    backend.store_result("a", 1, "SUCCESS")
+    key = backend.get_key_for_task("a")
+    assert json.loads(backend.get(key))["result"] == 1
+    assert json.loads(backend.client.get(key))["result"] == 1
+    assert [value is None for value in backend.mget([key, b"none"])] == [False, True]
+    backend.set("mine", "value")
+    assert (redis_server.call("GET", "mine"), redis_server.call("TTL", "mine")) == (b"value", 50)
+    backend.expire("mine", 20)
+    assert redis_server.call("TTL", "mine") == 20
+    assert backend.incr("n") == 1
+    backend.delete("mine")
+    assert backend.get("mine") is None
+    assert backend.get_key_for_group("g") == b"celery-taskset-meta-g"
+    backend.client.close()
+
+
+def test_callbacks_are_called_once_ready(make_app: Any) -> None:
+    """[result.12]: nobody waits; the thread that does is gone afterwards."""
+    app, told = make_app(), queue.SimpleQueue[Any]()
+    results = [app.AsyncResult(name) for name in "abc"]
+    for result in results:
+        result.then(told.put)
+    app.backend.store_result("a", 1, "PROGRESS")
+    app.backend.store_result("c", 0, "SUCCESS")
+    app.backend.store_result("a", 1, "SUCCESS")
+    app.backend.mark_as_failure("b", KeyError())
+    heard = {told.get(timeout=DEADLINE).id for _ in results}
+    assert heard == {"a", "b", "c"}
+    assert [result.result for result in results[::2]] == [1, 0]
+    until(lambda: not any(t.name == "celery-results" for t in threading.enumerate()), "the thread ends")
+    assert told.empty()
+    results[0].then(told.put)
+    assert told.get(timeout=0) is results[0]
+
+
+def test_a_weak_callback_ends_with_its_result(make_app: Any) -> None:
+    result = make_app().AsyncResult("never")
+    result.then(str, weak=True)
+    until(lambda: any(t.name == "celery-results" for t in threading.enumerate()), "the thread waits")
+    del result
+    until(lambda: not any(t.name == "celery-results" for t in threading.enumerate()), "the thread ends")

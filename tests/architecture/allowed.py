@@ -12,8 +12,11 @@ LATE_PACKAGES: dict[str, str] = {
     "click": "its exceptions are made when one is asked for",
     "eventlet": "optional driver",
     "gevent": "optional driver",
+    "pydantic": "optional; only tasks that ask for its models need it",
     "setproctitle": "optional driver",
+    "redis": "the client is for those who ask for it; results need none",
     "tblib": "optional driver",
+    "vine": "promises are made for those who ask for one",
 }
 
 #: Other imports inside functions: (module, imported) → reason.
@@ -32,6 +35,8 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.patching", "gevent"): "optional driver",
     ("celery._state", "celery.app.base"): "the default app is made only where nobody has made one",
     ("celery.app.retrying", "inspect"): "slow to import, and a retry with the same arguments needs none of it",
+    ("celery.app.declaring", "celery.app.validating"): "only pydantic tasks need it",
+    ("celery.app.task", "celery.app.typed"): "only typed tasks need it",
     ("celery.app.checking", "inspect"): "slow to import, and counting the arguments mostly suffices",
     ("celery.utils.dispatch.signal", "inspect"): "slow to import, and a plain function's code says what it takes",
     ("celery.utils.text", "pprint"): "it loads dataclasses and inspect, and only reports are pretty",
@@ -44,6 +49,8 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.assembly", "celery.app.trace"): SENDING,
     ("celery.app.assembly", "celery.pending"): SENDING,
     ("celery.app.assembly", "celery.documents"): SENDING,
+    ("celery.app.assembly", "celery.backends.bridge"): SENDING,
+    ("celery.result", "celery.utils.graph"): "few results are drawn as graphs",
     ("celery.app.assembly", "celery.tracer"): SENDING,
     ("celery.app.assembly", "inspect"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_consumer"): SENDING,
@@ -83,6 +90,8 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.worker.consumer.deliveries:Receiver.__init__": "keyword-only: what the engine hands over, once",
     "celery.worker.request:Request.__init__": PUBLIC,
     "celery.worker.request:create_request_cls": PUBLIC,
+    "celery.contrib.testing.manager:ManagerMixin.wait_for": PUBLIC,
+    "celery.contrib.testing.mocks:TaskMessage": PUBLIC,
     "celery.message:Message.__init__": "keyword-only: the fields of a message",
     "celery.producer:Producer.__init__": "keyword-only: what the assembly hands over, once",
     "celery.result:AsyncResult.get": PUBLIC,

@@ -15,7 +15,9 @@ from kombu.exceptions import ContentDisallowed
 
 from celery import Celery
 from celery.app.backends import BACKEND_ALIASES, by_name, by_url
-from celery.backends.base import Backend, BaseBackend, DisabledBackend
+from celery.backends.base import Backend, DisabledBackend
+from celery.backends.face import StoreBackend
+from celery.backends.redis import RedisBackend
 from celery.exceptions import ImproperlyConfigured, SecurityError, TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.outcome import Record
@@ -181,7 +183,10 @@ class TestWaiting:
     def test_get_many(self, app: Any, backend: Any) -> None:
         backend.mark_as_done("a", 1)
         backend.mark_as_failure("b", KeyError())
-        found = dict(backend.get_many([app.AsyncResult("a"), "b", "c"], timeout=0))
+        many = backend.get_many([app.AsyncResult("a"), "b", "c"], timeout=0)
+        found = dict([next(many), next(many)])
+        with pytest.raises(CeleryTimeoutError, match=r"Operation timed out \(0\)"):
+            next(many)
         assert {task_id: meta["status"] for task_id, meta in found.items()} == {"a": "SUCCESS", "b": "FAILURE"}
         rounds: list[int] = []
         assert (
@@ -283,15 +288,17 @@ class TestLookUp:
         "url", ["redis://localhost/0", "rediss://h", "sqlite:///x", "memory://", "cache+memory://"]
     )
     def test_ours_share_one_face(self, url: str) -> None:
-        assert by_url(url) == (Backend, url)
+        assert by_url(url) == (RedisBackend if url.startswith("redis") else StoreBackend, url)
 
     def test_names(self) -> None:
-        assert by_name("redis") is Backend is BaseBackend
+        assert by_name("redis") is RedisBackend
+        assert issubclass(RedisBackend, StoreBackend)
+        assert issubclass(StoreBackend, Backend)
         assert by_name(None) is by_name("disabled") is DisabledBackend
         assert by_url(None) == (DisabledBackend, None)
         assert by_name("celery.backends.base:DisabledBackend") is DisabledBackend
         assert by_name(DisabledBackend) is DisabledBackend
-        assert BACKEND_ALIASES["redis"] == "celery.backends.base:Backend"
+        assert BACKEND_ALIASES["redis"] == "celery.backends.redis:RedisBackend"
 
     def test_an_override_takes_the_rest_of_the_url(self) -> None:
         class Loader:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from celery import _state, current_app, states
-from celery.exceptions import ImproperlyConfigured, IncompleteStream, TaskRevokedError
+from celery.exceptions import IncompleteStream, TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.result import (
     AsyncResult,
@@ -178,15 +178,88 @@ class TestWaiting:
         backend.mark_as_done("id", 2)
         assert AsyncResult("id", app=app, parent=AsyncResult("p", app=app)).get(timeout=1) == 2
 
-    def test_messages_on_the_way_are_not_told(self, app: Any) -> None:
-        with pytest.raises(ImproperlyConfigured, match="Backend does not support on_message callback"):
-            app.AsyncResult("id").get(timeout=0, on_message=print)
+    def test_messages_on_the_way_are_told(self, app: Any, backend: Any) -> None:
+        """[call.10]: each state, the final one included; of what is final already, that."""
+        heard: list[Any] = []
+
+        def hear(meta: Any) -> None:
+            heard.append((meta["status"], meta["result"]))
+            if meta["result"] == "last":
+                backend.mark_as_failure("id", KeyError("x"))
+
+        threading.Timer(0.01, lambda: [backend.store_result("id", n, "PROGRESS") for n in (1, 2, "last")]).start()
+        with pytest.raises(KeyError):
+            app.AsyncResult("id").get(timeout=10, on_message=hear)
+        states_heard, (failed, error) = heard[:-1], heard[-1]
+        assert states_heard == [("PROGRESS", 1), ("PROGRESS", 2), ("PROGRESS", "last")]
+        assert (failed, type(error)) == ("FAILURE", KeyError)
+        app.AsyncResult("id").get(propagate=False, on_message=hear)
+        assert [state for state, _ in heard[4:]] == ["FAILURE"]
+        with pytest.raises(CeleryTimeoutError):
+            app.AsyncResult("other").get(timeout=0.01, on_message=hear)
+        assert len(heard) == 5
 
     def test_ignored_results_are_none_at_once(self, app: Any) -> None:
         result = app.AsyncResult("id")
         result.ignored = True
         assert result.get() is None
         assert app.tasks["tasks.add"].apply_async((1, 2), ignore_result=True).get(timeout=0) is None
+
+
+class TestChildren:
+    """[result.9]"""
+
+    def test_children(self, app: Any, backend: Any) -> None:
+        def request(task_id: str, *children: str) -> Any:
+            made = app.Context(id=task_id)
+            made.children.extend(app.AsyncResult(child) for child in children)
+            return made
+
+        for name, children in {"a": "bc", "b": "", "c": "d"}.items():
+            backend.store_result(name, f"value {name}", "SUCCESS", request=request(name, *children))
+        top = app.AsyncResult("a")
+        with pytest.raises(IncompleteStream):
+            list(top.iterdeps())
+        assert [(p and p.id, n.id) for p, n in top.iterdeps(intermediate=True)] == [
+            (None, "a"), ("a", "b"), ("a", "c"), ("c", "d"),
+        ]  # fmt: skip
+        with pytest.raises(IncompleteStream):
+            _ = top.graph
+        assert repr(top.build_graph(intermediate=True)).splitlines()[:4] == [
+            "a(3)", "     b(0)", "     c(1)", "          d(0)",
+        ]  # fmt: skip
+        backend.store_result("d", "leaf", "SUCCESS")
+        assert [(n.id, value) for n, value in top.collect()][-1] == ("d", "leaf")
+        assert top.get_leaf() == "leaf"
+        assert [str(node) for node in top.graph.topsort()] == ["b", "d", "c", "a"]
+        assert app.AsyncResult("nobody").build_graph(intermediate=True).topsort() == ["nobody"]
+
+
+class TestThen:
+    """[result.12]"""
+
+    def test_is_called_by_whoever_learns_of_it(self, app: Any, backend: Any) -> None:
+        told: list[Any] = []
+        result = app.AsyncResult("id")
+        result.then(told.append)
+        backend.mark_as_done("id", 1)
+        assert result.get(timeout=1) == 1
+        assert told == [result]
+
+    def test_of_a_failure(self, app: Any, backend: Any) -> None:
+        told: list[Any] = []
+        backend.mark_as_failure("id", KeyError())
+        result = app.AsyncResult("id")
+        assert result.failed()
+        result.then(told.append)
+        result.then(told.append)
+        assert told == [result, result]
+
+    def test_of_an_eager_result(self) -> None:
+        told: list[Any] = []
+        result = EagerResult("id", KeyError(1), "FAILURE")
+        result.then(told.append)
+        assert told == [result]
 
 
 class TestGuard:
@@ -398,3 +471,12 @@ def test_remote_tracebacks() -> None:
     with pytest.raises(KeyError) as raised:
         app.AsyncResult("id").get()
     assert "distant" in [entry.name for entry in raised.traceback]
+
+
+@pytest.mark.parametrize("text", ["no traceback at all", "Traceback (most recent call last):\n… cut …\nKeyError", ""])
+def test_a_remote_traceback_that_is_none(text: str) -> None:
+    """[result.11]: the failure is raised all the same."""
+    app = make_app(task_remote_tracebacks=True)
+    app.backend.mark_as_failure("id", KeyError("x"), traceback=text)
+    with pytest.raises(KeyError, match="x"):
+        app.AsyncResult("id").get(timeout=1)

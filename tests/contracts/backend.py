@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from celery.outcome import Record
+from celery.ports import Watching
 from tests.contracts.processes import Child, in_child
 
 if TYPE_CHECKING:
@@ -197,6 +198,36 @@ class BackendContract:
         assert backend.wait(["a"], 0.02) == {}
         other.save([record("a", meta=b"2")])
         assert results_by_id(backend.wait(["a"], DEADLINE)) == {"a": b"2"}
+
+    # ------------------------------------------------------------------------------------------------------ watching
+
+    def test_watch_tells_each_state(self, backend: ResultBackend, other: ResultBackend) -> None:
+        """[call.10]: in the thread that watches, each before the next is stored here, so that none may be lost."""
+        assert isinstance(backend, Watching)
+        steps = iter([("PROGRESS", b"1"), ("PROGRESS", b"2"), ("STARTED", b"3"), ("FAILURE", b"4")])
+        heard: list[bytes | None] = []
+
+        def hear(document: bytes) -> None:
+            heard.append(results([document])[0])
+            assert threading.current_thread() is threading.main_thread()
+            for state, text in steps:
+                other.save([record("a", state, text)])
+                return
+
+        threading.Timer(0.05, lambda: other.save([record("a", "STARTED", b"0")])).start()
+        final = backend.watch("a", DEADLINE, hear)
+        assert heard == [b"0", b"1", b"2", b"3", b"4"]
+        assert results([final]) == [b"4"]
+
+    def test_watch_what_is_final(self, backend: ResultBackend) -> None:
+        assert isinstance(backend, Watching)
+        heard: list[bytes | None] = []
+        backend.save([record("a", "SUCCESS", b"1"), record("b", "STARTED", b"2")])
+        assert results([backend.watch("a", DEADLINE, heard.append)]) == [b"1"]
+        assert results(heard) == [b"1"]
+        assert backend.watch("b", 0.05, heard.append) is None
+        assert backend.watch("nobody", 0, heard.append) is None
+        assert len(heard) == 1
 
     # ----------------------------------------------------------------------------------- connections and processes
 

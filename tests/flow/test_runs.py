@@ -9,7 +9,7 @@ import pytest
 
 from celery import Task
 from celery.app.task import Context
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, Retry
 from celery.loaders.base import BaseLoader
 from celery.outcome import Failure, Ignored, Rejected, Success
 from tests.flow.bench import Bench, Heard, document
@@ -330,3 +330,58 @@ def test_a_cleanup_that_fails_changes_nothing(bench: Bench, caplog: pytest.LogCa
 
     assert type(bench.run(t)) is Success
     assert "Process cleanup failed" in caplog.text
+
+
+def test_signals_of_a_retry(bench: Bench) -> None:
+    told: list[Any] = []
+
+    class Hooked(Task[..., Any]):
+        abstract = True
+
+        def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+            told.append((repr(exc), task_id, args, kwargs, type(einfo.exception.exc).__name__))
+
+        def after_return(self, *args: Any) -> None:
+            raise AssertionError("must not be called")
+
+    @bench.app.task(name="t", base=Hooked)
+    def t(x: int) -> None:
+        raise Retry("again", exc=ValueError("cause"))
+
+    with Heard(*ALL) as heard:
+        t.apply_async((1,), task_id="i")
+        outcome = bench.run_message(bench.take())
+    assert told == [("ValueError('cause')", "i", [1], {}, "Retry")]
+    assert heard.order == ["task_prerun", "task_retry", "task_postrun"]
+    said, end = heard.of("task_retry"), heard.of("task_postrun")
+    assert sorted(said) == ["einfo", "reason", "request", "sender"]
+    assert isinstance(said["request"], Context)
+    assert (said["sender"], said["request"].id, said["reason"].exc.args) == (t, "i", ("cause",))
+    assert (said["einfo"].exception.exc, end["retval"], end["state"]) == (said["reason"], said["reason"], "RETRY")
+    assert outcome.record.state == "RETRY"
+
+
+class Unpicklable(LookupError):
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = open(__file__, "rb")  # noqa: SIM115 - files cannot be pickled
+
+    def __reduce__(self) -> Any:
+        self.lock.close()
+        raise TypeError("not me")
+
+
+def test_exceptions_that_cannot_be_pickled(bench: Bench) -> None:
+    bench = Bench(result_serializer="pickle", accept_content=["json", "pickle"])
+
+    @bench.app.task(name="t")
+    def t() -> None:
+        raise Unpicklable("why")
+
+    result = t.delay()
+    outcome = bench.run_message(bench.take())
+    assert type(outcome) is Failure
+    bench.app.assembly.store.save([outcome.record])  # type: ignore[union-attr,list-item]
+    with pytest.raises(LookupError, match="why") as raised:
+        result.get(timeout=1)
+    assert raised.type is LookupError, "its first ancestor that can be pickled"

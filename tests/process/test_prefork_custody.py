@@ -77,24 +77,25 @@ def test_every_job_ends_in_one_way_and_the_pool_tells_which(tmp_path: Path, seed
         killer.stop()
     bench.settle(*names)
     bench.ready(3)
-    # How many end well under fire depends on how fast new children come; in peace, all do.
-    after = bench.submit(*(bench.job("noop") for _ in range(100)))
-    bench.settle(*after)
+    # How many end well under fire depends on how fast new children come; in peace, all do, once the last kill is felt.
+    for _ in range(3 + killer.kills):
+        after = bench.submit(*(bench.job("noop") for _ in range(100)))
+        bench.settle(*after)
+        if set(after) <= set(bench.told.finished):
+            break
     assert set(after) <= set(bench.told.finished)
-    for key in after:
-        del bench.told.finished[key]
     bench.stop()
     bench.close()
 
     ran = [text for _, text in bench.notes() if text.startswith("run")]
     assert len(ran) == len(set(ran)), "a job ran twice"
     told = bench.told
-    assert {names[key] for key in told.finished} <= set(ran)
-    assert not {names[key] for key in told.returned} & set(ran)
+    assert {names[key] for key in told.finished if key in names} <= set(ran)
+    assert not {names[key] for key in told.returned if key in names} & set(ran)
     # A kill of the zygote takes all three children with it.
     assert len(told.lost) <= killer.kills * (3 if zygote else 1)
     assert killer.kills > 2
-    assert told.finished
+    assert any(key in names for key in told.finished)
 
 
 def test_nobody_waits_for_a_pipe_that_is_full(tmp_path: Path) -> None:

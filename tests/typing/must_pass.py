@@ -1,5 +1,6 @@
 """What must type-check: run by mypy and pyright, never by Python."""
 
+import datetime as dt
 from typing import assert_type
 
 from celery import Celery, Task, shared_task
@@ -33,6 +34,11 @@ def shared(n: float) -> float:
 def shared_and_bound(self: Task[..., None], n: float) -> None: ...
 
 
+@app.task(typed=True)
+def typed(day: dt.date) -> list[dt.date]:
+    return [day]
+
+
 class Base(Task[[int], int]):
     def run(self, x: int) -> int:
         return x
@@ -47,6 +53,7 @@ assert_type(bound("x"), str)
 assert_type(with_options.delay("x").get(), list[str])
 assert_type(shared.delay(1.5), AsyncResult[float])
 assert_type(shared_and_bound.delay(1.5), AsyncResult[None])
+assert_type(typed.delay(dt.date(2020, 1, 2)).get(), list[dt.date])
 assert_type(Base().delay(3), AsyncResult[int])
 assert_type(add.apply((1,), {"y": 2}, throw=True), EagerResult[int])
 assert_type(add.s(1).apply(), EagerResult[int])

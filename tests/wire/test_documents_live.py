@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import socket
+import zlib
 from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,3 +193,44 @@ def test_keys_bear_their_prefix(prefixed: Fleet) -> None:
     assert [key for key in keys if not key.startswith(("b:", "r:"))] == []
     results = [key for key in keys if key.startswith("r:")]
     assert all(0 < prefixed.server.call("TTL", key) <= 100 for key in results)
+
+
+PRESSED = {
+    "result_compression": "gzip",
+    "result_serializer": "pickle",
+    "result_accept_content": ["pickle"],
+    "result_expires": 100,
+    "result_failure_expires": 50,
+}
+
+
+@pytest.fixture(scope="module")
+def pressed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A third fleet: pickled and compressed, failures expiring sooner."""
+    with RedisServer() as server:
+        fleet = Fleet(server, tmp_path_factory.mktemp("pressed"), FLEET_CONF=json.dumps(PRESSED))
+        try:
+            fleet.start()
+            yield fleet
+        finally:
+            fleet.close()
+
+
+@pytest.mark.parametrize("call", ["echo.apply_async((1, 'é'), {'k': None})", "fail.apply_async(('own',))"])
+def test_compressed_documents(pressed: Fleet, call: str) -> None:
+    """[state.11] [new57.3] [new57.4]: either side writes what both read."""
+    heads, seconds = set(), set()
+
+    def loads(stored: bytes) -> Any:
+        _, marker, mime, body = stored.split(b"\0", 3)
+        heads.add((marker, mime))
+        return unpickled(zlib.decompress(body))
+
+    theirs, ours = both(pressed, call, loads=loads)
+    assert ours == theirs
+    assert len(heads) == 1
+    for runner in SIDES:
+        identifier = pressed.clients[OURS].send(call, runner)
+        pressed.read(identifier)
+        seconds.add(pressed.server.call("TTL", f"celery-task-meta-{identifier}") > 50)
+    assert seconds == {not call.startswith("fail")}

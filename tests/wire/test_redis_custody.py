@@ -17,7 +17,7 @@ import pytest
 from tests.contracts.broker import take
 from tests.servers import RedisServer
 
-from celery.backends.redis import RedisBackend
+from celery.backends.redis_store import RedisStore
 from celery.brokers.redis import RedisBroker
 from celery.message import Message
 from celery.outcome import Record
@@ -106,8 +106,8 @@ def broker(server: RedisServer) -> Iterator[RedisBroker]:
 
 
 @pytest.fixture
-def backend(server: RedisServer) -> Iterator[RedisBackend]:
-    backend = RedisBackend(BackendConfig(server.url()))
+def backend(server: RedisServer) -> Iterator[RedisStore]:
+    backend = RedisStore(BackendConfig(server.url()))
     yield backend
     backend.close()
 
@@ -146,14 +146,14 @@ def value(document: bytes) -> Any:
     return read["result"]
 
 
-def test_theirs_runs_ours_and_ours_waits(theirs: Reference, broker: RedisBroker, backend: RedisBackend) -> None:
+def test_theirs_runs_ours_and_ours_waits(theirs: Reference, broker: RedisBroker, backend: RedisStore) -> None:
     broker.publish([call("a", 1, 2), call("b", 3, 4, priority=9)])
     theirs.worker()
     assert value(backend.wait(["a"], DEADLINE)["a"]) == 3
     assert value(backend.wait(["b"], DEADLINE)["b"]) == 7
 
 
-def test_ours_takes_theirs_and_theirs_waits(theirs: Reference, broker: RedisBroker, backend: RedisBackend) -> None:
+def test_ours_takes_theirs_and_theirs_waits(theirs: Reference, broker: RedisBroker, backend: RedisStore) -> None:
     """Their process sends and waits; we fetch, answer and acknowledge in one step."""
     said: list[str] = []
     code = "print(add.apply_async((20, 22), priority=3).get(timeout=30))"
@@ -178,7 +178,7 @@ def _document(id: str, result: Any) -> bytes:
 
 
 def test_theirs_inherits_what_ours_parked(
-    theirs: Reference, broker: RedisBroker, backend: RedisBackend, server: RedisServer
+    theirs: Reference, broker: RedisBroker, backend: RedisStore, server: RedisServer
 ) -> None:
     broker.publish([call("a", 1, 2)])
     consumer = broker.consume([QUEUE])
@@ -196,7 +196,7 @@ def test_theirs_inherits_what_ours_parked(
 
 
 def test_theirs_leaves_alone_what_ours_holds(
-    theirs: Reference, broker: RedisBroker, backend: RedisBackend, server: RedisServer
+    theirs: Reference, broker: RedisBroker, backend: RedisStore, server: RedisServer
 ) -> None:
     """For longer than the visibility timeout: what is held is scored anew."""
     broker.publish([call("a", 1, 2)])
@@ -213,7 +213,7 @@ def test_theirs_leaves_alone_what_ours_holds(
     consumer.close()
 
 
-def test_what_we_requeue_theirs_sees_redelivered(theirs: Reference, broker: RedisBroker, backend: RedisBackend) -> None:
+def test_what_we_requeue_theirs_sees_redelivered(theirs: Reference, broker: RedisBroker, backend: RedisStore) -> None:
     """[wire.20]"""
     broker.publish([call("a", 1, 2)])
     consumer = broker.consume([QUEUE])

@@ -21,7 +21,9 @@ from celery import codecs, concurrency, current, signals
 from celery.app.amqp import AMQP
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import PublishSignals
+from celery.app.redis_parts import completed
 from celery.exceptions import ImproperlyConfigured
+from celery.failures import exception_info
 from celery.loaders.base import BaseLoader
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
 from celery.producer import Call, Gathered, Producer, PublishDefaults, new_id
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from celery.app.eager import Eager
     from celery.app.following import Following
     from celery.app.trace import LogLines
-    from celery.documents import Reading
+    from celery.documents import Documents, Reading
     from celery.outcome import Failure, Record
     from celery.pending import Pending
     from celery.ports import Broker, Pool, ResultBackend, Runner
@@ -61,9 +63,9 @@ BACKENDS: dict[str, str] = {
     "memory": "celery.backends.memory:MemoryBackend",
     "cache+memory": "celery.backends.memory:MemoryBackend",
     "sqlite": "celery.backends.sqlite:SqliteBackend",
-    "redis": "celery.backends.redis:RedisBackend",
-    "rediss": "celery.backends.redis:RedisBackend",
-    "redis+socket": "celery.backends.redis:RedisBackend",
+    "redis": "celery.backends.redis_store:RedisStore",
+    "rediss": "celery.backends.redis_store:RedisStore",
+    "redis+socket": "celery.backends.redis_store:RedisStore",
 }
 POOLS = concurrency.ALIASES
 
@@ -108,15 +110,21 @@ class Assembly:
 
     @property
     def store(self) -> ResultBackend | None:
-        """Where records are kept; None if results are disabled."""
-        store: ResultBackend | None = self._part("store", lambda: self._open_backend(self._conf.result_backend))
+        """Where a worker saves records; None if results are disabled."""
+        store: ResultBackend | None = self._part("store", self._make_store)
         return store
 
     @property
+    def adapter(self) -> ResultBackend | None:
+        """The adapter that the setting `result_backend` names; None if it names none."""
+        adapter: ResultBackend | None = self._part("adapter", lambda: self._open_backend(self._conf.result_backend))
+        return adapter
+
+    @property
     def records(self) -> ResultBackend | None:
-        """The store as user code is to see it: where tasks run, behind the records that are on their way to it."""
+        """The adapter as user code is to see it: where tasks run, behind the records that are on their way to it."""
         if self._pending is None:
-            return self.store
+            return self.adapter
         revealing: ResultBackend | None = self._part("records", self._make_records)
         return revealing
 
@@ -179,6 +187,8 @@ class Assembly:
         result = (options.get("result_cls") or self._app.AsyncResult)(message.id)
         if message.ignore_result:
             result.ignored = True
+        if getattr(task, "_types", None) is not None:
+            result._task_name = name  # so it knows what the task returns
         if current.task_stack.top is not None and options.get("add_to_parent", True):
             parent = current.get_current_worker_task()
             if parent is not None:
@@ -200,6 +210,20 @@ class Assembly:
         if store is not None and getattr(backend, "reads_straight", False):
             self._reading = Reading(store, backend.serializer, backend.accept, self._pending)
         return self._reading
+
+    @property
+    def documents(self) -> Documents:
+        """Writes the records that `store` takes."""
+        from celery.backends.bridge import Bridged
+        from celery.documents import Documents
+
+        conf, backend = self._conf, self._app.backend
+        return Documents(
+            getattr(backend, "serializer", conf.result_serializer),
+            extended=bool(conf.result_extended),
+            compression=getattr(backend, "compression", None),
+            carry=isinstance(self.store, Bridged),
+        )
 
     @property
     def eager(self) -> Eager:
@@ -258,7 +282,7 @@ class Assembly:
         with self._lock:
             parts, self._parts = self._parts, {}
             self._producer = self._reading = None
-            for name in ("broker", "broker_for_read", "store"):
+            for name in ("broker", "broker_for_read", "store", "adapter"):
                 if parts.get(name) is not None:
                     parts[name].close()
 
@@ -302,6 +326,11 @@ class Assembly:
         broker: Broker = factory(config)
         return broker
 
+    def _make_store(self) -> ResultBackend | None:
+        from celery.backends.bridge import Bridged, brings_storage
+
+        return Bridged(self._app) if brings_storage(self._app.backend) else self.adapter
+
     def _open_backend(self, url: Any) -> ResultBackend | None:
         conf = self._conf
         first = _first_url(url)
@@ -310,14 +339,26 @@ class Assembly:
         factory = _adapter(BACKENDS, _scheme(first), "result_backend", "result backend")
         options = dict(conf.result_backend_transport_options or {})
         config = BackendConfig(
-            url=first,
+            url=completed(first, conf),
             options=options,
             expires=_seconds(conf.result_expires),
             key_prefix=options.get("global_keyprefix") or "",
             ssl=conf.redis_backend_use_ssl or False,
+            failure_expires=_seconds(conf.result_failure_expires, 0.0),
+            pool_limit=conf.redis_max_connections or 10,
+            is_final=self._is_final(conf.result_serializer),
         )
         store: ResultBackend = factory(config)
         return store
+
+    def _is_final(self, serializer: str) -> Any:
+        if serializer == "json":
+            return None
+        from celery.documents import final_by
+
+        conf = self._conf
+        accepted = conf.result_accept_content or conf.accept_content or ("json",)
+        return final_by(serializer, codecs.accept_types(accepted))
 
     def _make_producer(self) -> Producer:
         conf, app = self._conf, self._app
@@ -355,12 +396,11 @@ class Assembly:
     def _make_records(self) -> ResultBackend | None:
         from celery.pending import Revealing
 
-        store = self.store
+        store = self.adapter
         return None if store is None else Revealing(store, self.pending)
 
     def _tracer_parts(self, hostname: str, lines: LogLines) -> TracerParts:
         from celery.app.trace import foreign, task_has_custom, tellers
-        from celery.documents import Documents
         from celery.tracer import TracerParts
 
         app, conf = self._app, self._conf
@@ -371,7 +411,7 @@ class Assembly:
             context=app.Context,
             decode=partial(codecs.decode, accept=accept),
             decompress=codecs.decompress,
-            documents=Documents(conf.result_serializer, extended=bool(conf.result_extended)),
+            documents=self.documents,
             save=self._save,
             callbacks=following.callbacks,
             errbacks=following.errbacks,
@@ -495,10 +535,11 @@ def _scheme(url: str) -> str:
     return url.partition("://")[0] if "://" in url else url
 
 
-def _seconds(value: Any) -> float | None:
+def _seconds(value: Any, never: float | None = None) -> float | None:
+    """A setting as seconds; `never` stands for 0, None for None."""
     if isinstance(value, dt.timedelta):
-        return value.total_seconds() or None
-    return float(value) if value else None
+        value = value.total_seconds()
+    return None if value is None else float(value) or never
 
 
 def _clean_up(cleanups: list[Callable[[], None]]) -> None:
@@ -522,4 +563,4 @@ def _leave(task: Any) -> None:
 def _exception_info() -> Any:
     from billiard.einfo import ExceptionInfo
 
-    return ExceptionInfo()
+    return exception_info(ExceptionInfo)

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKEND_ALIASES", "by_name", "by_url"]
 
-#: Name or URL scheme → class. All adapters of ours share one face; the assembly opens what is behind it.
-BACKEND_ALIASES: dict[str, str] = dict.fromkeys(BACKENDS, "celery.backends.base:Backend")
+#: Name or URL scheme → class. Adapters of ours share one face, that of Redis has a client too; the assembly opens what
+#: is behind it.
+BACKEND_ALIASES: dict[str, str] = {
+    name: "celery.backends.redis:RedisBackend" if name.startswith("redis") else "celery.backends.face:StoreBackend"
+    for name in BACKENDS
+}
 BACKEND_ALIASES["disabled"] = "celery.backends.base:DisabledBackend"
 
 

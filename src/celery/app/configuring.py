@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
@@ -141,10 +142,21 @@ def autodiscover_later(app: Celery, packages: Any, related_name: str | None) -> 
 
 
 def backend(app: Celery) -> Any:
-    """Make the app's backend face."""
+    """Make the app's backend face: one for all threads if it can serve them, else one for each ([backend.37])."""
+    threads: Any = app.__dict__.setdefault("_thread_backends", threading.local())
+    version = app.conf.version, os.getpid()
+    if threads.__dict__.get("version") == version:
+        return threads.backend
+    overrides = app.conf.get("override_backends")
+    if overrides:  # set otherwise than in what the loader reads
+        app.loader.override_backends = {**app.loader.override_backends, **overrides}
     cls, url = _backend_by_url(app.backend_cls or app.conf.result_backend, app.loader)
-    app._backend = cls(app=app, url=url)
-    return app._backend
+    made = cls(app=app, url=url)
+    if getattr(cls, "thread_safe", False) or app.conf.get("result_backend_thread_safe"):
+        app._backend = made
+    else:
+        threads.backend, threads.version = made, version
+    return made
 
 
 def _backend_by_url(url: Any, loader: Any) -> tuple[Any, Any]:

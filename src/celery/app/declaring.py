@@ -61,12 +61,17 @@ def make_task(
     """Make the task of a function and register it; if its name is taken, returns the task that has it ([app.12])."""
     if not app.finalized and not app.autofinalize:
         raise RuntimeError("Contract breach: app not finalized")
+    asks_for_models = options.pop("pydantic", False)
+    models = {option: options.pop(f"pydantic_{option}", None) for option in ("strict", "context", "dump_kwargs")}
     name = name or app.gen_task_name(fun.__name__, fun.__module__)
     if name in app._tasks:
         existing = app._tasks[name]
         _warn_of_duplicate(app, existing, fun)
         return existing
-    body = fun if bind else staticmethod(fun)
+    called = fun
+    if asks_for_models:
+        options["_types"], called = _with_models(app, name, fun, {"bound": bind, **models}, bool(options.get("typed")))
+    body = called if bind else staticmethod(called)
     attributes: dict[str, Any] = {
         "app": app,
         "name": name,
@@ -86,6 +91,16 @@ def make_task(
     task.bind(app)
     add_autoretry_behaviour(task)
     return task
+
+
+def _with_models(app: Celery, name: str, fun: Any, options: dict[str, Any], typed: bool) -> tuple[Any, Any]:
+    """What checks a pydantic task's models, and the function with them checked ([task.66])."""
+    from celery.app.validating import Models
+
+    if typed:
+        raise TypeError(f"task {name}: expected typed=True or pydantic=True, got both; typed tasks take models as well")
+    models = Models(app, name, fun, **options)
+    return models, models.wrap()
 
 
 def finalize(app: Celery) -> None:

@@ -85,6 +85,8 @@ class Task(Generic[P, R]):
     #: Seconds, or a date.
     expires: Any = None
     priority: int | None = None
+    #: Arguments and return values are what their annotations say, at both ends of the wire.
+    typed: bool = False
     #: Characters.
     resultrepr_maxsize: int = 1024
     store_eager_result: bool | None = None
@@ -111,6 +113,8 @@ class Task(Generic[P, R]):
     )
 
     request_stack: Any = None
+    #: What becomes of arguments and results on their way (`app.typed.Types`, `app.validating.Models`); None: nothing.
+    _types: Any = None
     _app: Celery | None = None
     _backend: Any = None
     _default_request: Context | None = None
@@ -133,6 +137,8 @@ class Task(Generic[P, R]):
         if not was_bound:
             _warn_of_routing(cls)
         _copy_settings(cls, app)
+        if cls.typed and "_types" not in vars(cls) and cls.run is not Task.run:
+            _install_types(cls)
         if not was_bound:
             cls.annotate()
             cls.request_stack = LocalStack()
@@ -263,6 +269,8 @@ class Task(Generic[P, R]):
         app = self._app if self.__bound__ and self._app is not None else self._get_app()
         if self.typing:
             _check_arguments(self, args, kwargs)
+        if self._types is not None:
+            args, kwargs = self._types.send(self, args, kwargs, options)
         if task_id is not None or producer is not None or link or link_error or shadow:
             options.update(task_id=task_id, producer=producer, link=link, link_error=link_error, shadow=shadow)
         given = self._given_options
@@ -456,6 +464,12 @@ def _copy_settings(cls: type[Task[..., Any]], app: Celery) -> None:
     for attribute in ("acks_on_failure", "acks_on_timeout"):
         if getattr(cls, attribute) is None:  # [task.3]
             setattr(cls, attribute, cls.acks_on_failure_or_timeout is not False)
+
+
+def _install_types(cls: type[Task[..., Any]]) -> None:
+    from celery.app.typed import install
+
+    install(cls)
 
 
 def _warn_of_routing(cls: type[Task[..., Any]]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
 from celery.drivers.memory import server_of
 from celery.ports import SystemClock
+from celery.states import READY_STATES, SUCCESS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from celery.outcome import Record
     from celery.ports import BackendConfig, Clock
@@ -58,6 +60,30 @@ class MemoryBackend:
                     return found
                 if not server.changed.wait(remaining):
                     return server.ready(ids, self._clock.time())
+
+    def watch(self, id: str, timeout: float | None, heard: Callable[[bytes], object]) -> bytes | None:
+        """See `Watching.watch`."""
+        server, told = self.server, deque[tuple[str, bytes]]()
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        with server.changed:
+            told.extend((SUCCESS, document) for document in server.ready([id], self._clock.time()).values())
+            server.listeners.setdefault(id, []).append(told)
+        try:
+            while self._something(told, deadline):
+                state, document = told.popleft()
+                heard(document)
+                if state in READY_STATES:
+                    return document
+            return None
+        finally:
+            with server.changed:
+                server.deafen(id, told)
+
+    def _something(self, told: deque[tuple[str, bytes]], deadline: float | None) -> bool:
+        """Whether anything was told before the deadline."""
+        left = None if deadline is None else max(deadline - self._clock.monotonic(), 0.0)
+        with self.server.changed:
+            return bool(self.server.changed.wait_for(lambda: told, left))
 
     def forget(self, ids: Sequence[str]) -> None:
         with self.server.changed:

@@ -1,80 +1,138 @@
-"""Adapter. Redis as a result backend, with Celery's keys and channels: real clients wait on ours and ours on theirs."""
+"""Compatibility. `celery.backends.redis`: the backend's wide class, with the client and the keys that others reach for.
+
+Results themselves go through the adapter; the client (redis-py) is made when somebody asks for it ([backend.8]).
+"""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from celery.backends.redis_waiting import Waiting, is_ready
-from celery.drivers.redis import Endpoint
-from celery.drivers.redis_pool import LinkPool
-from celery.drivers.redis_scripts import Script
-from celery.ports import Clock, SystemClock
+from celery.app.redis_parts import completed
+from celery.backends.base import KeyValueStoreBackend
+from celery.backends.face import StoreBackend
+from celery.exceptions import BackendStoreError, ImproperlyConfigured, OperationalError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from celery.outcome import Record
-    from celery.ports import BackendConfig
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["RedisBackend"]
 
-#: What stands before a task's id in its key, which is also the name of its channel (`[rkeys.1]`, `[rkeys.2]`).
-TASK_KEY = "celery-task-meta-"
-_LUA = Path(__file__).parent / "lua"
-_SAVE = Script(_LUA / "record.lua", _LUA / "save.lua")
-#: Records that one script call stores, so that it never holds up the server for long.
-_MOST = 1000
+E_REDIS_MISSING = "You need to install the redis library in order to use the client of the Redis result backend."
+#: What Redis takes as one value.
+MAX_STR_VALUE_SIZE = 536_870_912
+E_VALUE_TOO_LARGE = "value too large for Redis backend"
 
 
-class RedisBackend:
-    """Stores state documents under Celery's keys, tells them on the channels of the same names, waits on those."""
+class RedisBackend(StoreBackend, KeyValueStoreBackend):
+    """Results in Redis. `client` is redis-py's, on the same database; `get`, `set` … are its commands on whole keys."""
 
-    def __init__(self, config: BackendConfig, *, clock: Clock = SystemClock()) -> None:  # noqa: B008 - stateless
-        self.endpoint = Endpoint(config.url, config.options, config.ssl, config.connect_timeout)
-        self.key_prefix = (config.key_prefix or _separated(self.endpoint.prefix)) + TASK_KEY
-        #: Seconds as the server takes them; "" keeps for ever (`[state.13]`).
-        self.ttl = str(max(math.ceil(config.expires), 1)) if config.expires else ""
-        self._pool = LinkPool(self.endpoint)
-        self._waiting = Waiting(self.endpoint, self.key_prefix, clock)
+    supports_autoexpire = True
+    supports_native_join = True
+    supports_result_compression = True
+    supports_failure_expires = True
+    #: Connections that `client` opens at most; None: no limit.
+    max_connections: int | None = None
+    _client: Any = None
 
-    def save(self, records: Sequence[Record]) -> None:
-        """See `ResultBackend.save`: one script call a thousand records. A SUCCESS is final (`[state.10]`)."""
-        for first in range(0, len(records), _MOST):
-            arguments: list[Any] = [self.ttl]
-            for record in records[first : first + _MOST]:
-                arguments += (self.key_prefix + record.id, record.meta)
-            self._pool.run([_SAVE.call((), arguments)])
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.max_connections = kwargs.get("max_connections") or self.app.conf.redis_max_connections
+        self.failure_expires = self.app.conf.result_failure_expires
 
-    def load(self, ids: Sequence[str]) -> list[bytes | None]:
-        """See `ResultBackend.load`."""
-        if not ids:
-            return []
-        documents: list[bytes | None] = self._pool.run([("MGET", *(self.key_prefix + id_ for id_ in ids))])[0]
-        return documents
+    # -- the client --------------------------------------------------------------------------------------------------
 
-    def wait(self, ids: Sequence[str], timeout: float | None) -> dict[str, bytes]:
-        """See `ResultBackend.wait`. Subscribes, then looks, in one round trip."""
-        if timeout is not None and timeout <= 0:
-            stored = zip(ids, self.load(ids), strict=True)
-            return {id_: document for id_, document in stored if document is not None and is_ready(document)}
-        return self._waiting.wait(ids, timeout)
+    @property
+    def redis(self) -> Any:
+        """The package redis. Raises `ImproperlyConfigured` if it is not installed."""
+        try:
+            import redis
+        except ImportError as exc:
+            raise ImproperlyConfigured(f"{E_REDIS_MISSING} pip install 'celery[redis]'") from exc
+        return redis
 
-    def forget(self, ids: Sequence[str]) -> None:
-        """Remove the records."""
-        if ids:
-            self._pool.run([("DEL", *(self.key_prefix + id_ for id_ in ids))])
+    @property
+    def ConnectionPool(self) -> Any:  # noqa: N802 - a public name
+        return self.redis.ConnectionPool
 
-    def close(self) -> None:
-        """See `ResultBackend.close`."""
-        self._pool.close()
-        self._waiting.close()
+    @property
+    def client(self) -> Any:
+        """A client of redis-py, made once."""
+        if self._client is None:
+            url = completed(self.url or "redis://", self.app.conf)
+            if url.startswith(("redis+socket://", "socket://")):
+                url = "unix://" + url.partition("://")[2]
+            options = {} if self.max_connections is None else {"max_connections": self.max_connections}
+            self._client = self.redis.Redis(connection_pool=self.ConnectionPool.from_url(url, **options))
+        return self._client
 
-    def __repr__(self) -> str:
-        return f"<RedisBackend: {self.endpoint.shown}>"
+    # -- keys --------------------------------------------------------------------------------------------------------
 
+    def get(self, key: Any) -> Any:
+        return self.client.get(key)
 
-def _separated(prefix: str) -> str:
-    """A global prefix as Celery puts it before result keys: with an underscore, unless it ends in a separator."""
-    return prefix + "_" if prefix[-1:].isalnum() else prefix
+    def mget(self, keys: Sequence[Any]) -> Any:
+        return self.client.mget(keys)
+
+    def set(self, key: Any, value: Any, expires: Any = None, **retry_policy: Any) -> Any:
+        """Keep a value, and tell it on the channel of the same name ([rkeys.2]).
+
+        `expires`: seconds; None: as `result_expires` says. Raises `BackendStoreError` for more than 512 MB.
+        """
+        if len(value) > MAX_STR_VALUE_SIZE:
+            raise BackendStoreError(E_VALUE_TOO_LARGE)
+        return self.ensure(self._set, (key, value, expires), **retry_policy)
+
+    def _set(self, key: Any, value: Any, expires: Any = None) -> None:
+        seconds = self.expires if expires is None else expires
+        with self.client.pipeline() as pipe:
+            pipe.set(key, value, ex=max(math.ceil(seconds), 1) if seconds else None)
+            pipe.publish(key, value)
+            pipe.execute()
+
+    def _set_with_state(self, key: Any, value: Any, state: str) -> Any:
+        failed = state in ("FAILURE",) and self.failure_expires is not None
+        return self.set(key, value, self.failure_expires if failed else None)
+
+    def incr(self, key: Any) -> Any:
+        return self.client.incr(key)
+
+    def expire(self, key: Any, value: Any) -> Any:
+        return self.client.expire(key, value)
+
+    def delete(self, key: Any) -> Any:
+        return self.client.delete(key)
+
+    # -- trying again ------------------------------------------------------------------------------------------------
+
+    @property
+    def retry_policy(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """How `ensure` tries again: Celery's defaults, and what the transport options say ([backend.10])."""
+        options = self.app.conf.result_backend_transport_options or {}
+        return {**StoreBackend.retry_policy, **(options.get("retry_policy") or {})}
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        if isinstance(exc, OperationalError):
+            return True
+        redis = self.redis
+        return isinstance(exc, redis.ConnectionError | redis.TimeoutError)
+
+    def ensure(self, fun: Callable[..., Any], args: tuple[Any, ...], **policy: Any) -> Any:
+        """Call it, again after connection errors, as the retry policy says; raises the last one."""
+        rules = {**self.retry_policy, **policy}
+        limit = rules.get("max_retries")
+        pause, retries = float(rules.get("interval_start", 0)), 0
+        while True:
+            try:
+                return fun(*args)
+            except self.redis.ConnectionError as exc:
+                if limit is not None and retries >= limit:
+                    raise
+                retries += 1
+                self.on_connection_error(limit, exc, iter((pause,)), retries)
+            self._sleep(pause)
+            pause = min(pause + rules.get("interval_step", 1), rules.get("interval_max", 1))
+
+    def on_connection_error(self, max_retries: Any, exc: Exception, intervals: Any, retries: int) -> Any:
+        """Hears of each lost connection of `ensure`; returns the seconds until the next attempt."""
+        return next(intervals)

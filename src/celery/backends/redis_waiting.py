@@ -18,12 +18,13 @@ import hiredis
 import msgspec
 
 from celery import exceptions
+from celery.documents import decompressed
 from celery.drivers.redis import Command, Endpoint, Link, refused
 from celery.states import READY_STATES
 from celery.waits import wait_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from celery.ports import Clock
 
@@ -44,27 +45,36 @@ _read_head = msgspec.json.Decoder(_Head).decode
 _STATUS = re.compile(rb"status.{1,15}?(" + "|".join(sorted(READY_STATES)).encode() + rb")", re.DOTALL)
 
 
-def is_ready(document: bytes) -> bool:
-    """True if an encoded state document is final, whatever it is encoded with."""
+def is_ready(document: bytes, states: Collection[str] = READY_STATES) -> bool:
+    """True if an encoded state document is final (or in one of `states`), however it is encoded and compressed."""
+    document = decompressed(document)
     if document[:1] == b"{":
         try:
-            return _read_head(document).status in READY_STATES
+            return _read_head(document).status in states
         except msgspec.MsgspecError:
             pass
-    return _STATUS.search(document) is not None
+    found = _STATUS.search(document)
+    return found is not None and found[1].decode() in states
 
 
 class _Waiter:
     """One call of `wait`. Everything in it is guarded by the lock of `Waiting`, save sleeping at the gate."""
 
-    __slots__ = ("asleep", "found", "gate", "ids")
+    __slots__ = ("asleep", "found", "gate", "heard", "ids")
 
-    def __init__(self, ids: Iterable[str]) -> None:
+    def __init__(self, ids: Iterable[str], heard: deque[bytes] | None = None) -> None:
         self.ids = dict.fromkeys(ids)
         self.found: dict[str, bytes] = {}
+        #: Documents of every state, told but not yet passed on; None where only final ones matter.
+        self.heard = heard
         self.gate = threading.Lock()
         self.gate.acquire()
         self.asleep = False
+
+    @property
+    def served(self) -> bool:
+        """Whether there is something to go on with."""
+        return bool(self.found or self.heard)
 
     def wake(self) -> None:
         if self.asleep:
@@ -75,10 +85,13 @@ class _Waiter:
 class Waiting:
     """All waits of one process on one server."""
 
-    def __init__(self, endpoint: Endpoint, prefix: str, clock: Clock) -> None:
+    def __init__(
+        self, endpoint: Endpoint, prefix: str, clock: Clock, is_ready: Callable[[bytes], bool] = is_ready
+    ) -> None:
         self._endpoint = endpoint
         self._prefix = prefix
         self._clock = clock
+        self._is_ready = is_ready
         self._begin()
 
     def _begin(self) -> None:
@@ -98,18 +111,31 @@ class Waiting:
             self._abandon()
         if not ids:
             return {}
+        return self._wait(_Waiter(ids), timeout, None)
+
+    def watch(self, id_: str, timeout: float | None, heard: Callable[[bytes], object]) -> bytes | None:
+        """See `Watching.watch`."""
+        if self._pid != os.getpid():
+            self._abandon()
+        return self._wait(_Waiter([id_], deque()), timeout, heard).get(id_)
+
+    def _wait(
+        self, waiter: _Waiter, timeout: float | None, heard: Callable[[bytes], object] | None
+    ) -> dict[str, bytes]:
         deadline = float("inf") if timeout is None else self._clock.monotonic() + timeout
-        waiter = _Waiter(ids)
         try:
             with self._lock:
                 self._enter(waiter)
-            while not waiter.found:
+            while True:
+                while heard is not None and waiter.heard:
+                    self._step_down(waiter)
+                    heard(waiter.heard.popleft())
+                if waiter.found or self._clock.monotonic() >= deadline:
+                    break
                 if self._may_lead(waiter):
                     self._lead(waiter, deadline)
                 else:
                     self._sleep(waiter, deadline)
-                if self._clock.monotonic() >= deadline:
-                    break
         finally:
             with self._lock:
                 self._leave(waiter)
@@ -172,21 +198,27 @@ class Waiting:
         cut = len(self._prefix.encode())
         for item in items:
             if type(item) is hiredis.PushNotification:
-                self._deliver(item[1][cut:].decode(), item[2] if item[0] == b"message" else None)
+                self._deliver(item[1][cut:].decode(), item[2] if item[0] == b"message" else None, True)
             elif isinstance(item, hiredis.ReplyError):
                 raise refused(f"Redis at {self._endpoint.shown} refused a wait for results: {item}")
             else:
                 _, ids = self._asked.popleft()
                 for id_, document in zip(ids, item if ids else (), strict=True):
-                    self._deliver(id_, document)
+                    self._deliver(id_, document, False)
 
-    def _deliver(self, id_: str, document: bytes | None) -> None:
+    def _deliver(self, id_: str, document: bytes | None, told: bool) -> None:
         if document is None:
             return
         waiters = self._wanted.get(id_)
-        if waiters and is_ready(document):
-            for waiter in waiters:
+        if not waiters:
+            return
+        ready = self._is_ready(document)
+        for waiter in waiters:
+            if waiter.heard is not None and (told or ready) and id_ not in waiter.found:
+                waiter.heard.append(document)
+            if ready:
                 waiter.found[id_] = document
+            if waiter.served:
                 waiter.wake()
 
     def _leave(self, waiter: _Waiter) -> None:
@@ -206,6 +238,13 @@ class Waiting:
                 self._link.send([("UNSUBSCRIBE", *unwanted)])
             except exceptions.OperationalError:
                 pass  # with the connection the subscription ended too
+
+    def _step_down(self, waiter: _Waiter) -> None:
+        """Let others read while this one is busy."""
+        with self._lock:
+            if self._leader is waiter:
+                self._leader = None
+                self._wake_one()
 
     def _wake_one(self) -> None:
         """Wake somebody to lead. Asked of all who leave: who was woken before may have left with an answer instead."""
@@ -228,7 +267,7 @@ class Waiting:
                 self._leader = waiter
             if self._leader is waiter:
                 return True
-            waiter.asleep = not waiter.found
+            waiter.asleep = not waiter.served
             return False
 
     def _sleep(self, waiter: _Waiter, deadline: float) -> None:
@@ -246,7 +285,7 @@ class Waiting:
 
     def _lead(self, waiter: _Waiter, deadline: float) -> None:
         """Read for everybody until this waiter has what it wants or its time is over."""
-        while not waiter.found:
+        while not waiter.served:
             now = self._clock.monotonic()
             if now >= deadline:
                 return

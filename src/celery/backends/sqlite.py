@@ -10,7 +10,7 @@ from celery.ports import SystemClock
 from celery.states import READY_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from celery.outcome import Record
     from celery.ports import BackendConfig, Clock
@@ -76,6 +76,26 @@ class SqliteBackend:
             pause = next(pauses, pause)
             self._pause(saves, pause if remaining is None else min(pause, remaining))
             seen = version
+
+    def watch(self, id: str, timeout: float | None, heard: Callable[[bytes], object]) -> bytes | None:
+        """See `Watching.watch`. States that follow each other within the 25 ms between two looks are told as one."""
+        deadline = None if timeout is None else self._clock.monotonic() + timeout
+        before = self.load([id])[0]
+        first = True
+        while True:
+            saves = self.file.saves
+            document = before if first else self.load([id])[0]
+            ready = bool(self._look([id], None)[1]) if document is not None else False
+            if document is not None and (document != before or ready):
+                before = document
+                heard(document)
+            if ready:
+                return document
+            first = False
+            remaining = None if deadline is None else deadline - self._clock.monotonic()
+            if remaining is not None and remaining <= 0:
+                return None
+            self._pause(saves, PAUSES[-1] if remaining is None else min(PAUSES[-1], remaining))
 
     def forget(self, ids: Sequence[str]) -> None:
         if not ids:

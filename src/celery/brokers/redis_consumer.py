@@ -25,7 +25,7 @@ from celery.ports import Clock, Delivery, SystemClock
 from celery.waits import wait_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from celery.brokers.redis import RedisBroker
     from celery.drivers.redis import Command, Link
@@ -80,7 +80,7 @@ class RedisConsumer:
         #: Tags in our custody.
         self.held: dict[bytes, None] = {}
         self._acks: deque[bytes] = deque()
-        self._ttl: str = ""
+        self._ttl_of: Callable[[str], str] = str
         self._result_prefix = ""
         self._queues: dict[str, str] = {}
         broker.declare(queues)
@@ -214,17 +214,20 @@ class RedisConsumer:
         endpoint = getattr(backend, "endpoint", None)
         if endpoint is None or not self._broker.endpoint.same_server(endpoint):
             return False
-        self._ttl, self._result_prefix = backend.ttl, backend.key_prefix  # type: ignore[attr-defined]
+        self._ttl_of, self._result_prefix = backend.ttl_of, backend.key_prefix  # type: ignore[attr-defined]
         return True
 
     def settle(self, settled: Sequence[Settled]) -> None:
         """See `Joining.settle`: one script call."""
-        arguments: list[Any] = [*self._layout.arguments, self._ttl, self._layout.dead, DEAD_LETTERS]
+        arguments: list[Any] = [*self._layout.arguments, self._layout.dead, DEAD_LETTERS]
         link = self._connected()
         for item in settled:
             delivery, record = item.delivery, item.record
             arguments += (delivery.tag, item.disposition, delivery.queue, delivery.error or "rejected")
-            arguments += ("", "") if record is None else (self._result_prefix + record.id, record.meta)
+            if record is None:
+                arguments += ("", "", "")
+            else:
+                arguments += (self._result_prefix + record.id, record.meta, self._ttl_of(record.state))
             if item.publications:
                 pushes = self._broker.pushes(link, item.publications)
                 arguments.append(len(pushes) // 2)

@@ -28,6 +28,7 @@ __all__ = [
     "accept_types",
     "compress",
     "decode",
+    "decode_from",
     "decompress",
     "dumps",
     "encode",
@@ -102,6 +103,20 @@ def decode(body: bytes, content_type: str, content_encoding: str, accept: Collec
     return registered(body, content_type, content_encoding, accept=accept)
 
 
+def decode_from(body: bytes, serializer: str, accept: Collection[str] | None = None) -> Any:
+    """`decode` for what the registered serializer of that name wrote, where nothing else says so.
+
+    Raises as `decode` does, and kombu's `SerializerNotInstalled` for a name that is not registered.
+    """
+    if serializer == "json" and _json_is_ours():
+        return decode(body, JSON, "utf-8", accept)
+    from kombu.serialization import registry
+
+    (content_type,) = accept_types([serializer])
+    codec = registry._encoders.get(serializer)
+    return decode(body, content_type, "binary" if codec is None else codec.content_encoding, accept)
+
+
 def encode_as(data: Any, content_type: str) -> bytes:
     """Serialise into a content type. Raises kombu's `EncodeError`, and KeyError for a type that is not registered."""
     if content_type == JSON:
@@ -141,7 +156,10 @@ def accept_types(names: Iterable[str]) -> frozenset[str]:
 
 
 def compress(body: bytes, method: str) -> tuple[bytes, str]:
-    """Compress by name or MIME type; returns the bytes and the MIME type for the `compression` header."""
+    """Compress by name or MIME type; returns the bytes and the MIME type for the `compression` header.
+
+    Raises KeyError for a method that is not installed here.
+    """
     from kombu.compression import compress as by_name
 
     try:
@@ -156,9 +174,19 @@ def compress(body: bytes, method: str) -> tuple[bytes, str]:
 
 
 def decompress(body: bytes, method: str) -> bytes:
+    """Undo `compress`. Raises kombu's `DecodeError` for a method that is not installed here."""
     from kombu.compression import decompress as by_name
 
-    plain: bytes = by_name(body, method)
+    try:
+        plain: bytes = by_name(body, method)
+    except KeyError as exc:
+        from kombu.compression import encoders
+        from kombu.exceptions import DecodeError
+
+        raise DecodeError(
+            f"expected a body compressed by one of {', '.join(sorted(encoders()))}; got {method!r}: "
+            "install its package here, or let the sender choose another"
+        ) from exc
     return plain
 
 

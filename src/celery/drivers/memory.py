@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
@@ -13,13 +13,14 @@ from celery.states import READY_STATES, SUCCESS
 from celery.waits import write
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Iterable, Sequence
 
     from celery.outcome import Record
     from celery.ports import Publication
     from celery.routing import QueueSpec
 
-__all__ = ["Item", "Server", "server_of"]
+__all__ = ["Item", "Server", "marks", "server_of"]
 
 #: A message on its queue: (priority, number, queue, envelope, redelivered); the number is its place among equals.
 Item: TypeAlias = tuple[int, int, str, bytes, bool]
@@ -46,6 +47,8 @@ class Server:
         self._number = 0
         #: id → (state, document, wall-clock time of expiry)
         self._records: dict[str, tuple[str, bytes, float]] = {}
+        #: id → where those who watch it gather (state, document) of each record.
+        self.listeners: dict[str, list[deque[tuple[str, bytes]]]] = {}
 
     # ----------------------------------------------------------------------------------------------------- messages
 
@@ -123,6 +126,20 @@ class Server:
             write(fd, b"\0")
         self.waiting.clear()
 
+    @property
+    def mark(self) -> int:
+        """What `drop_since` counts from."""
+        return self._number
+
+    def drop_since(self, mark: int) -> None:
+        """Drop every message that was put here after the mark and that nobody holds."""
+        for queue, items in self._queues.items():
+            kept = [item for item in items if item[1] <= mark]
+            heapify(kept)
+            self._queues[queue] = kept
+        self._parked = [one for one in self._parked if one[1][1] <= mark]
+        heapify(self._parked)
+
     # ------------------------------------------------------------------------------------------------------ records
 
     def save(self, records: Iterable[Record], now: float, expires: float) -> None:
@@ -134,6 +151,8 @@ class Server:
                 kept[record.id] = before
             else:
                 kept[record.id] = (record.state, record.meta, expires)
+                for told in self.listeners.get(record.id, ()) if self.listeners else ():
+                    told.append((record.state, record.meta))
         self.changed.notify_all()
 
     def load(self, id: str, now: float) -> bytes | None:
@@ -148,6 +167,12 @@ class Server:
             if kept is not None and kept[0] in READY_STATES and kept[2] > now:
                 found[id] = kept[1]
         return found
+
+    def deafen(self, id: str, told: deque[tuple[str, bytes]]) -> None:
+        """Tell this listener no more."""
+        others = [one for one in self.listeners.pop(id, ()) if one is not told]
+        if others:
+            self.listeners[id] = others
 
     def forget(self, ids: Iterable[str]) -> None:
         for id in ids:
@@ -174,6 +199,12 @@ def server_of(url: str) -> Server:
         if name not in _servers:
             _servers[name] = Server(name)
         return _servers[name]
+
+
+def marks() -> dict[str, int]:
+    """The mark of each server of this process, by its name."""
+    with _servers_lock:
+        return {name: server.mark for name, server in _servers.items()}
 
 
 def _empty_servers() -> None:

@@ -13,7 +13,6 @@ from kombu.utils.url import maybe_sanitize_url
 
 from celery import codecs, signals
 from celery.app.utils import sanitize_url
-from celery.documents import Documents
 from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Record
 from celery.platforms import EX_FAILURE, EX_OK
@@ -211,8 +210,7 @@ class WorkController:
 
     def _make_parts(self) -> None:
         self.pool = pool = self._make_pool()
-        conf = self.app.conf
-        self._documents = Documents(conf.result_serializer, extended=bool(conf.result_extended))
+        self._documents = self.app.assembly.documents
         self._telling = Telling(self.app, self.broker_url, self._ready, self.hostname)
         self.consumer = engine = Engine(self._engine_parts(pool))
         self._telling.consumer = engine

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import json
 import os
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
+from kombu.serialization import register
+
 from celery import Celery
 from celery.exceptions import Ignore, Reject
+
+
+def _reversed(value: Any) -> bytes:
+    return b"\xff" + json.dumps(value).encode("utf-16")[::-1]
+
+
+# A text and a binary one of the user's own; no JSON, and the bytes are no UTF-8.
+register("own-text", lambda v: json.dumps(v)[::-1], lambda t: json.loads(t[::-1]), "application/x-own-text", "utf-8")
+register("own-bytes", _reversed, lambda b: json.loads(bytes(b)[:0:-1].decode("utf-16")), "application/x-own", "binary")
 
 FOLDER = Path(os.environ["FLEET_FOLDER"])
 
 app = Celery("fleet", broker=os.environ["FLEET_URL"], backend=os.environ["FLEET_URL"])
 app.conf.update(
-    accept_content=["json", "pickle", "yaml", "msgpack"],
+    accept_content=["json", "pickle", "yaml", "msgpack", "own-text", "own-bytes"],
     broker_connection_retry_on_startup=True,
     worker_prefetch_multiplier=1,
     task_routes={"fleet.routed": {"queue": os.environ.get("FLEET_ROUTED", "routed")}},
@@ -82,6 +96,23 @@ def echo(*args: Any, **kwargs: Any) -> Any:
 @app.task
 def types(*args: Any) -> list[str]:
     return [f"{type(arg).__name__}: {arg!r}" for arg in args]
+
+
+@dataclasses.dataclass
+class Stay:
+    guest: uuid.UUID
+    until: dt.date
+
+
+#: What the real Celery does not know of, it keeps as an attribute of the task.
+@app.task(typed=True)
+def typed(stay: Stay, more: list[Stay]) -> Stay:
+    return stay if isinstance(stay, dict) else Stay(stay.guest, more[0].until)
+
+
+@app.task(typed=True)
+def moved(day: dt.date) -> str:
+    return type(day).__name__
 
 
 @app.task

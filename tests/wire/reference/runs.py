@@ -143,12 +143,13 @@ CASES: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
 
 
 def main() -> None:
-    ids = {case: task.apply_async(args, task_id=f"the {case}", **options).id for case, (task, args, options) in CASES.items()}
-    end = app.send_task("runs.act", kwargs={"last": True})
-    end.get(timeout=60)
-    # Messages of callbacks and errbacks came behind that one; they are as many as this.
-    last = app.send_task("runs.act", kwargs={"last": True})
-    last.get(timeout=60)
+    ids = {case: f"the {case}" for case in CASES}
+    for case, (task, args, options) in CASES.items():
+        task.apply_async(args, task_id=ids[case], **options)
+    # The worker runs one after the other: the first of these comes behind all cases, the second behind what follows
+    # from them.
+    for _ in range(2):
+        app.send_task("runs.act").get(timeout=60)
     noted = {}
     for case, identifier in ids.items():
         path = FOLDER / f"noted-{identifier}"

@@ -1,4 +1,4 @@
--- ARGV[1]: seconds to keep, or ''; then key and document of each.
-for place = 2, #ARGV, 2 do
-  store(ARGV[place], ARGV[place + 1], ARGV[1])
+-- ARGV, of each: key, document, seconds to keep or ''.
+for place = 1, #ARGV, 3 do
+  store(ARGV[place], ARGV[place + 1], ARGV[place + 2])
 end

@@ -1,28 +1,28 @@
 -- Results, follow-up messages and settlement of a batch in one step; a run whose message was taken from us meanwhile
 -- leaves nothing behind.
--- ARGV[8]: seconds to keep results, or ''; ARGV[9]: prefix of dead letters; ARGV[10]: entries kept in each stream; then of
--- each: tag, disposition, queue, reason, result key or '', document, count of messages, and list and text of each.
-local place, count = 11, 0
+-- ARGV[8]: prefix of dead letters; ARGV[9]: entries kept in each stream; then of each: tag, disposition, queue, reason,
+-- result key or '', document, seconds to keep it or '', count of messages, and list and text of each.
+local place, count = 10, 0
 while place <= #ARGV do
-  local tag, disposition, result, follow = ARGV[place], ARGV[place + 1], ARGV[place + 4], tonumber(ARGV[place + 6])
+  local tag, disposition, result, follow = ARGV[place], ARGV[place + 1], ARGV[place + 4], tonumber(ARGV[place + 7])
   local held
   if disposition == 'ack' then
     held = drop(tag) == 1
   elseif disposition == 'done' then
     held = true
   elseif disposition == 'reject' then
-    held = bury(ARGV[9], ARGV[10], tag, ARGV[place + 2], ARGV[place + 3])
+    held = bury(ARGV[8], ARGV[9], tag, ARGV[place + 2], ARGV[place + 3])
   else
     local entry = redis.call('HGET', unacked, tag)
     held = entry and release(tag, entry, true)
   end
   if held then
     count = count + 1
-    if result ~= '' then store(result, ARGV[place + 5], ARGV[8]) end
-    for message = place + 7, place + 6 + 2 * follow, 2 do
+    if result ~= '' then store(result, ARGV[place + 5], ARGV[place + 6]) end
+    for message = place + 8, place + 7 + 2 * follow, 2 do
       redis.call('LPUSH', ARGV[message], ARGV[message + 1])
     end
   end
-  place = place + 7 + 2 * follow
+  place = place + 8 + 2 * follow
 end
 return count

@@ -1,0 +1,1 @@
+"""Entrance. What is not needed to run tasks: helpers for tests, and small extensions."""

@@ -1,0 +1,1 @@
+"""Entrance. What users test their tasks with; `celery.contrib.pytest` makes fixtures of it."""
