@@ -11,10 +11,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from celery.app.assembly import POOLS
 from celery.bin import base
 from celery.bin.celery import celery
 from celery.bin.worker import WORKERS_POOL
+from celery.concurrency import ALIASES
 from tests.running import PATIENCE, environment
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def test_an_app_adds_options(cli: Shell) -> None:
 
 
 def test_the_help_knows_the_pools() -> None:
-    assert set(WORKERS_POOL.choices) == {*POOLS, "custom"}
+    assert set(WORKERS_POOL.choices) == {*ALIASES, "custom"}
     assert set(WORKERS_POOL.choices) == {"prefork", "eventlet", "gevent", "solo", "processes", "threads", "custom"}
 
 

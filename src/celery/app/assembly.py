@@ -14,10 +14,10 @@ import sys
 import threading
 from functools import partial
 from importlib import import_module
-from types import FunctionType, MappingProxyType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from celery import codecs, concurrency, current, signals
+from celery import codecs, current
 from celery.app.amqp import AMQP
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import PublishSignals
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from celery.documents import Documents, Reading
     from celery.outcome import Failure, Record
     from celery.pending import Pending
-    from celery.ports import Broker, Pool, ResultBackend, Runner
+    from celery.ports import Broker, ResultBackend, Runner
     from celery.result import AsyncResult
     from celery.tracer import Tracer, TracerParts
 
-__all__ = ["BACKENDS", "BROKERS", "POOLS", "Assembly"]
+__all__ = ["BACKENDS", "BROKERS", "Assembly"]
 
 logger = logging.getLogger("celery.app.trace")
 
@@ -67,7 +67,6 @@ BACKENDS: dict[str, str] = {
     "rediss": "celery.backends.redis_store:RedisStore",
     "redis+socket": "celery.backends.redis_store:RedisStore",
 }
-POOLS = concurrency.ALIASES
 
 #: Characters of the arguments that the `argsrepr` and `kwargsrepr` headers show (`[wire.6]`).
 _REPRESENTED = 1024
@@ -127,20 +126,6 @@ class Assembly:
             return self.adapter
         revealing: ResultBackend | None = self._part("records", self._make_records)
         return revealing
-
-    def pool(
-        self, name: Any, runner: Runner, concurrency: int, tuning: Mapping[str, Any] = MappingProxyType({})
-    ) -> Pool:
-        """A pool by name; of `tuning` it gets the keywords that it has a use for. Raises `ImproperlyConfigured` for
-        an unknown one."""
-        from inspect import signature
-
-        factory = _pool_factory(name, self._app)
-        known = signature(factory).parameters
-        pool: Pool = factory(runner, concurrency, **{key: value for key, value in tuning.items() if key in known})
-        if hasattr(pool, "tell"):
-            pool.tell = partial(_tell_of_pool, pool)
-        return pool
 
     # -- the flow ----------------------------------------------------------------------------------------------------
 
@@ -499,29 +484,6 @@ def _adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> 
             f"{setting}: the {scheme} {what} needs the package {exc.name!r}; install it with "
             f"`pip install 'celery[{'redis' if scheme.startswith('redis') else scheme.partition('+')[0]}]'`"
         ) from exc
-
-
-def _pool_factory(name: Any, app: Celery) -> Any:
-    """What makes the pool: a name, the path of a class, or a class, ours or derived from `BasePool` (`[pool.1]`)."""
-    if name in POOLS:
-        return _adapter(POOLS, name, "worker_pool", "pool")
-    try:
-        cls = concurrency.get_implementation(name)
-    except ImportError as exc:
-        raise ImproperlyConfigured(f"worker_pool: {exc}") from exc
-    native = vars(cls).get("native")  # not inherited: a derived class means its own doings
-    if native is not None:
-        return _pool_factory(native, app)
-    if hasattr(cls, "apply_async"):
-        from celery.concurrency.base import bridge
-
-        return partial(bridge, cls, app)
-    return cls
-
-
-def _tell_of_pool(pool: Any, moment: str, **arguments: Any) -> None:
-    """Send the signal of a moment in the life of an eventlet pool (`[signal.21]`)."""
-    getattr(signals, f"eventlet_pool_{moment}").send(sender=pool, **arguments)
 
 
 def _first_url(url: Any) -> str:
