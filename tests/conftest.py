@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,11 @@ def _apps_of_their_own() -> Iterator[None]:
     default, current, finalizers = _state.default_app, _state._tls.current_app, dict(_state._on_app_finalizers)
     _state.set_default_app(None)
     _state._set_current_app(None)
+    kept = {name: logging.getLogger(name) for name in ("celery", "celery.task")}
+    before = {name: (log.level, log.propagate, log.disabled, list(log.handlers)) for name, log in kept.items()}
     yield
+    for name, log in kept.items():
+        log.level, log.propagate, log.disabled, log.handlers[:] = before[name]
     _state.set_default_app(default)
     _state._set_current_app(current)
     _state._on_app_finalizers.clear()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from celery import codecs
 from celery.exceptions import SecurityError
 from celery.failures import arguments_of, bounded, encodable, is_small, names_of, repr_of
-from celery.states import READY_STATES
+from celery.states import FAILURE
 from celery.utils.serialization import UnpickleableExceptionWrapper, get_pickleable_exception, get_pickled_exception
 
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMPRESSED", "Documents", "Reading", "compressed", "decode", "decompressed", "document_of", "encode",
-    "exception_from_data", "exception_to_data", "final_by",
+    "exception_from_data", "exception_to_data", "states_by",
 ]  # fmt: skip
 
 #: What stands before a compressed document, followed by the MIME type and a NUL (`[state.11]`).
 COMPRESSED = b"\x00celery-compressed\x00"
 #: Not yaml: kombu writes it with PyYAML's safe dumper, which refuses exceptions.
 _PICKLES = frozenset({"pickle"})
+_KNOWN = frozenset({"json", "pickle", "yaml", "msgpack"})
 #: Serializers that can hold lone surrogates.
 _SURROGATES = frozenset({"json", "pickle"})
-_KNOWN = frozenset({"json", "pickle", "yaml", "msgpack"})
 #: Modules whose exceptions `celery.exceptions` gives too: known to every program, though loaded when first asked for.
 _ALWAYS_KNOWN = frozenset({"billiard.exceptions", "celery.utils.serialization", "kombu.exceptions"})
 _DEFAULT_FIELDS = ("SUCCESS", "FAILURE", "REVOKED")
@@ -186,27 +186,27 @@ def decode(meta: bytes, serializer: str = "json", accept: Collection[str] | None
     return document
 
 
-def compressed(meta: bytes, method: str) -> bytes:
-    """An encoded document as `result_compression` stores it (`[state.11]`)."""
-    body, mime = codecs.compress(meta, method)
-    return b"%b%b\x00%b" % (COMPRESSED, mime.encode("ascii"), body)
+def states_by(serializer: str, accept: Collection[str] | None) -> Callable[[bytes], str] | None:
+    """Tells the state of documents of a serializer of the user's own; None for kombu's four, which need no decoding.
 
-
-def final_by(serializer: str, accept: Collection[str] | None) -> Callable[[bytes], bool] | None:
-    """Tells final documents of a serializer of the user's own; None for kombu's four, which need no decoding.
-
-    What cannot be read counts as final: whoever reads it next is told why.
+    What cannot be read is a failure: whoever reads it next is told why.
     """
     if serializer in _KNOWN:
         return None
 
-    def is_final(meta: bytes) -> bool:
+    def state_of(meta: bytes) -> str:
         try:
-            return decode(meta, serializer, accept).get("status") in READY_STATES
+            return str(codecs.decode_from(decompressed(meta), serializer, accept)["status"])
         except Exception:  # noqa: BLE001 - a decoder may raise anything
-            return True
+            return FAILURE
 
-    return is_final
+    return state_of
+
+
+def compressed(meta: bytes, method: str) -> bytes:
+    """An encoded document as `result_compression` stores it (`[state.11]`)."""
+    body, mime = codecs.compress(meta, method)
+    return b"%b%b\x00%b" % (COMPRESSED, mime.encode("ascii"), body)
 
 
 def decompressed(meta: bytes) -> bytes:

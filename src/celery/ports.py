@@ -190,9 +190,9 @@ class BackendConfig(Struct, frozen=True):
     failure_expires: float | None = None
     #: Connections open at once; more threads wait for one.
     pool_limit: int | None = 10
-    #: Whether an encoded state document is in a ready state, for a serializer of the user's own. None: it is one of
-    #: kombu's four, whose documents adapters know.
-    is_final: Callable[[bytes], bool] | None = None
+    #: The state that an encoded document says, for a serializer of the user's own. None: it is one of kombu's four,
+    #: whose documents adapters know.
+    state_of: Callable[[bytes], str] | None = None
 
 
 class ResultBackend(Protocol):

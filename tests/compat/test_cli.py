@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from celery.bin import base
 from celery.bin.celery import celery
 from celery.bin.worker import WORKERS_POOL
-from celery.concurrency import ALIASES
+from celery.concurrency import ALIASES as POOLS
 from tests.running import PATIENCE, environment
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def test_an_app_adds_options(cli: Shell) -> None:
 
 
 def test_the_help_knows_the_pools() -> None:
-    assert set(WORKERS_POOL.choices) == {*ALIASES, "custom"}
+    assert set(WORKERS_POOL.choices) == {*POOLS, "custom"}
     assert set(WORKERS_POOL.choices) == {"prefork", "eventlet", "gevent", "solo", "processes", "threads", "custom"}
 
 

@@ -277,6 +277,17 @@ def test_a_worker_gives_data_and_fails_what_does_not_fit(app: Celery) -> None:
     assert isinstance(failure, Exception)
 
 
+def test_eager_runs(app: Celery) -> None:
+    t = task(app, receive)
+    assert t.apply((Order(number=1),)).get() == {"text": "Order(number=1)"}
+    app.conf.task_always_eager = True
+    assert t.delay(Order(number=1)).get() == {"text": "Order(number=1)"}
+    with pytest.raises(ValidationError):
+        t.delay({"number": "x"}).get()
+    with pytest.raises(EncodeError):
+        t.delay(Bigger(number=1))
+
+
 def test_the_task_keeps_its_name_and_signature(app: Celery) -> None:
     t = task(app, receive)
     assert (t.__name__, t.__annotations__.keys()) == ("receive", {"order", "return"})

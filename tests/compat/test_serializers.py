@@ -22,6 +22,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
 from celery import Celery, codecs
 from celery.current import Context
 from celery.documents import Documents, decode
+from celery.exceptions import TimeoutError
 from tests.embedded import DEADLINE, working
 from tests.servers import RedisServer
 
@@ -108,6 +109,25 @@ def test_messages_and_results(url: str, serializer: str) -> None:
     assert raised.value.args == ("é", 1)
     assert failed.state == "FAILURE"
     assert "raise KeyError(value, 1)" in (failed.traceback or "")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("serializer", CARRIES)
+def test_states_are_told_whatever_they_are_written_in(url: str, serializer: str, compression: str | None) -> None:
+    """A state on the way does not wake who waits, and a success is never overwritten ([state.10])."""
+    settings = {"result_compression": compression} if url.startswith("redis") else {}
+    app = make_app(url, result_serializer=serializer, accept_content=[serializer], **settings)
+    app.backend.store_result("one", {"done": 1}, "PROGRESS")
+    result = app.AsyncResult("one")
+    with pytest.raises(TimeoutError):
+        result.get(timeout=0)
+    with pytest.raises(TimeoutError):
+        result.get(timeout=0.05)
+    app.backend.store_result("one", 5, "SUCCESS")
+    assert result.get(timeout=DEADLINE) == 5
+    app.backend.store_result("one", {"done": 2}, "PROGRESS")
+    assert (app.AsyncResult("one").state, app.AsyncResult("one").result) == ("SUCCESS", 5)
+    app.close()
 
 
 @pytest.mark.parametrize("serializer", [s for s in CARRIES if s != "json"])

@@ -93,7 +93,7 @@ def test_sixty_types_arrive_and_come_back(app: Celery) -> None:
     assert not seen
 
 
-@pytest.mark.parametrize(("annotation", "value", "data"), TYPES, ids=lambda part: str(part)[:30])
+@pytest.mark.parametrize(("annotation", "value", "data"), TYPES, ids=[str(case[0]) for case in TYPES])
 def test_the_wire_has_plain_json(app: Celery, annotation: Any, value: Any, data: Any) -> None:
     typed(app, annotation).delay(value)
     ((sent,), _, _) = json.loads(taken(app).body)
@@ -143,7 +143,7 @@ WRONG: list[tuple[Any, Any, type[Exception], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("annotation", "value", "error", "text"), WRONG, ids=lambda part: str(part)[:30])
+@pytest.mark.parametrize(("annotation", "value", "error", "text"), WRONG, ids=[str(case[0]) for case in WRONG])
 def test_wrong_arguments_raise_where_they_are_sent(
     app: Celery, annotation: Any, value: Any, error: type[Exception], text: str
 ) -> None:
@@ -364,6 +364,56 @@ def test_a_retry_sends_the_data_again(app: Celery) -> None:
     assert json.loads(taken(app).body)[0] == [str(types.ID)]
     with pytest.raises(TypeError):
         task.apply_async(("no id",), retries=1)
+
+
+def test_eager_runs_give_the_type_too(app: Celery) -> None:
+    seen: list[Any] = []
+    task = typed(app, Line, body=lambda value: seen.append(value) or value)
+    line = Line(Decimal("1.0"), 1)
+    assert task.apply((line,)).get() == line
+    app.conf.task_always_eager = True
+    assert task.delay(line).get() == line
+    assert task.delay(line).result == line
+    assert seen == [line] * 3
+    with pytest.raises(TypeError, match="argument 'value': expected Line"):
+        task.delay("x")
+
+
+def test_a_task_that_retries(app: Celery) -> None:
+    """With its own arguments, which are data by now, and with others."""
+    tries: list[Any] = []
+
+    @app.task(bind=True, typed=True, name="again", default_retry_delay=0)
+    def again(self: Any, at: dt.date, line: Line) -> Line:
+        tries.append((at, line))
+        if self.request.retries == 0:
+            raise self.retry()
+        if self.request.retries == 1:
+            raise self.retry(args=(dt.date(2030, 1, 2), line))
+        return line
+
+    day, line = dt.date(2020, 1, 2), Line(Decimal("1.0"), 1)
+    with working(app):
+        assert again.delay(day, line).get(timeout=DEADLINE) == line
+    assert tries == [(day, line), (day, line), (dt.date(2030, 1, 2), line)]
+    tries.clear()
+    assert again.apply((day, line)).get() == line
+    assert len(tries) == 3
+
+
+def test_autoretry_wraps_the_typed_body(app: Celery) -> None:
+    tries: list[Any] = []
+
+    @app.task(typed=True, autoretry_for=(KeyError,), retry_backoff=False, default_retry_delay=0, name="auto")
+    def auto(at: dt.date) -> dt.date:
+        tries.append(at)
+        if len(tries) < 3:
+            raise KeyError(1)
+        return at
+
+    with working(app):
+        assert auto.delay(dt.date(2020, 1, 2)).get(timeout=DEADLINE) == dt.date(2020, 1, 2)
+    assert tries == [dt.date(2020, 1, 2)] * 3
 
 
 # -- other Celeries --------------------------------------------------------------------------------------------------

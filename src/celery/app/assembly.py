@@ -13,16 +13,15 @@ import socket
 import sys
 import threading
 from functools import partial
-from importlib import import_module
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs, current
+from celery.app.adapters import BACKENDS, BROKERS, adapter, first_url, scheme_of, seconds
 from celery.app.amqp import AMQP
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import PublishSignals
 from celery.app.redis_parts import completed
-from celery.exceptions import ImproperlyConfigured
 from celery.failures import exception_info
 from celery.loaders.base import BaseLoader
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
@@ -44,29 +43,10 @@ if TYPE_CHECKING:
     from celery.result import AsyncResult
     from celery.tracer import Tracer, TracerParts
 
-__all__ = ["BACKENDS", "BROKERS", "Assembly"]
+__all__ = ["Assembly"]
 
 logger = logging.getLogger("celery.app.trace")
 
-#: URL scheme → adapter. The one table in which code is named by string: drivers are optional.
-BROKERS: dict[str, str] = {
-    "memory": "celery.brokers.memory:MemoryBroker",
-    "sqlite": "celery.brokers.sqlite:SqliteBroker",
-    "redis": "celery.brokers.redis:RedisBroker",
-    "rediss": "celery.brokers.redis:RedisBroker",
-    "redis+socket": "celery.brokers.redis:RedisBroker",
-    "amqp": "celery.brokers.amqp:AmqpBroker",
-    "amqps": "celery.brokers.amqp:AmqpBroker",
-    "pyamqp": "celery.brokers.amqp:AmqpBroker",
-}
-BACKENDS: dict[str, str] = {
-    "memory": "celery.backends.memory:MemoryBackend",
-    "cache+memory": "celery.backends.memory:MemoryBackend",
-    "sqlite": "celery.backends.sqlite:SqliteBackend",
-    "redis": "celery.backends.redis_store:RedisStore",
-    "rediss": "celery.backends.redis_store:RedisStore",
-    "redis+socket": "celery.backends.redis_store:RedisStore",
-}
 
 #: Characters of the arguments that the `argsrepr` and `kwargsrepr` headers show (`[wire.6]`).
 _REPRESENTED = 1024
@@ -298,8 +278,8 @@ class Assembly:
 
     def _open_broker(self, url: Any) -> Broker:
         conf = self._conf
-        first = _first_url(url) or DEFAULT_BROKER
-        factory = _adapter(BROKERS, _scheme(first), "broker_url", "broker")
+        first = first_url(url) or DEFAULT_BROKER
+        factory = adapter(BROKERS, scheme_of(first), "broker_url", "broker")
         config = BrokerConfig(
             url=first,
             options=dict(conf.broker_transport_options or {}),
@@ -318,32 +298,32 @@ class Assembly:
 
     def _open_backend(self, url: Any) -> ResultBackend | None:
         conf = self._conf
-        first = _first_url(url)
+        first = first_url(url)
         if not first or first in ("disabled", "disabled://"):
             return None
-        factory = _adapter(BACKENDS, _scheme(first), "result_backend", "result backend")
+        factory = adapter(BACKENDS, scheme_of(first), "result_backend", "result backend")
         options = dict(conf.result_backend_transport_options or {})
         config = BackendConfig(
             url=completed(first, conf),
             options=options,
-            expires=_seconds(conf.result_expires),
+            expires=seconds(conf.result_expires),
             key_prefix=options.get("global_keyprefix") or "",
             ssl=conf.redis_backend_use_ssl or False,
-            failure_expires=_seconds(conf.result_failure_expires, 0.0),
+            failure_expires=seconds(conf.result_failure_expires, 0.0),
             pool_limit=conf.redis_max_connections or 10,
-            is_final=self._is_final(conf.result_serializer),
+            state_of=self._state_of(conf.result_serializer),
         )
         store: ResultBackend = factory(config)
         return store
 
-    def _is_final(self, serializer: str) -> Any:
+    def _state_of(self, serializer: str) -> Callable[[bytes], str] | None:
         if serializer == "json":
             return None
-        from celery.documents import final_by
+        from celery.documents import states_by
 
         conf = self._conf
         accepted = conf.result_accept_content or conf.accept_content or ("json",)
-        return final_by(serializer, codecs.accept_types(accepted))
+        return states_by(serializer, codecs.accept_types(accepted))
 
     def _make_producer(self) -> Producer:
         conf, app = self._conf, self._app
@@ -466,42 +446,6 @@ class _Replaced:
             and producer.publish.__globals__ is own
             and producer._publish.__globals__ is own
         )
-
-
-def _adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> Any:
-    try:
-        path = table[scheme]
-    except KeyError:
-        known = ", ".join(sorted(table))
-        raise ImproperlyConfigured(f"{setting}: expected a {what} among {known}; got {scheme!r}") from None
-    module, _, name = path.partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except ModuleNotFoundError as exc:
-        if exc.name is not None and exc.name.startswith("celery"):
-            raise
-        raise ImproperlyConfigured(
-            f"{setting}: the {scheme} {what} needs the package {exc.name!r}; install it with "
-            f"`pip install 'celery[{'redis' if scheme.startswith('redis') else scheme.partition('+')[0]}]'`"
-        ) from exc
-
-
-def _first_url(url: Any) -> str:
-    """A setting may hold one URL, a list, or several with `;` between (failover)."""
-    if isinstance(url, list | tuple):
-        url = url[0] if url else ""
-    return str(url or "").split(";")[0]
-
-
-def _scheme(url: str) -> str:
-    return url.partition("://")[0] if "://" in url else url
-
-
-def _seconds(value: Any, never: float | None = None) -> float | None:
-    """A setting as seconds; `never` stands for 0, None for None."""
-    if isinstance(value, dt.timedelta):
-        value = value.total_seconds()
-    return None if value is None else float(value) or never
 
 
 def _clean_up(cleanups: list[Callable[[], None]]) -> None:

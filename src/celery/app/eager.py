@@ -63,7 +63,9 @@ class Eager:
             return again
         assert ended.state is not None  # else the process is being left
         traceback = None if ended.einfo is None else ended.einfo.traceback
-        return EagerResult(task_id, ended.value, ended.state, traceback, name=task.name)
+        result: EagerResult[Any] = EagerResult(task_id, ended.value, ended.state, traceback, name=task.name)
+        result._types = task._types
+        return result
 
 
 class _EagerRun:

@@ -270,7 +270,7 @@ class Task(Generic[P, R]):
         if self.typing:
             _check_arguments(self, args, kwargs)
         if self._types is not None:
-            args, kwargs = self._types.send(self, args, kwargs, options)
+            args, kwargs = self._types.send(self, args, kwargs, options, producer)
         if task_id is not None or producer is not None or link or link_error or shadow:
             options.update(task_id=task_id, producer=producer, link=link, link_error=link_error, shadow=shadow)
         given = self._given_options

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpecArgs, ParamSpecKwargs
 import msgspec
 
 from celery.codecs.annotated import Codec, name_of
+from celery.producer import Gathered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,10 +48,14 @@ class Types:
         self._others: Codec | None = None
         self._return: Codec | None = None
 
-    def send(self, task: Task[..., Any], args: Any, kwargs: Any, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    def send(
+        self, task: Task[..., Any], args: Any, kwargs: Any, options: Mapping[str, Any], producer: Any
+    ) -> tuple[Any, Any]:
         """A call's arguments as plain data. Raises TypeError or ValueError, naming the argument, what was expected and
-        what came: also for a value that would arrive as another. A retry's arguments are plain data already."""
-        use = Codec.dump if options.get("retries") else Codec.check
+        what came: also for a value that would arrive as another. Arguments of a retry, and what a run hands to its
+        callbacks, may be plain data already."""
+        relayed = options.get("retries") or isinstance(producer, Gathered)
+        use = Codec.dump if relayed else Codec.check
         return self._each(args or (), kwargs or {}, use)
 
     def receive(self, args: Any, kwargs: Any) -> tuple[Any, Any]:

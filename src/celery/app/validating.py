@@ -72,7 +72,9 @@ class Models:
 
         return run
 
-    def send(self, task: Task[..., Any], args: Any, kwargs: Any, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    def send(
+        self, task: Task[..., Any], args: Any, kwargs: Any, options: Mapping[str, Any], producer: Any
+    ) -> tuple[Any, Any]:
         """A call's arguments, with models as their data ([call.31]): those that are just what is annotated, and would
         be the same again after the journey. pickle carries models as they are."""
         if (options.get("serializer") or task.serializer) == "pickle":

@@ -40,8 +40,8 @@ class RedisStore:
         self.ttl = _seconds(config.expires)
         self.failure_ttl = self.ttl if config.failure_expires is None else _seconds(config.failure_expires)
         self._pool = LinkPool(self.endpoint, config.pool_limit)
-        self._is_ready = config.is_final or is_ready
-        self._waiting = Waiting(self.endpoint, self.key_prefix, clock, self._is_ready)
+        self._state_of = config.state_of
+        self._waiting = Waiting(self.endpoint, self.key_prefix, clock, config.state_of)
 
     def save(self, records: Sequence[Record]) -> None:
         """See `ResultBackend.save`: one script call a thousand records. A SUCCESS is final (`[state.10]`)."""
@@ -57,16 +57,17 @@ class RedisStore:
         return self.failure_ttl if state == FAILURE else self.ttl
 
     def _new(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Without those of tasks whose success is kept compressed: the script cannot read that."""
-        if not any(record.meta.startswith(COMPRESSED) for record in records):
+        """Without those of tasks whose success is kept compressed, or in a serializer of the user's own: the script
+        cannot read that."""
+        if self._state_of is None and not any(record.meta.startswith(COMPRESSED) for record in records):
             return records
         heads = [("GETRANGE", self.key_prefix + record.id, 0, len(COMPRESSED) - 1) for record in records]
-        marked = [head == COMPRESSED for head in self._pool.run(heads)]
+        marked = [head == COMPRESSED or (self._state_of is not None and bool(head)) for head in self._pool.run(heads)]
         stored = iter(self.load([record.id for record, found in zip(records, marked, strict=True) if found]))
         return [
             record
             for record, found in zip(records, marked, strict=True)
-            if not found or not is_ready(next(stored) or b"", (SUCCESS,))
+            if not found or not is_ready(next(stored) or b"", (SUCCESS,), self._state_of)
         ]
 
     def load(self, ids: Sequence[str]) -> list[bytes | None]:
@@ -82,6 +83,9 @@ class RedisStore:
             stored = zip(ids, self.load(ids), strict=True)
             return {id_: document for id_, document in stored if document is not None and self._is_ready(document)}
         return self._waiting.wait(ids, timeout)
+
+    def _is_ready(self, document: bytes) -> bool:
+        return is_ready(document, state_of=self._state_of)
 
     def watch(self, id: str, timeout: float | None, heard: Callable[[bytes], object]) -> bytes | None:
         """See `Watching.watch`: each message of the task's channel."""

@@ -45,8 +45,15 @@ _read_head = msgspec.json.Decoder(_Head).decode
 _STATUS = re.compile(rb"status.{1,15}?(" + "|".join(sorted(READY_STATES)).encode() + rb")", re.DOTALL)
 
 
-def is_ready(document: bytes, states: Collection[str] = READY_STATES) -> bool:
-    """True if an encoded state document is final (or in one of `states`), however it is encoded and compressed."""
+def is_ready(
+    document: bytes, states: Collection[str] = READY_STATES, state_of: Callable[[bytes], str] | None = None
+) -> bool:
+    """True if an encoded state document is final (or in one of `states`), however it is encoded and compressed.
+
+    `state_of`: see `BackendConfig`.
+    """
+    if state_of is not None:
+        return state_of(document) in states
     document = decompressed(document)
     if document[:1] == b"{":
         try:
@@ -86,12 +93,13 @@ class Waiting:
     """All waits of one process on one server."""
 
     def __init__(
-        self, endpoint: Endpoint, prefix: str, clock: Clock, is_ready: Callable[[bytes], bool] = is_ready
+        self, endpoint: Endpoint, prefix: str, clock: Clock, state_of: Callable[[bytes], str] | None = None
     ) -> None:
+        """`state_of`: see `BackendConfig`."""
         self._endpoint = endpoint
         self._prefix = prefix
         self._clock = clock
-        self._is_ready = is_ready
+        self._state_of = state_of
         self._begin()
 
     def _begin(self) -> None:
@@ -212,7 +220,7 @@ class Waiting:
         waiters = self._wanted.get(id_)
         if not waiters:
             return
-        ready = self._is_ready(document)
+        ready = is_ready(document, state_of=self._state_of)
         for waiter in waiters:
             if waiter.heard is not None and (told or ready) and id_ not in waiter.found:
                 waiter.heard.append(document)

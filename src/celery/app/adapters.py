@@ -1,0 +1,72 @@
+"""Application. Adapters by the schemes of their URLs, and how settings that name them are read."""
+
+from __future__ import annotations
+
+import datetime as dt
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from celery.exceptions import ImproperlyConfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["BACKENDS", "BROKERS", "adapter", "first_url", "scheme_of", "seconds"]
+
+#: URL scheme → adapter. The one table in which code is named by string: drivers are optional.
+BROKERS: dict[str, str] = {
+    "memory": "celery.brokers.memory:MemoryBroker",
+    "sqlite": "celery.brokers.sqlite:SqliteBroker",
+    "redis": "celery.brokers.redis:RedisBroker",
+    "rediss": "celery.brokers.redis:RedisBroker",
+    "redis+socket": "celery.brokers.redis:RedisBroker",
+    "amqp": "celery.brokers.amqp:AmqpBroker",
+    "amqps": "celery.brokers.amqp:AmqpBroker",
+    "pyamqp": "celery.brokers.amqp:AmqpBroker",
+}
+BACKENDS: dict[str, str] = {
+    "memory": "celery.backends.memory:MemoryBackend",
+    "cache+memory": "celery.backends.memory:MemoryBackend",
+    "sqlite": "celery.backends.sqlite:SqliteBackend",
+    "redis": "celery.backends.redis_store:RedisStore",
+    "rediss": "celery.backends.redis_store:RedisStore",
+    "redis+socket": "celery.backends.redis_store:RedisStore",
+}
+
+
+def adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> Any:
+    """The class of a scheme. Raises `ImproperlyConfigured` if it is unknown or its package is missing."""
+    try:
+        path = table[scheme]
+    except KeyError:
+        known = ", ".join(sorted(table))
+        raise ImproperlyConfigured(f"{setting}: expected a {what} among {known}; got {scheme!r}") from None
+    module, _, name = path.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and exc.name.startswith("celery"):
+            raise
+        raise ImproperlyConfigured(
+            f"{setting}: the {scheme} {what} needs the package {exc.name!r}; install it with "
+            f"`pip install 'celery[{'redis' if scheme.startswith('redis') else scheme.partition('+')[0]}]'`"
+        ) from exc
+
+
+def first_url(url: Any) -> str:
+    """A setting may hold one URL, a list, or several with `;` between (failover)."""
+    if isinstance(url, list | tuple):
+        url = url[0] if url else ""
+    return str(url or "").split(";")[0]
+
+
+def scheme_of(url: str) -> str:
+    """What stands before `://`, or all of it."""
+    return url.partition("://")[0] if "://" in url else url
+
+
+def seconds(value: Any, never: float | None = None) -> float | None:
+    """A setting as seconds; `never` stands for 0, None for None."""
+    if isinstance(value, dt.timedelta):
+        value = value.total_seconds()
+    return None if value is None else float(value) or never
