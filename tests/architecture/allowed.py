@@ -22,7 +22,6 @@ LATE_PACKAGES: dict[str, str] = {
 #: Other imports inside functions: (module, imported) → reason.
 LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.__main__", "celery.bin.celery"): "green pools are patched for before anything else is imported",
-    ("celery.app.assembly", "celery.concurrency.base"): "a bridge: only custom pools need it",
     ("celery.platforms", "multiprocessing"): "slow to import, and only processes that show a title ask for its name",
     (
         "celery.app.trace",
@@ -53,7 +52,6 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.assembly", "celery.backends.bridge"): SENDING,
     ("celery.result", "celery.utils.graph"): "few results are drawn as graphs",
     ("celery.app.assembly", "celery.tracer"): SENDING,
-    ("celery.app.assembly", "inspect"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_consumer"): SENDING,
     ("celery.concurrency.prefork", "celery.concurrency.spawned"): "multiprocessing is slow to import; forks need none",
     ("celery.drivers.redis", "celery.drivers.redis_errors"): "its base is kombu's, and few servers refuse anything",

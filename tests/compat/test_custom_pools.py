@@ -10,6 +10,7 @@ import pytest
 from billiard.einfo import ExceptionInfo
 
 from celery import Celery, concurrency
+from celery.app.pools import make_pool
 from celery.concurrency.base import BasePool, BridgedPool, apply_target
 from celery.concurrency.solo import SoloPool, TaskPool
 from celery.concurrency.thread import TaskPool as ThreadTaskPool
@@ -219,7 +220,7 @@ class TestChoice:
         return Celery("choice", broker="memory://", set_as_current=False)
 
     def pool(self, app: Celery, name: Any) -> Any:
-        return app.assembly.pool(name, app.assembly.runner("w@h"), 2)  # type: ignore[attr-defined]
+        return make_pool(app, name, app.assembly.runner("w@h"), 2, {})  # type: ignore[attr-defined]
 
     def test_a_class_a_path_and_the_environment(self, app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
         path = f"{__name__}:Recorded"

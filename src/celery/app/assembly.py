@@ -13,16 +13,15 @@ import socket
 import sys
 import threading
 from functools import partial
-from types import FunctionType, MappingProxyType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from celery import codecs, current, signals
+from celery import codecs, current
 from celery.app.adapters import BACKENDS, BROKERS, adapter, first_url, scheme_of, seconds
 from celery.app.amqp import AMQP
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import PublishSignals
 from celery.app.redis_parts import completed
-from celery.exceptions import ImproperlyConfigured
 from celery.failures import exception_info
 from celery.loaders.base import BaseLoader
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from celery.documents import Documents, Reading
     from celery.outcome import Failure, Record
     from celery.pending import Pending
-    from celery.ports import Broker, Pool, ResultBackend, Runner
+    from celery.ports import Broker, ResultBackend, Runner
     from celery.result import AsyncResult
     from celery.tracer import Tracer, TracerParts
 
@@ -107,20 +106,6 @@ class Assembly:
             return self.adapter
         revealing: ResultBackend | None = self._part("records", self._make_records)
         return revealing
-
-    def pool(
-        self, name: Any, runner: Runner, concurrency: int, tuning: Mapping[str, Any] = MappingProxyType({})
-    ) -> Pool:
-        """A pool by name; of `tuning` it gets the keywords that it has a use for. Raises `ImproperlyConfigured` for
-        an unknown one."""
-        from inspect import signature
-
-        factory = _pool_factory(name, self._app)
-        known = signature(factory).parameters
-        pool: Pool = factory(runner, concurrency, **{key: value for key, value in tuning.items() if key in known})
-        if hasattr(pool, "tell"):
-            pool.tell = partial(_tell_of_pool, pool)
-        return pool
 
     # -- the flow ----------------------------------------------------------------------------------------------------
 
@@ -461,31 +446,6 @@ class _Replaced:
             and producer.publish.__globals__ is own
             and producer._publish.__globals__ is own
         )
-
-
-def _pool_factory(name: Any, app: Celery) -> Any:
-    """What makes the pool: a name, the path of a class, or a class, ours or derived from `BasePool` (`[pool.1]`)."""
-    from celery import concurrency
-
-    if name in concurrency.ALIASES:
-        return adapter(concurrency.ALIASES, name, "worker_pool", "pool")
-    try:
-        cls = concurrency.get_implementation(name)
-    except ImportError as exc:
-        raise ImproperlyConfigured(f"worker_pool: {exc}") from exc
-    native = vars(cls).get("native")  # not inherited: a derived class means its own doings
-    if native is not None:
-        return _pool_factory(native, app)
-    if hasattr(cls, "apply_async"):
-        from celery.concurrency.base import bridge
-
-        return partial(bridge, cls, app)
-    return cls
-
-
-def _tell_of_pool(pool: Any, moment: str, **arguments: Any) -> None:
-    """Send the signal of a moment in the life of an eventlet pool (`[signal.21]`)."""
-    getattr(signals, f"eventlet_pool_{moment}").send(sender=pool, **arguments)
 
 
 def _clean_up(cleanups: list[Callable[[], None]]) -> None:

@@ -155,7 +155,7 @@ class Worker(WorkController):
             app=f"{main}:{id(app):#x}{loader}",
             transport=self.broker_url,
             results=_results(app),
-            concurrency=f"{self.concurrency} ({self.pool_cls})",
+            concurrency=f"{self.concurrency} ({getattr(self.pool_cls, '__module__', self.pool_cls)})",
             events=bool(self.task_events),
             queues=app.amqp.queues.format(indent=0, indent_first=False).splitlines(),
         )

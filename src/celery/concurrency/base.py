@@ -96,6 +96,36 @@ class BasePool:
         self.callbacks_propagate = callbacks_propagate
         self.app = app
 
+    @classmethod
+    def bridged(
+        cls,
+        app: Any,
+        runner: Runner,
+        concurrency: int = 1,
+        *,
+        max_tasks: int | None = None,
+        max_memory: int | None = None,
+    ) -> BridgedPool:
+        """A pool of this class, made with the arguments that Celery's worker makes pools with, behind our port."""
+        pool = cls(
+            concurrency,
+            app=app,
+            initargs=(app, socket.gethostname()),
+            maxtasksperchild=max_tasks,
+            max_memory_per_child=max_memory,
+            timeout=None,
+            soft_timeout=None,
+            putlocks=True,
+            lost_worker_timeout=10.0,
+            threads=True,
+            max_restarts=None,
+            allow_restart=False,
+            forking_enable=True,
+            semaphore=None,
+            sched_strategy="fair",
+        )
+        return BridgedPool(pool, runner, concurrency)
+
     def on_start(self) -> None: ...
 
     def did_start_ok(self) -> bool:
@@ -331,33 +361,3 @@ def _ended(tally: Tally, run: Run, came: Any) -> None:
         tally.finish(run, came)
     else:
         tally.lose(run, str(getattr(came, "exception", came)))
-
-
-def bridge(
-    cls: type[BasePool],
-    app: Any,
-    runner: Runner,
-    concurrency: int = 1,
-    *,
-    max_tasks: int | None = None,
-    max_memory: int | None = None,
-) -> BridgedPool:
-    """A custom pool, made with the arguments that Celery's worker makes pools with, behind the port."""
-    pool = cls(
-        concurrency,
-        app=app,
-        initargs=(app, socket.gethostname()),
-        maxtasksperchild=max_tasks,
-        max_memory_per_child=max_memory,
-        timeout=None,
-        soft_timeout=None,
-        putlocks=True,
-        lost_worker_timeout=10.0,
-        threads=True,
-        max_restarts=None,
-        allow_restart=False,
-        forking_enable=True,
-        semaphore=None,
-        sched_strategy="fair",
-    )
-    return BridgedPool(pool, runner, concurrency)

@@ -155,7 +155,12 @@ class GreenPool:
     def info(self) -> dict[str, Any]:
         """What the pool says of itself (`[pool.14]`)."""
         running = len(self._tally.running)
-        return {"max-concurrency": self._size, "running-threads": running, "free-threads": self._size - running}
+        return {
+            "implementation": f"celery.concurrency.{self.name}:TaskPool",
+            "max-concurrency": self._size,
+            "running-threads": running,
+            "free-threads": self._size - running,
+        }
 
     # --------------------------------------------------------------------------------------------- the greenlets
 

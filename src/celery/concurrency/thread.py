@@ -151,7 +151,12 @@ class ThreadPool:
 
     def info(self) -> dict[str, Any]:
         """What the pool says of itself (`[pool.14]`)."""
-        return {"max-concurrency": self._size, "threads": len(self._threads), "given-up": len(self._stuck)}
+        return {
+            "implementation": "celery.concurrency.thread:TaskPool",
+            "max-concurrency": self._size,
+            "threads": len(self._threads),
+            "given-up": len(self._stuck),
+        }
 
 
 class _Strand(threading.Thread):

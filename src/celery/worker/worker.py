@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.url import maybe_sanitize_url
 
 from celery import codecs, signals
+from celery.app.pools import make_pool
 from celery.app.utils import sanitize_url
 from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Record
@@ -227,8 +228,7 @@ class WorkController:
             "start_method": self.pool_start_method,
             "proc_alive_timeout": self.app.conf.worker_proc_alive_timeout,
         }
-        pool: Pool = assembly.pool(self.pool_cls, assembly.runner(self.hostname), self.concurrency, tuning)
-        return pool
+        return make_pool(self.app, self.pool_cls, assembly.runner(self.hostname), self.concurrency, tuning)
 
     def _engine_parts(self, pool: Pool) -> EngineParts:
         app, conf = self.app, self.app.conf
