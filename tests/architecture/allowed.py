@@ -42,7 +42,6 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.utils", "platform"): "only bug reports ask for it",
     ("celery.app.assembly", "celery.app.kombu_transport"): "kombu: 0.1 s, and our own sending needs none of it",
     ("celery.app.assembly", "celery.app.eager"): SENDING,
-    ("celery.app.assembly", "celery.concurrency"): SENDING,
     ("celery.app.assembly", "celery.app.runner"): SENDING,
     ("celery.app.assembly", "celery.app.following"): SENDING,
     ("celery.app.assembly", "celery.backends.base"): SENDING,
