@@ -574,7 +574,8 @@ def test_attributes_have_celerys_defaults():
     own = {
         "typing": None, "max_retries": 3, "default_retry_delay": 180, "rate_limit": None, "ignore_result": None,
         "trail": True, "send_events": True, "store_errors_even_if_ignored": None, "serializer": None,
-        "time_limit": None, "soft_time_limit": None, "track_started": None, "acks_late": None, "acks_on_failure_or_timeout": None,
+        "time_limit": None, "soft_time_limit": None, "track_started": None,
+        "acks_late": None, "acks_on_failure_or_timeout": None,
         "acks_on_failure": None, "acks_on_timeout": None, "reject_on_worker_lost": None, "retry_on_worker_lost": None,
         "throws": (), "expires": None, "priority": None, "resultrepr_maxsize": 1024, "store_eager_result": None,
         "Strategy": "celery.worker.strategy:default", "Request": "celery.worker.request:Request", "abstract": True,
