@@ -33,6 +33,7 @@ __all__ = [
 class BrokerConfig(Struct, frozen=True):
     """Everything that a broker adapter may need to connect. Never printed whole: `url` holds the password."""
 
+    #: One URL, or several with `;` between for adapters that know what to do with them (`[broker.2]`).
     url: str
     #: `broker_transport_options`, as kombu names them.
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -42,6 +43,8 @@ class BrokerConfig(Struct, frozen=True):
     pool_limit: int | None = 10
     #: Names this process as a holder of deliveries (leases, tags). Unique for each worker start.
     node: str = ""
+    #: `broker_failover_strategy`: in which order several URLs are tried.
+    failover: Any = "round-robin"
 
 
 class Publication(Struct, eq=False):
