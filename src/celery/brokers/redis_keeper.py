@@ -15,23 +15,24 @@ from kombu.exceptions import OperationalError
 
 from celery.brokers.redis_scripts import RESTORE, SWEEP, TICK
 from celery.drivers.redis_pool import run
+from celery.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from celery.brokers.redis_layout import Layout
     from celery.drivers.redis import Command, Endpoint, Link
     from celery.ports import Clock
 
-__all__ = ["Keeper", "ack_commands", "take_all"]
+__all__ = ["CREDENTIALS_KEPT", "Keeper", "ack_commands", "take_all"]
 
 #: Part of a lease after which it is renewed, shortened by chance so that holders do not look for the dead in step.
 _RENEW = 0.3
 #: Seconds within which an ack goes out.
 _ACK_WITHIN = 0.04
-#: Seconds between looks for messages past their visibility timeout, and how many one look restores (`[redis.8]`).
-_SWEEP, _SWEEP_MOST = 10.0, 100
+#: Seconds after which a credential provider is asked whether there are others by now.
+CREDENTIALS_KEPT = 10.0
 #: Seconds for which tags of a fetch that failed are looked for: its script may still arrive by a slow line.
 _SUSPECT = 120.0
 
@@ -61,11 +62,18 @@ class Keeper:
         self._acks = acks
         self._clock = clock
         self._link: Link | None = None
+        #: Whether there was a link that has ended.
+        self._lost = False
         self._wake = threading.Event()
         self._stopping = False
         self._suspects: list[tuple[float, int, int]] = []
         self._sweep_at = 0.0
         self._rescore_at = 0.0
+        #: Nobody is taken for dead before.
+        self._judge_at = 0.0
+        #: Numbers below are to be reviewed; None: nothing is. Then tags that were found unknown, to be put back.
+        self._review: int | None = None
+        self._unknown: list[bytes] = []
         self._thread: threading.Thread | None = None
         #: Live consumers of this layout, as last seen.
         self.holders = 1
@@ -84,6 +92,15 @@ class Keeper:
     def suspect(self, first: int, count: int) -> None:
         """A fetch with these numbers failed: what it may have taken is to be put back."""
         self._suspects.append((self._clock.monotonic() + _SUSPECT, first, count))
+        self._wake.set()
+
+    def review(self, below: int) -> None:
+        """The server is another one, or was started anew: it may not know of acks that the last one had taken.
+
+        What lies there under our tags with numbers `below`, and is not ours any more, would lie there for the whole
+        visibility timeout: we live. It is put back, and so runs again.
+        """
+        self._review = below
         self._wake.set()
 
     def abandon(self) -> None:
@@ -107,7 +124,7 @@ class Keeper:
                 if clock.monotonic() >= tick_at or self._suspects:
                     tick_at = clock.monotonic() + self._layout.lease * _RENEW * _chance.uniform(0.7, 1.0)
                     self._tick()
-            except OperationalError:
+            except (OperationalError, ImproperlyConfigured):
                 self._drop()  # the owner meets the same error, and tells
             if self._wake.wait(max(tick_at - clock.monotonic(), 0.0)):
                 self._wake.clear()
@@ -131,30 +148,45 @@ class Keeper:
             rescored = list(self._held)
         lease = (layout.unacked_index, layout.leases, layout.holders, self._holder, int(layout.lease * 1000))
         self.holders, *dead = self._run(TICK.call((), (*lease, *rescored)))[0]
-        for holder in dead:
-            self._take_over(holder)
+        if now >= self._judge_at:
+            for holder in dead:
+                self._take_over(holder)
         for suspect in list(self._suspects):
             self._look_for(suspect, now)
+        self._look_through()
         if now >= self._sweep_at:
-            self._sweep_at = now + _SWEEP
-            sweep = (*layout.arguments, layout.visibility_timeout, layout.mutex, _SWEEP_MOST)
+            self._sweep_at = now + layout.sweep_every
+            sweep = (*layout.arguments, layout.visibility_timeout, layout.mutex, layout.sweep_most)
             self._run(SWEEP.call((), sweep))
 
     def _take_over(self, holder: bytes) -> None:
         """Put back what a dead holder held. Any number of keepers may do it at once; each tag goes back once."""
-        layout = self._layout
-        lease = layout.leases.encode() + holder
+        lease = self._layout.leases.encode() + holder
+        for tags in self._tags_of(holder):
+            if tags and self._restore(tags, lease) < 0:
+                return  # it lives after all
+        self._run(("SREM", self._layout.holders, holder))
+
+    def _tags_of(self, holder: bytes) -> Iterator[list[bytes]]:
+        """What lies under the tags of a holder, some at a time, each time in the order of its numbers."""
         cursor: Any = b"0"
         pattern = b"*" + holder[-12:] + b".*"
         while True:
-            cursor, flat = self._run(("ZSCAN", layout.unacked_index, cursor, "MATCH", pattern, "COUNT", 1000))[0]
-            tags = [tag for tag in flat[::2] if tag.rpartition(b".")[0] == holder]
-            tags.sort(key=lambda tag: int(tag.rpartition(b".")[2]))
-            if tags and self._restore(tags, lease) < 0:
-                return  # it lives after all
+            command: Command = ("ZSCAN", self._layout.unacked_index, cursor, "MATCH", pattern, "COUNT", 1000)
+            cursor, flat = self._run(command)[0]
+            yield sorted((tag for tag in flat[::2] if tag.rpartition(b".")[0] == holder), key=_number)
             if cursor == b"0":
-                break
-        self._run(("SREM", layout.holders, holder))
+                return
+
+    def _look_through(self) -> None:
+        """Our own tags after the server has changed. Looked at twice, a tick apart: an ack may be on its way."""
+        if self._unknown:
+            self._restore([tag for tag in self._unknown if tag not in self._held], b"")
+            self._unknown = []
+        if self._review is not None:
+            below, self._review = self._review, None
+            mine = (tag for tags in self._tags_of(self._holder.encode()) for tag in tags)
+            self._unknown = [tag for tag in mine if _number(tag) < below and tag not in self._held]
 
     def _look_for(self, suspect: tuple[float, int, int], now: float) -> None:
         until, first, count = suspect
@@ -167,14 +199,26 @@ class Keeper:
         return restored
 
     def _run(self, *commands: Command) -> list[Any]:
+        now = self._clock.monotonic()
         if self._link is None or self._link.closed:
+            if self._link is not None or self._lost:  # while the server was away nobody could renew anything
+                self._judge_at = now + self._layout.lease
             self._link = self._endpoint.connect()
+            self._lost = False
+        elif self._endpoint.provider is not None and now >= self._link.checked_until:
+            self._link.checked_until = now + CREDENTIALS_KEPT
+            self._link.renew_credentials()
         return run(self._link, commands)
 
     def _drop(self) -> None:
+        self._lost = True
         if self._link is not None:
             self._link.close()
             self._link = None
+
+
+def _number(tag: bytes) -> int:
+    return int(tag.rpartition(b".")[2])
 
 
 def take_all(acks: deque[bytes]) -> list[bytes]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from celery.exceptions import ImproperlyConfigured
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from celery.routing import QueueSpec
 
@@ -42,6 +44,11 @@ class Layout:
         self.visibility_timeout = float(options.get("visibility_timeout") or 3600)
         #: Seconds after which a holder that renews nothing is taken for dead (ours, not kombu's).
         self.lease = float(options.get("lease_timeout") or 10)
+        #: Seconds between looks for messages past their visibility timeout, and how many one look restores.
+        self.sweep_every = float(options.get("unacked_restore_interval") or 10)
+        self.sweep_most = int(options.get("unacked_restore_limit") or 100)
+        #: Queues are emptied in this order; None: an equal share is taken of each.
+        self.order = _order(options.get("queue_order_strategy"))
         #: First arguments of the scripts that begin with entries.lua.
         self.arguments = (
             self.unacked, self.unacked_index, self.due, prefix, self.separator,
@@ -82,3 +89,16 @@ def _topic_regex(routing_key: str) -> str:
     """kombu's expression of a topic pattern: a star is one word, a hash any rest."""
     words = {"*": r"[^\.]+", "#": ".*?"}
     return "^" + r"\.".join(words.get(word, word) for word in routing_key.split(".")) + "$"
+
+
+def _order(strategy: Any) -> Callable[[list[str]], list[str]] | None:
+    """`queue_order_strategy` (`[route.19]`). Raises `ImproperlyConfigured` for an unknown one."""
+    strategies: dict[str, Callable[[list[str]], list[str]] | None] = {
+        "round_robin": None, "priority": list, "sorted": sorted,
+    }  # fmt: skip
+    try:
+        return strategies[strategy or "round_robin"]
+    except (KeyError, TypeError):
+        raise ImproperlyConfigured(
+            f"queue_order_strategy: expected one of {', '.join(strategies)}; got {strategy!r}"
+        ) from None

@@ -39,6 +39,7 @@ def explained(text: str, shown: str) -> Exception:
 
     A `ServerReply`, which is worth another attempt, or `ImproperlyConfigured` where none will ever succeed.
     """
+    text = text.partition(", with args beginning with")[0]  # which may be anybody's arguments
     word = text.partition(" ")[0]
     if word in _CLUSTER or "cluster mode" in text or "non local key in a cluster" in text:
         return ImproperlyConfigured(CLUSTER.format(shown=shown))

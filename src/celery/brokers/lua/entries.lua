@@ -5,6 +5,10 @@
 local unacked, unacked_index, due_index, prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local separator, steps, bindings = ARGV[5], ARGV[6], ARGV[7]
 
+-- Where memory is full a script may do everything once it has written something that takes no memory: what is held must
+-- be given back and settled even then.
+redis.call('ZREM', unacked_index, '')
+
 local function split(entry)
   local message, exchange, key = string.match(entry, '^%[(.*),%s*("[^"]*"),%s*("[^"]*")%s*%]$')
   if not message then -- quotes in the queue's name, escaped; only ours then: the exchange is empty

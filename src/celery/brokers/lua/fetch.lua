@@ -1,4 +1,5 @@
--- Take up to `limit` messages: an equal share of each queue, step by step of priority; and record
+-- Take up to `limit` messages: an equal share of each queue, or with a negative turn all of the first queue before any
+-- of the next, step by step of priority; and record
 -- each in `unacked` in the same step. Standing alone (no shared functions) because it runs for every batch.
 -- KEYS: lists, all queues of the first step, all of the next …; last the due index. Only what is worth waking for may
 -- stand there: client tracking follows the declared keys.
@@ -6,6 +7,8 @@
 local unacked, unacked_index, lease, holder = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local left, number, width, turn = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local many = ARGV[11] == '1'
+local strict = turn < 0
+if strict then turn = 0 end
 
 -- A holder whose lease ran out may have been struck off: nothing may be recorded under an unknown holder.
 if redis.call('PEXPIRE', lease, ARGV[6]) == 0 then
@@ -53,7 +56,7 @@ for first = 0, #KEYS - 2, width do
   local open = {}
   for place = 0, width - 1 do open[#open + 1] = (place + turn) % width + 1 end
   while left > 0 and #open > 0 do
-    local share, still = math.max(1, math.floor(left / #open)), {}
+    local share, still = strict and left or math.max(1, math.floor(left / #open)), {}
     for _, queue in ipairs(open) do
       local wanted = math.min(share, left)
       if wanted > 0 then

@@ -1,6 +1,7 @@
 -- Renew a lease, re-score what its holder keeps so that nobody takes it for abandoned, and look for dead holders.
 -- ARGV: index, lease prefix, holders, holder, lease in ms, tags. Returns how many holders there are, then the dead.
 local lease = ARGV[2] .. ARGV[4]
+redis.call('PEXPIRE', lease, ARGV[5]) -- a script that has written may go on where memory is full
 redis.call('SET', lease, '1', 'PX', ARGV[5])
 redis.call('SADD', ARGV[3], ARGV[4])
 if #ARGV > 5 then

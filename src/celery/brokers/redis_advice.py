@@ -1,0 +1,94 @@
+"""Adapter. What a worker says about Redis at its start: options that change nothing, and a server that may lose."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from celery.drivers.redis_pool import LinkPool
+
+__all__ = ["advise", "on_options", "on_server"]
+
+logger = logging.getLogger("celery.brokers.redis")
+
+#: Transport options that do what kombu's do.
+_HONOURED = frozenset(
+    """
+    client_name credential_provider db global_keyprefix health_check_interval keyprefix_queue lease_timeout master_name
+    max_connections min_other_sentinels password priority_steps queue_order_strategy retry_on_timeout sentinel_kwargs
+    sep socket_connect_timeout socket_keepalive socket_keepalive_options socket_timeout unacked_index_key
+    unacked_key unacked_mutex_key unacked_restore_interval unacked_restore_limit username virtual_host
+    visibility_timeout
+    """.split()
+)
+#: Others of kombu's: name → (the values that need no word, why any other changes nothing).
+_CONNECTING = "how often a connection is tried is said by task_publish_retry_policy and broker_connection_max_retries"
+_FANOUT = "events and remote control are not sent by this version"
+_OTHERS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "ack_emulation": ((True,), "a message is always held for the worker that runs it, and given back if that dies"),
+    "body_encoding": (("base64",), "bodies are always written in base64, which every kombu reads"),
+    "deadletter_queue": ((None,), "a message that no queue is bound for is dropped"),
+    "fanout_prefix": ((True,), _FANOUT),
+    "fanout_patterns": ((True,), _FANOUT),
+    "sentinel_fanout_compat": ((None,), _FANOUT),
+    "unacked_mutex_expire": ((300,), "abandoned messages are restored in one step, which needs no lock"),
+    "unacked_restore_throttle": ((10,), "how often they are looked for is said by unacked_restore_interval"),
+    "max_retries": ((), _CONNECTING),
+    "interval_start": ((), _CONNECTING),
+    "interval_step": ((), _CONNECTING),
+    "interval_max": ((), _CONNECTING),
+    "errback": ((), _CONNECTING),
+}
+
+
+def advise(options: Mapping[str, Any], pool: LinkPool) -> None:
+    """Log one warning for each thing worth knowing. Raises `OperationalError` if the server cannot be reached."""
+    for line in (*on_options(options), *on_server(pool)):
+        logger.warning("%s", line)
+
+
+def on_options(options: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each transport option that is not known, or known but without effect (`[broker.9]`)."""
+    for name, value in options.items():
+        if name in _HONOURED or name.startswith("ssl_"):
+            continue
+        if name in _OTHERS:
+            silent, why = _OTHERS[name]
+            if value not in silent:
+                yield f"broker_transport_options: {name} has no effect: {why}."
+        else:
+            near = difflib.get_close_matches(name, [*_HONOURED, *_OTHERS], n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            yield f"broker_transport_options: there is no option {name} for Redis; it has no effect.{meant}"
+
+
+def on_server(pool: LinkPool) -> Iterator[str]:
+    """A line each if the server may throw messages away, or keeps them in memory only.
+
+    Nothing where it does not let us ask (managed servers, ACL users without CONFIG).
+    """
+    names = ("maxmemory", "maxmemory-policy", "appendonly", "save")
+    link = pool.take()
+    try:
+        replies = link.attempt([("CONFIG", "GET", name) for name in names])
+    finally:
+        pool.give_back(link)
+    known = {
+        name: reply[1].decode() for name, reply in zip(names, replies, strict=True)
+        if isinstance(reply, list) and len(reply) == 2
+    }  # fmt: skip
+    policy = known.get("maxmemory-policy", "noeviction")
+    if policy != "noeviction" and known.get("maxmemory") != "0":
+        yield (
+            f"Redis at {pool.endpoint.shown} throws keys away when its memory is full (maxmemory-policy {policy}), "
+            "queues and results included: set maxmemory-policy noeviction (`CONFIG SET maxmemory-policy noeviction`)."
+        )
+    if known.get("appendonly") == "no" and known.get("save") == "":
+        yield (
+            f"Redis at {pool.endpoint.shown} keeps everything in memory only, and forgets all queues when it ends: set "
+            "appendonly yes (`CONFIG SET appendonly yes`)."
+        )
