@@ -31,7 +31,7 @@ REFUSED = {
 }
 
 
-def _rule() -> list[str]:
+def rule_of_the_documents() -> list[str]:
     """The rule for a worker's user as our documents give it."""
     (line,) = [
         line
@@ -60,7 +60,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     name, program, options = request.param
     with RedisServer(*options, program=program) as server:
         if name == "under ACL":
-            server.call("ACL", "SETUSER", "celery", "reset", *_rule())
+            server.call("ACL", "SETUSER", "celery", "reset", *rule_of_the_documents())
         server.name = name  # type: ignore[attr-defined]
         yield server
 

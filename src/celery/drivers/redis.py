@@ -153,8 +153,8 @@ class Endpoint:
             return f"{exc} — it does not speak Redis' protocol; if it speaks TLS, write rediss://"
         if "CERTIFICATE_VERIFY_FAILED" in str(exc):
             return f"{exc} — name the authority that signed it with ssl_ca_certs"
-        if "WRONG_VERSION_NUMBER" in str(exc):
-            return f"{exc} — it does not speak TLS on this port; write redis://"
+        if "WRONG_VERSION_NUMBER" in str(exc) or "handshake operation timed out" in str(exc):
+            return f"{exc} — if it does not speak TLS on this port, write redis://"
         return str(exc)
 
     def _open(self, host: str, port: int) -> socket.socket:
