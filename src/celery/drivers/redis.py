@@ -48,7 +48,7 @@ _KEEPALIVE = {
 }
 #: How answers begin after which nothing can be done over a connection.
 _SHUT = ("NOAUTH", "WRONGPASS", "LOADING", "MASTERDOWN")
-#: How answers begin that only another server will not give.
+#: What stands in answers that another server will not give.
 _REPLICA = ("READONLY", "MASTERDOWN")
 #: As bytes from a tuple; the package declares its types more narrowly than it works.
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
@@ -294,7 +294,7 @@ class Link:
 
     def refusal(self, text: str) -> Exception:
         """The exception for an error reply. A server that has become a replica is left: the link is closed."""
-        if text.startswith(_REPLICA):
+        if any(word in text for word in _REPLICA):
             self.close()
             self._endpoint.doubt()
         return explained(text, self._endpoint.shown)

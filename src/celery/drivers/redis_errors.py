@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from kombu.exceptions import OperationalError
 
 from celery.exceptions import ImproperlyConfigured
@@ -40,7 +42,7 @@ def explained(text: str, shown: str) -> Exception:
     A `ServerReply`, which is worth another attempt, or `ImproperlyConfigured` where none will ever succeed.
     """
     text = text.partition(", with args beginning with")[0]  # which may be anybody's arguments
-    word = text.partition(" ")[0]
+    word = _word(text)
     if word in _CLUSTER or "cluster mode" in text or "non local key in a cluster" in text:
         return ImproperlyConfigured(CLUSTER.format(shown=shown))
     if "invalid password" in text or "called without any password" in text:  # AUTH with one word, and old servers
@@ -54,3 +56,11 @@ def explained(text: str, shown: str) -> Exception:
         return ImproperlyConfigured(f"the Redis server at {shown} has no such database ({text}): choose a lower number")
     meaning = _MEANINGS.get(word, "")
     return ServerReply(f"Redis at {shown} answered: {text}" + (f" — {meaning}" if meaning else ""))
+
+
+def _word(text: str) -> str:
+    """What the server calls the error; old servers say of a script's only that there was one, and the rest behind."""
+    if "executing the script can't" in text:
+        return "NOPERM"
+    found = re.match(r"ERR Error running script.* -([A-Z]+) ", text)
+    return found[1] if found else text.partition(" ")[0]
