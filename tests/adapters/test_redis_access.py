@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from celery import Celery
 from celery.backends.redis_store import RedisStore
 from celery.brokers.redis import RedisBroker
 from celery.drivers.redis import Endpoint
@@ -90,6 +91,22 @@ def test_tls_that_verifies_nothing_if_it_is_told_so(tls_port: int, tls: dict[str
 def test_an_unknown_authority_is_not_trusted(tls_port: int, tls: Any) -> None:
     with pytest.raises(OperationalError, match="ssl_ca_certs"):
         work(f"rediss://localhost:{tls_port}", tls=tls)
+
+
+@pytest.mark.usefixtures("tls_server")
+def test_an_app_over_tls(authority: Authority, tls_port: int) -> None:
+    """[broker.5] [backend.8]: the settings reach broker, results, and redis-py's client of the wide class."""
+    options = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": authority.path("ca.crt")}
+    url = f"redis://localhost:{tls_port}/0"
+    app = Celery("tls", broker=url, backend=url, set_as_current=False)
+    app.conf.update(broker_use_ssl=options, redis_backend_use_ssl=options)
+    app.send_task("anything")
+    app.backend.store_result("1", 7, "SUCCESS")
+    assert app.AsyncResult("1").get(timeout=10) == 7
+    assert app.backend.client.get("celery-task-meta-1")
+    assert app.backend.client.llen("celery") == 1
+    app.backend.client.close()
+    app.close()
 
 
 def test_a_certificate_of_another_host_is_not_trusted(authority: Authority) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from celery import Celery
+from celery.backends.redis import SentinelBackend
 from celery.backends.redis_store import RedisStore
 from celery.brokers.redis import RedisBroker
 from celery.drivers.redis import open_endpoint
@@ -259,6 +261,23 @@ def test_sentinels_with_a_password_and_a_choosy_client(redis_server: RedisServer
             open_endpoint(places.replace("//", "//me:s3cret@", 1), known).connect()
         assert "secret" not in str(caught.value)
         assert "s3cret" not in str(caught.value)
+
+
+def test_an_app_whose_results_lie_behind_sentinels(redis_server: RedisServer) -> None:
+    """[backend.14]: `sentinel://` with `master_name`; the wide class has redis-py's client of the same master."""
+    redis_server.call("ACL", "SETUSER", "results", "reset", "on", ">s3cret", "~*", "&*", "+@all")
+    with Sentinel(redis_server) as sentinel:
+        url = f"sentinel://results:s3cret@127.0.0.1:{sentinel.port}/0"
+        app = Celery("sentinels", broker="memory://", backend=url, set_as_current=False)
+        app.conf.result_backend_transport_options = MASTER
+        backend = app.backend
+        assert type(backend) is SentinelBackend
+        backend.store_result("1", {"a": 1}, "SUCCESS")
+        assert app.AsyncResult("1").get(timeout=10) == {"a": 1}
+        assert b'"a": 1' in backend.client.get("celery-task-meta-1").replace(b'"a":1', b'"a": 1')
+        assert "s3cret" not in backend.as_uri() + repr(app.assembly.adapter)
+        app.close()
+    redis_server.call("ACL", "DELUSER", "results")
 
 
 def test_a_sentinel_url_needs_the_name_of_the_master() -> None:

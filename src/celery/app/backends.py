@@ -22,6 +22,8 @@ BACKEND_ALIASES: dict[str, str] = {
     name: "celery.backends.redis:RedisBackend" if name.startswith("redis") else "celery.backends.face:StoreBackend"
     for name in BACKENDS
 }
+BACKEND_ALIASES["socket"] = BACKEND_ALIASES["redis"]
+BACKEND_ALIASES["sentinel"] = "celery.backends.redis:SentinelBackend"
 BACKEND_ALIASES["disabled"] = "celery.backends.base:DisabledBackend"
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from celery.app.redis_parts import completed
+from celery.app.redis_parts import completed, redis_options
 from celery.backends.base import KeyValueStoreBackend
 from celery.backends.face import StoreBackend
+from celery.drivers.redis_url import credential_provider, parse
 from celery.exceptions import BackendStoreError, ImproperlyConfigured, OperationalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["RedisBackend"]
+__all__ = ["RedisBackend", "SentinelBackend"]
 
 E_REDIS_MISSING = "You need to install the redis library in order to use the client of the Redis result backend."
 #: What Redis takes as one value.
@@ -57,14 +58,29 @@ class RedisBackend(StoreBackend, KeyValueStoreBackend):
 
     @property
     def client(self) -> Any:
-        """A client of redis-py, made once."""
+        """A client of redis-py, made once, to where the results are: with the same TLS, user and time limits."""
         if self._client is None:
-            url = completed(self.url or "redis://", self.app.conf)
-            if url.startswith(("redis+socket://", "socket://")):
-                url = "unix://" + url.partition("://")[2]
-            options = {} if self.max_connections is None else {"max_connections": self.max_connections}
-            self._client = self.redis.Redis(connection_pool=self.ConnectionPool.from_url(url, **options))
+            self._client = self._make_client(completed(self.url or "redis://", self.app.conf))
         return self._client
+
+    def _make_client(self, url: str) -> Any:
+        if url.startswith(("redis+socket://", "socket://")):
+            url = "unix://" + url.partition("://")[2]
+        options = self._client_options()
+        if self.app.conf.redis_backend_use_ssl and url.startswith("redis://"):
+            url = "rediss://" + url.removeprefix("redis://")
+        return self.redis.Redis(connection_pool=self.ConnectionPool.from_url(url, **options))
+
+    def _client_options(self) -> dict[str, Any]:
+        conf = self.app.conf
+        options = redis_options(conf)
+        if "credential_provider" in options:
+            options["credential_provider"] = credential_provider(options["credential_provider"])
+        if self.max_connections is not None:
+            options["max_connections"] = self.max_connections
+        if isinstance(conf.redis_backend_use_ssl, dict):
+            options.update(conf.redis_backend_use_ssl)
+        return options
 
     # -- keys --------------------------------------------------------------------------------------------------------
 
@@ -136,3 +152,30 @@ class RedisBackend(StoreBackend, KeyValueStoreBackend):
     def on_connection_error(self, max_retries: Any, exc: Exception, intervals: Any, retries: int) -> Any:
         """Hears of each lost connection of `ensure`; returns the seconds until the next attempt."""
         return next(intervals)
+
+
+class SentinelBackend(RedisBackend):
+    """Results in the Redis server that Sentinels call the master ([backend.14])."""
+
+    @property
+    def sentinel(self) -> Any:
+        """The module `redis.sentinel`."""
+        import redis.sentinel
+
+        return redis.sentinel
+
+    def _make_client(self, url: str) -> Any:
+        options = {**(self.app.conf.result_backend_transport_options or {})}
+        addresses = [parse(each) for each in url.split(";")]
+        first = addresses[0]
+        connection = {
+            **self._client_options(), "db": int(first.path or 0), "username": first.user or None,
+            "password": first.password or None, "ssl": bool(self.app.conf.redis_backend_use_ssl),
+        }  # fmt: skip
+        sentinels = self.sentinel.Sentinel(
+            [(address.host or "localhost", address.port or 26379) for address in addresses],
+            min_other_sentinels=options.get("min_other_sentinels", 0),
+            sentinel_kwargs=options.get("sentinel_kwargs") or {},
+            **connection,
+        )
+        return sentinels.master_for(options.get("master_name"), self.redis.Redis)
