@@ -34,14 +34,19 @@ __all__ = ["Plan", "Tracer", "TracerParts", "bounded_repr"]
 logger = logging.getLogger("celery.app.trace")
 
 
-def _defuse(record: logging.LogRecord) -> bool:
-    """A filter: formatters find the text of an exception that would break them, or that is far too long, written."""
-    if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
-        record.exc_text = substitute_for(record.exc_info[1])
-    return True
+class _Defusing(logging.Filter):
+    """Formatters find the text of an exception that would break them, or that is far too long, written."""
+
+    #: Lines without an exception may be written without asking this filter (`utils.log.line_writer`).
+    minds_exceptions_only = True
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None and not record.exc_text:
+            record.exc_text = substitute_for(record.exc_info[1])
+        return True
 
 
-logger.addFilter(_defuse)
+logger.addFilter(_Defusing())
 
 
 @dataclass(slots=True)

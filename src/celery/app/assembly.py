@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from celery import codecs, current
 from celery.app.adapters import BACKENDS, BROKERS, adapter, first_url, scheme_of, seconds
 from celery.app.amqp import AMQP
+from celery.app.broker_parts import whole_url
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import PublishSignals
 from celery.app.redis_parts import completed
@@ -278,7 +279,7 @@ class Assembly:
 
     def _open_broker(self, url: Any) -> Broker:
         conf = self._conf
-        first = first_url(url) or DEFAULT_BROKER
+        first = whole_url(first_url(url), conf) or DEFAULT_BROKER
         factory = adapter(BROKERS, scheme_of(first), "broker_url", "broker")
         config = BrokerConfig(
             url=first,
