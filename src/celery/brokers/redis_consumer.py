@@ -113,30 +113,29 @@ class RedisConsumer:
                 return []
 
     def _take(self, link: Link, limit: int) -> list[Delivery]:
-        """One round trip: gathered acks, then the fetch. Puts due messages back first where there are some."""
+        """One round trip: gathered acks, then the fetch; two more if something is due, which goes first."""
         limit = min(limit, _MOST)
-        first, self._number = self._number, self._number + limit
-        self._turn += 1
-        fetch = FETCH.call(self._keys, (*self._head, limit, first, *self._tail(link)))
-        try:
-            due, found = self._exchange(fetch)[-1]
-        except BaseException:
-            # The script may have run, or may yet run, without our knowing what it took.
-            self._keeper.suspect(first, limit)
-            raise
-        self._number = first + len(found) // 2
-        now = self._clock.monotonic()
-        self._pause = _POLL if found else min(self._pause * 1.5, _POLL_MOST)
-        self._look_at = now + (_LOOK_AGAIN if self._tracking else self._pause)
-        self._dirty = len(found) // 2 == limit
-        if not self._dirty:
+        look = True
+        while True:
+            first, self._number = self._number, self._number + limit
+            self._turn += 1
+            fetch = FETCH.call(self._keys, (*self._head, limit, first, int(look), *self._tail(link)))
+            try:
+                due, found = self._exchange(fetch)[-1]
+            except BaseException:
+                # The script may have run, or may yet run, without our knowing what it took.
+                self._keeper.suspect(first, limit)
+                raise
+            self._number = first + len(found) // 2
+            now = self._clock.monotonic()
+            self._pause = _POLL if found else min(self._pause * 1.5, _POLL_MOST)
+            self._look_at = now + (_LOOK_AGAIN if self._tracking else self._pause)
+            self._dirty = len(found) // 2 == limit
             self._due_at = float("inf") if due is None else now + max(float(due), 0.0)
-            if due is not None and float(due) <= 0:
-                self._exchange(DUE.call((), (*self._layout.arguments, limit)))
-                self._dirty = True
-                if not found:
-                    return self._take(link, limit)
-        return self._deliver(first, found)
+            if found or not look or self._due_at > now:
+                return self._deliver(first, found)
+            self._exchange(DUE.call((), (*self._layout.arguments, limit, *self._names)))
+            look = False
 
     def _deliver(self, first: int, found: list[Any]) -> list[Delivery]:
         names, held, tag = self._names, self.held, self._tag
@@ -201,10 +200,11 @@ class RedisConsumer:
 
     def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
         """See `Deferring.defer`. Parked messages outlive us: any consumer of ours takes them when they are due."""
-        arguments: list[Any] = [*self._layout.arguments, self._layout.visibility_timeout]
-        for delivery, due in deliveries:
-            arguments += (delivery.tag, f"{due:.6f}")
-        self._exchange(DEFER.call((), arguments))
+        for start in range(0, len(deliveries), _MOST):
+            arguments: list[Any] = [*self._layout.arguments, self._layout.visibility_timeout]
+            for delivery, due in deliveries[start : start + _MOST]:
+                arguments += (delivery.tag, f"{due:.6f}")
+            self._exchange(DEFER.call((), arguments))
         for delivery, _ in deliveries:
             self.held.pop(delivery.tag, None)
         self._look_at = 0.0  # the next look learns when the first is due

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
-from celery.brokers.redis_scripts import RESTORE, SWEEP, TICK
+from celery.brokers.redis_scripts import RESTORE, STRIKE, SWEEP, TICK
 from celery.drivers.redis_pool import run
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class Keeper:
         self._suspects: list[tuple[float, int, int]] = []
         self._sweep_at = 0.0
         self._rescore_at = 0.0
+        #: Seconds between two ticks at most: what is held is scored anew well within the visibility timeout.
+        self._every = min(layout.lease * _RENEW, layout.visibility_timeout / 4)
         self._thread: threading.Thread | None = None
         #: Live consumers of this layout, as last seen.
         self.holders = 1
@@ -105,7 +107,7 @@ class Keeper:
                 if self._acks:
                     self._send_acks()
                 if clock.monotonic() >= tick_at or self._suspects:
-                    tick_at = clock.monotonic() + self._layout.lease * _RENEW * _chance.uniform(0.7, 1.0)
+                    tick_at = clock.monotonic() + self._every * _chance.uniform(0.7, 1.0)
                     self._tick()
             except OperationalError:
                 self._drop()  # the owner meets the same error, and tells
@@ -129,7 +131,9 @@ class Keeper:
         if now >= self._rescore_at:
             self._rescore_at = now + layout.visibility_timeout / 6
             rescored = list(self._held)
-        lease = (layout.unacked_index, layout.leases, layout.holders, self._holder, int(layout.lease * 1000))
+        lease = (
+            layout.unacked_index, layout.leases, layout.holders, self._holder, int(layout.lease * 1000), layout.due,
+        )  # fmt: skip
         self.holders, *dead = self._run(TICK.call((), (*lease, *rescored)))[0]
         for holder in dead:
             self._take_over(holder)
@@ -154,7 +158,7 @@ class Keeper:
                 return  # it lives after all
             if cursor == b"0":
                 break
-        self._run(("SREM", layout.holders, holder))
+        self._run(STRIKE.call((), (lease, layout.holders, holder)))
 
     def _look_for(self, suspect: tuple[float, int, int], now: float) -> None:
         until, first, count = suspect

@@ -69,10 +69,9 @@ class SqliteBroker:
             return db.execute("DELETE FROM messages WHERE holder = 0 AND queue = ?", (queue,)).rowcount
 
     def depth(self, queue: str) -> int:
-        """Messages waiting in the queue."""
+        """Messages waiting in the queue; parked ones once they are due."""
         with self._writer.reading as db:
-            (n,) = db.execute("SELECT count(*) FROM messages WHERE holder = 0 AND queue = ?", (queue,)).fetchone()
-        return int(n)
+            return queues_of.depth(db, queue, self._clock.time())
 
     def close(self) -> None:
         self._writer.close()
@@ -124,12 +123,12 @@ class SqliteConsumer:
 
     def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
         """See `Deferring.defer`. Any worker of the file releases what is due."""
-        rows = [(due, d.tag) for d, due in deliveries if self._held.get(d.tag) is d]
+        rows = [(due, d.tag, self._holder) for d, due in deliveries if self._held.get(d.tag) is d]
         with self._handle.writing as db:
             self._write_settled(db)
-            db.executemany("UPDATE messages SET holder = -1, due = ? WHERE id = ?", rows)
+            db.executemany("UPDATE messages SET holder = -1, due = ? WHERE id = ? AND holder = ?", rows)
         self._settled()
-        for _, tag in rows:
+        for _, tag, _ in rows:
             del self._held[tag]
         self._more = True
 
@@ -210,20 +209,27 @@ class SqliteConsumer:
             return []
         with self._handle.writing as db:
             self._write_settled(db)
-            if self._due is not None and self._due <= self._clock.time():
-                self._due = queues_of.release_due(db, self._clock.time())
-            rows = queues_of.claim(db, self._holder, self._names, limit)
+            rows = self._claim_due(db, limit)
+            rows += queues_of.claim(db, self._holder, self._names, limit - len(rows))
         self._settled()
         self._more = len(rows) == limit
         self._looks = -1
         return [self._deliver(row) for row in rows]
+
+    def _claim_due(self, db: sqlite3.Connection, limit: int) -> list[queues_of.Row]:
+        now = self._clock.time()
+        if self._due is None or self._due > now:
+            return []
+        rows = queues_of.claim_due(db, self._holder, self._names, limit, now)
+        self._due = queues_of.next_due(db, self._names)
+        return rows
 
     def _worth_it(self) -> bool:
         """Whether there is something to take: asked without the write lock, that an idle worker has no use for."""
         if self._more or not self._watch.quiet():
             with self._handle.reading as db:
                 if self._watch.changed(db) or self._more:
-                    self._due = queues_of.next_due(db)
+                    self._due = queues_of.next_due(db, self._names)
                     self._more = queues_of.waiting(db, self._names)
         return self._more or (self._due is not None and self._due <= self._clock.time())
 

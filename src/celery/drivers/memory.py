@@ -85,11 +85,7 @@ class Server:
 
         `names` is turned so that the next call begins where this one ended.
         """
-        parked = self._parked
-        while parked and parked[0][0] <= now:
-            item = heappop(parked)[1]
-            heappush(self._queues.setdefault(item[2], []), item)
-        items: list[Item] = []
+        items = self._take_due(names, limit, now) if self._parked else []
         empty = 0
         while len(items) < limit and empty < len(names):
             name = names.pop(0)
@@ -100,7 +96,24 @@ class Server:
                 empty = 0
             else:
                 empty += 1
-        return items, parked[0][0] if parked else None
+        return items, self._parked[0][0] if self._parked else None
+
+    def _take_due(self, names: list[str], limit: int, now: float) -> list[Item]:
+        """Parked items whose time has come, the earliest first, but none before a more urgent one of its queue. Those
+        of other queues join them as if they came now."""
+        items: list[Item] = []
+        parked = self._parked
+        while parked and parked[0][0] <= now and len(items) < limit:
+            priority, _, queue, envelope, redelivered = item = heappop(parked)[1]
+            waiting = self._queues.setdefault(queue, [])
+            if queue not in names:
+                self._number += 1
+                heappush(waiting, (priority, self._number, queue, envelope, redelivered))
+            elif waiting and waiting[0][0] < priority:
+                heappush(waiting, item)
+            else:
+                items.append(item)
+        return items
 
     def give_back(self, items: Iterable[Item]) -> None:
         """Items take their old places, marked redelivered."""

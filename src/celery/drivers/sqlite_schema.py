@@ -40,6 +40,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE results (id TEXT PRIMARY KEY, state TEXT NOT NULL, meta BLOB NOT NULL, expires REAL)",
         "CREATE INDEX results_expiring ON results (expires) WHERE expires IS NOT NULL",
     ),
+    (  # parked messages are taken queue by queue
+        "DROP INDEX messages_parked",
+        "CREATE INDEX messages_parked ON messages (queue, due) WHERE holder = -1",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -250,6 +250,7 @@ class WorkController:
             totals=state.total_count,
             prefetch=self.max_prefetch_count,
             prefetch_counts_running=bool(self.disable_prefetch),
+            waiting_limit=conf.worker_eta_task_limit,
             aftermath=app.assembly.aftermath(self.hostname),
             again=Again(app, self._documents),
             attendant=Attendance(app, self.hostname, conf.result_serializer),

@@ -94,13 +94,20 @@ local function drop(tag)
   return redis.call('HDEL', unacked, tag)
 end
 
--- Give a reserved message back, to be taken next. False if the value is not understood: whoever wrote it restores it.
-local function release(tag, entry, mark)
+-- The queue that a message was taken from by one of ours; '' for what real Celery took through an exchange.
+local function queue_of(entry)
+  local _, exchange, key = split(entry)
+  return exchange == '' and key or ''
+end
+
+-- Give a reserved message back, to be taken next, or last if pushed by LPUSH. False if the value is not understood:
+-- whoever wrote it restores it.
+local function release(tag, entry, mark, push)
   local message, exchange, key = split(entry)
   if not message then return false end
   if mark then message = marked(message) end
   for _, queue in ipairs(queues_of(exchange, key)) do
-    redis.call('RPUSH', list_of(queue, message), message)
+    redis.call(push or 'RPUSH', list_of(queue, message), message)
   end
   drop(tag)
   return true

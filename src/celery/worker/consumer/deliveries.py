@@ -148,8 +148,8 @@ class Receiver:
     def _is_new(self, delivery: Delivery, message: Message, admission: Run | Wait, waiting: WaitingRoom) -> bool:
         """Put off what has to wait. False for what came before, was parked and is back."""
         if isinstance(admission, Wait):
-            return waiting.add(delivery, admission.until, self._clock.time())
-        return message.eta is None or not waiting.returned(message.id)
+            return waiting.add(delivery, admission.until)
+        return message.eta is None or not waiting.returned(message)
 
     def _admit(self, delivery: Delivery, run: list[Held]) -> tuple[Admission, Message]:
         message = delivery.message
@@ -182,7 +182,7 @@ class Receiver:
             elif isinstance(admission, Refuse):
                 self._refuse(delivery, admission, settler)
             elif isinstance(admission, Wait):  # the clock was set back
-                waiting.add(delivery, admission.until, self._clock.time())
+                waiting.add(delivery, admission.until)
         return run
 
     def _policy(self, name: str) -> TaskPolicy | None:

@@ -98,6 +98,8 @@ class EngineParts:
     prefetch: int | None = None
     #: Whether that counts what runs and is acknowledged too (`worker_disable_prefetch`).
     prefetch_counts_running: bool = False
+    #: How many deliveries may wait in memory for their time, where the broker cannot park them; None: any number.
+    waiting_limit: int | None = None
     #: See `Endings`; without `aftermath` a lost task leaves its record and nothing else.
     aftermath: Aftermath | None = None
     again: Callable[[Message, BaseException], Outcome | None] = lambda message, exc: None
@@ -294,12 +296,14 @@ class Engine:
         self._pool.submit(batch)
 
     def _room(self) -> int:
-        """How many messages to take now (`[worker.8]`, `[worker.9]`)."""
+        """How many messages to take now (`[worker.8]`, `[worker.9]`, `[settings.185]`)."""
         room, most = self._pool.free, self._parts.prefetch
         if most is not None:
             everything = self._parts.prefetch_counts_running
             held = sum(1 for one in self.held.values() if everything or not one.acknowledged)
             room = min(room, most - held - len(self._ready))
+        if self._parts.waiting_limit is not None and self._waiting is not None:
+            room = min(room, self._parts.waiting_limit - len(self._waiting.heap))
         return max(0, room)
 
     def _patience(self, waiting: WaitingRoom) -> float:
