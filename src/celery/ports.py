@@ -21,13 +21,24 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec, Route
 
 __all__ = [
-    "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth",
-    "Exhaustible", "Gathered", "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication", "Report",
-    "Resizable", "ResultBackend", "Runner", "Settled", "SystemClock", "Tracked", "Watching",
+    "Accompanied", "BackendConfig", "Blaming", "Broker", "BrokerConfig", "Burying", "Clock", "Consumer", "DeadLetter",
+    "DeadLetterBounds", "DeadLetters", "Deferring", "Delivery", "Depth", "Exhaustible", "Gathered", "Interruptible",
+    "Job", "Joining", "Killable", "Pool", "Publication", "Report", "Resizable", "ResultBackend", "Runner", "Seated",
+    "Settled", "SystemClock", "Tracked", "Watching",
 ]  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------------- brokers
+
+
+class DeadLetterBounds(Struct, frozen=True):
+    """How many dead letters a broker keeps of each queue; the oldest go first."""
+
+    count: int = 10_000
+    #: Messages, reasons and tracebacks together.
+    size: int = 100 << 20
+    #: Seconds.
+    age: float = 30 * 86400.0
 
 
 class BrokerConfig(Struct, frozen=True):
@@ -42,6 +53,7 @@ class BrokerConfig(Struct, frozen=True):
     pool_limit: int | None = 10
     #: Names this process as a holder of deliveries (leases, tags). Unique for each worker start.
     node: str = ""
+    dead_letters: DeadLetterBounds = DeadLetterBounds()
 
 
 class Publication(Struct, eq=False):
@@ -61,6 +73,7 @@ class Delivery(Struct, eq=False):
     """A message handed to this worker, to be settled exactly once: acked, rejected or deferred.
 
     `message` is None where the bytes that came are no task message; `error` then says why, and `raw` holds them.
+    What is rejected for good takes `error` and `traceback` into its dead letter: whoever rejects it writes them.
     """
 
     #: The broker's own handle; opaque to everybody else.
@@ -70,6 +83,9 @@ class Delivery(Struct, eq=False):
     message: Message | None
     raw: bytes | None = None
     error: str = ""
+    traceback: str = ""
+    #: True: its run killed the process, which counts as one more of its deaths when it is requeued.
+    died: bool = False
 
 
 class Broker(Protocol):
@@ -111,7 +127,7 @@ class Consumer(Protocol):
 
     def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
         """`requeue`: give back, to be taken next, marked redelivered. Otherwise keep as a dead letter where the
-        broker has a place for it, else drop."""
+        broker has a place for it (`Burying`), else drop."""
 
     def flush(self) -> None:
         """Send what `ack` and `reject` have gathered; on return the broker has it."""
@@ -155,6 +171,19 @@ class Joining(Protocol):
 
 
 @runtime_checkable
+class Blaming(Protocol):
+    """A consumer that counts, durably, how often the process died that had a message: `Message.deaths`.
+
+    Where a process that held messages is gone, each of these that came for the first time is suspected: one death. Of
+    those that were redelivered only the ones that had `begun` count one more. What is given back in good order counts
+    none, unless the delivery says that it `died`.
+    """
+
+    def begun(self, deliveries: Sequence[Delivery]) -> None:
+        """These, all of them redelivered, are about to run. On return the broker has it."""
+
+
+@runtime_checkable
 class Accompanied(Protocol):
     """A consumer that can tell whether it is alone."""
 
@@ -169,6 +198,54 @@ class Depth(Protocol):
 
     def depth(self, queue: str) -> int:
         """Messages waiting in the queue, not those held by workers."""
+
+
+class DeadLetter(Struct, frozen=True):
+    """A message that cannot be run, kept."""
+
+    #: The broker's own name of it, not used for another.
+    id: str
+    #: Name of the queue that it was taken from, and goes back to.
+    queue: str
+    #: The bytes that came, whatever they are.
+    envelope: bytes
+    #: Why it was refused.
+    reason: str
+    #: Of the exception, where there was one; else "".
+    traceback: str
+    #: Wall-clock seconds since the epoch.
+    died_at: float
+    #: See `Blaming`.
+    deaths: int = 0
+
+
+class DeadLetters(Protocol):
+    """The dead letters of a broker. Thread-safe. All raise `OperationalError`."""
+
+    def queues(self) -> list[str]:
+        """Names of the queues that have any, sorted."""
+
+    def newest(self, queue: str, limit: int, before: str = "") -> list[DeadLetter]:
+        """Up to `limit` letters of a queue, the newest first; of those older than the one with the id `before`."""
+
+    def find(self, ids: Sequence[str]) -> list[DeadLetter]:
+        """Those of these ids that are there."""
+
+    def requeue(self, ids: Sequence[str]) -> int:
+        """Put each on its queue again as it came, its deaths forgotten; in the same step it is a letter no more.
+
+        Returns how many there were."""
+
+    def discard(self, ids: Sequence[str]) -> int:
+        """Drop them for good; returns how many there were."""
+
+
+@runtime_checkable
+class Burying(Protocol):
+    """A broker that keeps what its consumers reject."""
+
+    @property
+    def dead_letters(self) -> DeadLetters: ...
 
 
 # --------------------------------------------------------------------------------------------------------- backends
@@ -346,6 +423,15 @@ class Tracked(Protocol):
 
     def pid_of(self, key: int) -> int | None:
         """May be asked from any thread; None: no process has it."""
+
+
+@runtime_checkable
+class Seated(Protocol):
+    """A pool that can tell how many jobs would begin at once."""
+
+    @property
+    def idle(self) -> int:
+        """Runners that have nothing to do, and that nothing waits for."""
 
 
 # ----------------------------------------------------------------------------------------------------------- clocks

@@ -53,6 +53,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.result", "celery.utils.graph"): "few results are drawn as graphs",
     ("celery.app.assembly", "celery.tracer"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_consumer"): SENDING,
+    ("celery.brokers.redis", "celery.brokers.redis_dead"): SENDING,
     ("celery.concurrency.prefork", "celery.concurrency.spawned"): "multiprocessing is slow to import; forks need none",
     ("celery.drivers.redis", "celery.drivers.redis_errors"): "its base is kombu's, and few servers refuse anything",
     ("celery.drivers.redis", "ssl"): "5 ms to import, and only rediss:// needs it",

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
+from celery.brokers.dead_letters import Overflow
+from celery.brokers.redis_dead import bounds_of, note_overflow, why
 from celery.brokers.redis_keeper import Keeper, ack_commands, take_all
-from celery.brokers.redis_layout import DEAD_LETTERS
 from celery.brokers.redis_scripts import DEFER, DUE, FETCH, REJECT, RESTORE, SETTLE
 from celery.drivers.redis_errors import ServerReply
 from celery.drivers.redis_pool import run
@@ -80,6 +81,10 @@ class RedisConsumer:
         #: Tags in our custody.
         self.held: dict[bytes, None] = {}
         self._acks: deque[bytes] = deque()
+        #: Tags in the set of those that have begun.
+        self._begun: set[bytes] = set()
+        self._dead = (broker.layout.dead, *bounds_of(broker.bounds))
+        self._overflow = Overflow()
         self._ttl_of: Callable[[str], str] = str
         self._result_prefix = ""
         self._queues: dict[str, str] = {}
@@ -186,17 +191,31 @@ class RedisConsumer:
 
     def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
         """See `Consumer.reject`. Dead letters are kept in a bounded stream a queue."""
-        arguments: list[Any] = [*self._layout.arguments]
+        arguments = self._layout.arguments
         if requeue:
-            arguments += ("1", "", *(delivery.tag for delivery in deliveries))
+            died = [delivery.tag for delivery in deliveries if delivery.died]
+            others = [delivery.tag for delivery in deliveries if not delivery.died]
+            parts = [(blamed, tags) for blamed, tags in (("*", died), ("", others)) if tags]
+            self._exchange(*(RESTORE.call((), (*arguments, "1", "", blamed, *tags)) for blamed, tags in parts))
         else:
-            arguments += (self._layout.dead, DEAD_LETTERS)
+            letters: list[Any] = []
             for delivery in deliveries:
-                arguments += (delivery.tag, delivery.queue, delivery.error or "rejected")
-        self._exchange((RESTORE if requeue else REJECT).call((), arguments))
+                letters += (delivery.tag, delivery.queue, "!" if delivery.died else "", why(delivery))
+            reply = self._exchange(REJECT.call((), (*arguments, *self._dead, *letters)))[-1]
+            note_overflow(self._overflow, reply)
         for delivery in deliveries:
             self.held.pop(delivery.tag, None)
         self._dirty = True  # of what we write ourselves the server does not tell us
+
+    def begun(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Blaming.begun`: a set of tags beside the lease; those that are settled leave it now."""
+        key = self._layout.begun + self.holder
+        settled = [tag for tag in self._begun if tag not in self.held]
+        commands: list[Command] = [("SREM", key, *settled)] if settled else []
+        tags = [delivery.tag for delivery in deliveries]
+        self._exchange(*commands, ("SADD", key, *tags))
+        self._begun.difference_update(settled)
+        self._begun.update(tags)
 
     def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
         """See `Deferring.defer`. Parked messages outlive us: any consumer of ours takes them when they are due."""
@@ -219,11 +238,14 @@ class RedisConsumer:
 
     def settle(self, settled: Sequence[Settled]) -> None:
         """See `Joining.settle`: one script call."""
-        arguments: list[Any] = [*self._layout.arguments, self._layout.dead, DEAD_LETTERS]
+        arguments: list[Any] = [*self._layout.arguments, *self._dead]
         link = self._connected()
         for item in settled:
-            delivery, record = item.delivery, item.record
-            arguments += (delivery.tag, item.disposition, delivery.queue, delivery.error or "rejected")
+            delivery, record, disposition = item.delivery, item.record, item.disposition
+            if disposition == "reject":
+                arguments += (delivery.tag, "reject!" if delivery.died else "reject", delivery.queue, why(delivery))
+            else:
+                arguments += (delivery.tag, "requeue!" if delivery.died else disposition, "", "")
             if record is None:
                 arguments += ("", "", "")
             else:
@@ -235,9 +257,9 @@ class RedisConsumer:
                 self._dirty = True
             else:
                 arguments.append(0)
-            if item.disposition == "requeue":
+            if disposition == "requeue":
                 self._dirty = True
-        self._exchange(SETTLE.call((), arguments))
+        note_overflow(self._overflow, self._exchange(SETTLE.call((), arguments))[-1])
         for item in settled:
             self.held.pop(item.delivery.tag, None)
 
@@ -318,9 +340,9 @@ class RedisConsumer:
         try:
             if self._link is not None:
                 self._exchange(
-                    RESTORE.call((), (*self._layout.arguments, "1", "", *self.held)),
+                    RESTORE.call((), (*self._layout.arguments, "1", "", "", *self.held)),
                     ("SREM", self._layout.holders, self.holder),
-                    ("DEL", self._layout.leases + self.holder),
+                    ("DEL", self._layout.leases + self.holder, self._layout.begun + self.holder),
                 )
         except OperationalError:
             pass  # nothing to tell the owner: custody is in the server

@@ -148,26 +148,27 @@ class Keeper:
         """Put back what a dead holder held. Any number of keepers may do it at once; each tag goes back once."""
         layout = self._layout
         lease = layout.leases.encode() + holder
+        begun = layout.begun.encode() + holder
         cursor: Any = b"0"
         pattern = b"*" + holder[-12:] + b".*"
         while True:
             cursor, flat = self._run(("ZSCAN", layout.unacked_index, cursor, "MATCH", pattern, "COUNT", 1000))[0]
             tags = [tag for tag in flat[::2] if tag.rpartition(b".")[0] == holder]
             tags.sort(key=lambda tag: int(tag.rpartition(b".")[2]))
-            if tags and self._restore(tags, lease) < 0:
+            if tags and self._restore(tags, lease, begun) < 0:
                 return  # it lives after all
             if cursor == b"0":
                 break
-        self._run(STRIKE.call((), (lease, layout.holders, holder)))
+        self._run(STRIKE.call((), (lease, layout.holders, holder, begun)))
 
     def _look_for(self, suspect: tuple[float, int, int], now: float) -> None:
         until, first, count = suspect
-        self._restore([f"{self._holder}.{number}".encode() for number in range(first, first + count)], b"")
+        self._restore([f"{self._holder}.{number}".encode() for number in range(first, first + count)])
         if now > until:
             self._suspects.remove(suspect)
 
-    def _restore(self, tags: Sequence[bytes], lease: bytes) -> int:
-        restored: int = self._run(RESTORE.call((), (*self._layout.arguments, "1", lease, *tags)))[0]
+    def _restore(self, tags: Sequence[bytes], lease: bytes = b"", begun: bytes = b"") -> int:
+        restored: int = self._run(RESTORE.call((), (*self._layout.arguments, "1", lease, begun, *tags)))[0]
         return restored
 
     def _run(self, *commands: Command) -> list[Any]:

@@ -18,8 +18,6 @@ SEPARATOR = "\x06\x16"
 OURS = "celery.1."
 #: Seconds of a lease.
 LEASE = 7.0
-#: Dead letters kept of each queue.
-DEAD_LETTERS = 10_000
 
 
 class Layout:
@@ -39,7 +37,10 @@ class Layout:
         self.due = ours + "due"
         self.holders = ours + "holders"
         self.leases = ours + "lease."
-        self.dead = ours + "dead."
+        #: Set of queues with dead letters; their streams are `<this>.<queue>`, their sizes are in the hash `<this>-bytes`.
+        self.dead = ours + "dead"
+        #: Prefix of the sets of tags whose runs a holder has begun.
+        self.begun = ours + "begun."
         #: Seconds after which kombu takes a message for abandoned (`[redis.8]`).
         self.visibility_timeout = float(options.get("visibility_timeout") or 3600)
         #: Seconds after which a holder that renews nothing is taken for dead (ours, not kombu's). With the time until

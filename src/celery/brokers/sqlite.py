@@ -10,6 +10,8 @@ import os
 from typing import TYPE_CHECKING
 
 from celery.brokers import sqlite_queues as queues_of
+from celery.brokers.sqlite_dead import Cemetery, SqliteDeadLetters
+from celery.brokers.dead_letters import cut
 from celery.drivers.custody import lock_file
 from celery.drivers.sqlite import Handle, Watch, file_of, options_of
 from celery.drivers.sqlite_records import Records
@@ -44,8 +46,10 @@ class SqliteBroker:
         self.url_text = self.file.url_text
         self._node = config.node
         self._clock = clock
+        self._bounds = config.dead_letters
         synchronous, self._timeout = options_of(config.url, config.options)
         self._writer = Handle(self.file, synchronous, self._timeout)
+        self.dead_letters = SqliteDeadLetters(self._writer, self._bounds, clock)
 
     def publish(self, publications: Sequence[Publication]) -> None:
         if not publications:
@@ -58,7 +62,8 @@ class SqliteBroker:
             queues_of.put(db, publications)
 
     def consume(self, queues: Sequence[QueueSpec]) -> SqliteConsumer:
-        return SqliteConsumer(self.file, self._timeout, self._node, queues, self._clock)
+        dead = Cemetery(self._bounds, self._clock)
+        return SqliteConsumer(self.file, self._timeout, self._node, queues, self._clock, dead)
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
         with self._writer.writing as db:
@@ -83,14 +88,20 @@ class SqliteConsumer:
     What is acked or rejected is gathered, and written in the transaction of the next fetch.
     """
 
-    def __init__(self, file: File, timeout: float, node: str, queues: Sequence[QueueSpec], clock: Clock) -> None:
+    def __init__(
+        self, file: File, timeout: float, node: str, queues: Sequence[QueueSpec], clock: Clock, dead: Cemetery
+    ) -> None:
         self._clock = clock
+        self._dead = dead
         self._handle = Handle(file, "NORMAL", timeout, pinned=True)
         self._locks = lock_file(file.path + "-workers")
         self._names = [queue.name for queue in queues]
         self._held: dict[int, Delivery] = {}
         self._acked: list[tuple[int]] = []
-        self._returned: list[tuple[int]] = []
+        #: (died, tag)
+        self._returned: list[tuple[int, int]] = []
+        #: (reason, traceback, died, tag)
+        self._refused: list[tuple[str, str, int, int]] = []
         self._settle_by = 0.0
         self._records: Records | None = None
         self._watch = Watch(self._handle)
@@ -116,17 +127,38 @@ class SqliteConsumer:
                 return []
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        self._gather(deliveries, self._acked)
+        held, acked = self._held, self._acked
+        for delivery in deliveries:
+            if held.get(delivery.tag) is delivery:
+                del held[delivery.tag]
+                acked.append((delivery.tag,))
+        self._gathered()
 
     def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
-        self._gather(deliveries, self._returned if requeue else self._acked)
+        for delivery in deliveries:
+            if self._held.get(delivery.tag) is delivery:
+                del self._held[delivery.tag]
+                if requeue:
+                    self._returned.append((int(delivery.died), delivery.tag))
+                else:
+                    reason, traceback = cut(delivery.error, delivery.traceback)
+                    self._refused.append((reason, traceback, int(delivery.died), delivery.tag))
+        self._gathered()
+
+    def begun(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Blaming.begun`."""
+        with self._handle.writing as db:
+            self._write_settled(db)
+            tags = [(d.tag,) for d in deliveries if self._held.get(d.tag) is d]
+            db.executemany("UPDATE messages SET begun = 1 WHERE id = ?", tags)
+        self._settled()
 
     def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
         """See `Deferring.defer`. Any worker of the file releases what is due."""
         rows = [(due, d.tag, self._holder) for d, due in deliveries if self._held.get(d.tag) is d]
         with self._handle.writing as db:
             self._write_settled(db)
-            db.executemany("UPDATE messages SET holder = -1, due = ? WHERE id = ? AND holder = ?", rows)
+            db.executemany("UPDATE messages SET holder = -1, due = ?, begun = 0 WHERE id = ? AND holder = ?", rows)
         self._settled()
         for _, tag, _ in rows:
             del self._held[tag]
@@ -144,7 +176,8 @@ class SqliteConsumer:
             one for one in settled if one.disposition == "done" or self._held.get(one.delivery.tag) is one.delivery
         ]
         records = [one.record for one in valid if one.record is not None]
-        self.ack([one.delivery for one in valid if one.disposition in ("ack", "reject")])
+        self.ack([one.delivery for one in valid if one.disposition == "ack"])
+        self.reject([one.delivery for one in valid if one.disposition == "reject"], requeue=False)
         self.reject([one.delivery for one in valid if one.disposition == "requeue"], requeue=True)
         with self._handle.writing as db:
             self._write_settled(db)
@@ -164,7 +197,7 @@ class SqliteConsumer:
         return self._others
 
     def flush(self) -> None:
-        if self._acked or self._returned:
+        if self._unwritten:
             with self._handle.writing as db:
                 self._write_settled(db)
             self._settled()
@@ -205,7 +238,7 @@ class SqliteConsumer:
         if not limit or not self._names:
             self.flush()
             return []
-        if not (self._acked or self._returned or self._worth_it()):
+        if not (self._unwritten or self._worth_it()):
             return []
         with self._handle.writing as db:
             self._write_settled(db)
@@ -237,9 +270,9 @@ class SqliteConsumer:
         return seconds if self._due is None else max(0.0, min(seconds, self._due - self._clock.time()))
 
     def _deliver(self, row: queues_of.Row) -> Delivery:
-        _, tag, queue, redelivered, envelope = row
+        _, tag, queue, redelivered, deaths, envelope = row
         try:
-            message = Message.from_envelope(mark_redelivered(envelope) if redelivered else envelope)
+            message = Message.from_envelope(mark_redelivered(envelope, deaths) if redelivered else envelope)
         except MalformedMessage as exc:
             delivery = Delivery(tag, queue, None, envelope, str(exc))
         else:
@@ -249,12 +282,12 @@ class SqliteConsumer:
 
     # ----------------------------------------------------------------------------------------------------- settling
 
-    def _gather(self, deliveries: Sequence[Delivery], into: list[tuple[int]]) -> None:
-        held = self._held
-        for delivery in deliveries:
-            if held.get(delivery.tag) is delivery:
-                del held[delivery.tag]
-                into.append((delivery.tag,))
+    @property
+    def _unwritten(self) -> bool:
+        return bool(self._acked or self._returned or self._refused)
+
+    def _gathered(self) -> None:
+        """Something was: write it now if it has waited long enough."""
         now = self._clock.monotonic()
         if now >= self._settle_by:
             if self._settle_by:
@@ -263,16 +296,23 @@ class SqliteConsumer:
                 self._settle_by = now + SETTLE_WITHIN
 
     def _write_settled(self, db: sqlite3.Connection) -> None:
+        if self._refused:
+            self._dead.bury(db, self._refused)
         if self._acked:
             db.executemany("DELETE FROM messages WHERE id = ?", self._acked)
         if self._returned:
-            db.executemany("UPDATE messages SET holder = 0, redelivered = redelivered + 1 WHERE id = ?", self._returned)
+            db.executemany(
+                "UPDATE messages SET holder = 0, redelivered = redelivered + 1, deaths = deaths + ?, begun = 0 "
+                "WHERE id = ?",
+                self._returned,
+            )
             self._more = True
 
     def _settled(self) -> None:
         """It is committed."""
         self._acked.clear()
         self._returned.clear()
+        self._refused.clear()
         self._settle_by = 0.0
 
     # ------------------------------------------------------------------------------------------------------ custody
@@ -305,7 +345,7 @@ class SqliteConsumer:
     def _take_over(self, holder: int) -> None:
         try:
             with self._handle.writing as db:
-                queues_of.unregister(db, holder)
+                queues_of.unregister(db, holder, dead=True)
         finally:
             self._locks.release(holder)
         self._more = True

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Row", "bind", "claim", "claim_due", "depth", "next_due", "put", "register", "unregister", "waiting"]
 
-#: (priority, id, queue, redelivered, envelope)
-Row = tuple[int, int, str, int, bytes]
+#: (priority, id, queue, redelivered, deaths, envelope)
+Row = tuple[int, int, str, int, int, bytes]
 
 _PUT = "INSERT INTO messages (queue, priority, envelope) VALUES (?, ?, ?)"
 _BIND = "INSERT OR IGNORE INTO bindings (exchange, kind, routing_key, queue) VALUES (?, ?, ?, ?)"
 _CLAIM = """
     UPDATE messages SET holder = ?
     WHERE id IN (SELECT id FROM messages WHERE holder = 0 AND queue = ? ORDER BY priority, id LIMIT ?)
-    RETURNING priority, id, queue, redelivered, envelope
+    RETURNING priority, id, queue, redelivered, deaths, envelope
 """
 _DUE = """
     SELECT due, id FROM messages WHERE holder = -1 AND queue = ? AND due <= ?
@@ -133,9 +133,16 @@ def register(db: sqlite3.Connection, node: str, pid: int) -> int:
     return holder
 
 
-def unregister(db: sqlite3.Connection, holder: int) -> int:
-    """Give back what the holder has, marked redelivered, and forget it; returns how many messages that were."""
-    sql = "UPDATE messages SET holder = 0, redelivered = redelivered + 1 WHERE holder = ? AND holder > 0"
+def unregister(db: sqlite3.Connection, holder: int, *, dead: bool = False) -> int:
+    """Give back what the holder has, marked redelivered, and forget it; returns how many messages that were.
+
+    `dead`: it is gone without a word. What it may have run counts a death (`ports.Blaming`).
+    """
+    blame = "deaths = deaths + (redelivered = 0 OR begun), " if dead else ""
+    sql = f"""
+        UPDATE messages SET {blame} begun = 0, holder = 0, redelivered = redelivered + 1
+        WHERE holder = ? AND holder > 0
+    """  # noqa: S608 - no values
     n = db.execute(sql, (holder,)).rowcount
     db.execute("DELETE FROM holders WHERE id = ?", (holder,))
     return n

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from celery.brokers.bindings import Bindings
+from celery.drivers.memory_dead import Cemetery
 from celery.states import READY_STATES, SUCCESS
 from celery.waits import write
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Item", "Server", "marks", "server_of"]
 
-#: A message on its queue: (priority, number, queue, envelope, redelivered); the number is its place among equals.
-Item: TypeAlias = tuple[int, int, str, bytes, bool]
+#: A message on its queue: (priority, number, queue, envelope, deaths); the number is its place among equals, the deaths
+#: are -1 where nobody has held it yet.
+Item: TypeAlias = tuple[int, int, str, bytes, int]
 
 
 class Server:
@@ -47,6 +49,7 @@ class Server:
         self._number = 0
         #: id → (state, document, wall-clock time of expiry)
         self._records: dict[str, tuple[str, bytes, float]] = {}
+        self.dead = Cemetery()
         #: id → where those who watch it gather (state, document) of each record.
         self.listeners: dict[str, list[deque[tuple[str, bytes]]]] = {}
 
@@ -69,15 +72,15 @@ class Server:
                 names = self._bindings.queues(route.exchange, route.routing_key)
             for name in names:
                 self._number += 1
-                item = (message.priority, self._number, name, message.to_envelope(), False)
+                item = (message.priority, self._number, name, message.to_envelope(), -1)
                 heappush(self._queues.setdefault(name, []), item)
         if self.waiting:
             self.wake()
 
-    def put(self, queue: str, envelope: bytes, priority: int = 0) -> None:
+    def put(self, queue: str, envelope: bytes, priority: int = 0, *, deaths: int = -1) -> None:
         """Put bytes on a queue, whatever they are."""
         self._number += 1
-        heappush(self._queues.setdefault(queue, []), (priority, self._number, queue, envelope, False))
+        heappush(self._queues.setdefault(queue, []), (priority, self._number, queue, envelope, deaths))
         self.wake()
 
     def take(self, names: list[str], limit: int, now: float) -> tuple[list[Item], float | None]:
@@ -117,8 +120,9 @@ class Server:
 
     def give_back(self, items: Iterable[Item]) -> None:
         """Items take their old places, marked redelivered."""
-        for priority, number, queue, envelope, _ in items:
-            heappush(self._queues.setdefault(queue, []), (priority, number, queue, envelope, True))
+        for priority, number, queue, envelope, deaths in items:
+            item = (priority, number, queue, envelope, max(deaths, 0))
+            heappush(self._queues.setdefault(queue, []), item)
         self.wake()
 
     def park(self, items: Iterable[tuple[float, Item]]) -> None:

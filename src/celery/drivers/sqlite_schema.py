@@ -44,6 +44,27 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "DROP INDEX messages_parked",
         "CREATE INDEX messages_parked ON messages (queue, due) WHERE holder = -1",
     ),
+    (
+        # deaths: how often the process died that had it; begun: it was redelivered, and its holder has begun to run it.
+        "ALTER TABLE messages ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE messages ADD COLUMN begun INTEGER NOT NULL DEFAULT 0",
+        # AUTOINCREMENT: the id of a letter that was requeued or purged is never given to another.
+        """
+        CREATE TABLE dead_letters (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            queue TEXT NOT NULL,
+            priority INTEGER NOT NULL,
+            deaths INTEGER NOT NULL,
+            died_at REAL NOT NULL,
+            size INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            traceback TEXT NOT NULL,
+            envelope BLOB NOT NULL
+        )
+        """,
+        # Holds all that the bounds are about, so that they are kept without reading a letter.
+        "CREATE INDEX dead_letters_of_queue ON dead_letters (queue, id, size, died_at)",
+    ),
 )
 
 VERSION = len(MIGRATIONS)
