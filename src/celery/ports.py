@@ -44,6 +44,7 @@ class DeadLetterBounds(Struct, frozen=True):
 class BrokerConfig(Struct, frozen=True):
     """Everything that a broker adapter may need to connect. Never printed whole: `url` holds the password."""
 
+    #: One URL, or several with `;` between for adapters that know what to do with them (`[broker.2]`).
     url: str
     #: `broker_transport_options`, as kombu names them.
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -54,6 +55,8 @@ class BrokerConfig(Struct, frozen=True):
     #: Names this process as a holder of deliveries (leases, tags). Unique for each worker start.
     node: str = ""
     dead_letters: DeadLetterBounds = DeadLetterBounds()
+    #: `broker_failover_strategy`: in which order several URLs are tried.
+    failover: Any = "round-robin"
 
 
 class Publication(Struct, eq=False):

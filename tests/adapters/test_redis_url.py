@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.utils.url import url_to_parts
 
-from celery.drivers.redis import Endpoint, refused
+from celery.drivers.redis import Endpoint, explained
 from celery.exceptions import ImproperlyConfigured, OperationalError
 
 ESCAPED = st.text("ab%/@: é", max_size=4).map(lambda text: "".join(f"%{byte:02X}" for byte in text.encode()))
@@ -75,8 +75,8 @@ def test_the_password_is_not_shown() -> None:
 
 
 def test_a_refusal_is_an_operational_error() -> None:
-    exc = refused("READONLY")
+    exc = explained("READONLY You can't write", "redis://h/0")
     assert isinstance(exc, OperationalError)
     assert type(exc).__name__ == "ServerReply"
-    assert str(exc) == "READONLY"
+    assert str(exc).startswith("Redis at redis://h/0 answered: READONLY You can't write")
     assert type(exc) is sys.modules["celery.drivers.redis_errors"].ServerReply

@@ -56,7 +56,8 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.brokers.redis", "celery.brokers.redis_dead"): SENDING,
     ("celery.concurrency.prefork", "celery.concurrency.spawned"): "multiprocessing is slow to import; forks need none",
     ("celery.drivers.redis", "celery.drivers.redis_errors"): "its base is kombu's, and few servers refuse anything",
-    ("celery.drivers.redis", "ssl"): "5 ms to import, and only rediss:// needs it",
+    ("celery.drivers.redis", "celery.drivers.redis_tls"): "ssl: 5 ms to import, and only TLS needs it",
+    ("celery.drivers.redis", "celery.drivers.redis_failover"): "for lists of servers, and it stands on this module",
 }
 
 #: Imports that go up: (module, imported) → reason.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,9 @@ from celery.exceptions import ImproperlyConfigured
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BACKENDS", "BROKERS", "adapter", "first_url", "scheme_of", "seconds"]
+__all__ = ["BACKENDS", "BROKERS", "adapter", "scheme_of", "seconds", "usable_urls"]
+
+logger = logging.getLogger("celery.app.adapters")
 
 #: URL scheme → adapter. The one table in which code is named by string: drivers are optional.
 BROKERS: dict[str, str] = {
@@ -20,6 +23,7 @@ BROKERS: dict[str, str] = {
     "redis": "celery.brokers.redis:RedisBroker",
     "rediss": "celery.brokers.redis:RedisBroker",
     "redis+socket": "celery.brokers.redis:RedisBroker",
+    "sentinel": "celery.brokers.redis:RedisBroker",
     "amqp": "celery.brokers.amqp:AmqpBroker",
     "amqps": "celery.brokers.amqp:AmqpBroker",
     "pyamqp": "celery.brokers.amqp:AmqpBroker",
@@ -31,7 +35,17 @@ BACKENDS: dict[str, str] = {
     "redis": "celery.backends.redis_store:RedisStore",
     "rediss": "celery.backends.redis_store:RedisStore",
     "redis+socket": "celery.backends.redis_store:RedisStore",
+    "socket": "celery.backends.redis_store:RedisStore",
+    "sentinel": "celery.backends.redis_store:RedisStore",
 }
+#: Schemes that do not exist → what was meant.
+_HINTS = {
+    "valkey": ": a Valkey server speaks Redis' protocol; write redis://",
+    "valkeys": ": a Valkey server speaks Redis' protocol; write rediss://",
+    "unix": ": write redis+socket:///path",
+}
+#: Adapters that can be given several URLs.
+_SEVERAL = frozenset({"redis", "rediss", "redis+socket", "sentinel"})
 
 
 def adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> Any:
@@ -40,7 +54,8 @@ def adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> A
         path = table[scheme]
     except KeyError:
         known = ", ".join(sorted(table))
-        raise ImproperlyConfigured(f"{setting}: expected a {what} among {known}; got {scheme!r}") from None
+        hint = _HINTS.get(scheme, "")
+        raise ImproperlyConfigured(f"{setting}: expected a {what} among {known}; got {scheme!r}{hint}") from None
     module, _, name = path.partition(":")
     try:
         return getattr(import_module(module), name)
@@ -49,15 +64,36 @@ def adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> A
             raise
         raise ImproperlyConfigured(
             f"{setting}: the {scheme} {what} needs the package {exc.name!r}; install it with "
-            f"`pip install 'celery[{'redis' if scheme.startswith('redis') else scheme.partition('+')[0]}]'`"
+            f"`pip install 'celery[{'redis' if scheme in _SEVERAL else scheme.partition('+')[0]}]'`"
         ) from exc
 
 
-def first_url(url: Any) -> str:
-    """A setting may hold one URL, a list, or several with `;` between (failover)."""
-    if isinstance(url, list | tuple):
-        url = url[0] if url else ""
-    return str(url or "").split(";")[0]
+def all_urls(url: Any) -> list[str]:
+    """A setting may hold one URL, a list, or several with `;` between (failover, `[broker.2]`)."""
+    given = url if isinstance(url, list | tuple) else [url]
+    return [part.strip() for each in given for part in str(each or "").split(";") if part.strip()]
+
+
+def usable_urls(url: Any, setting: str) -> str:
+    """The URLs of a setting with `;` between; `host:port` takes the scheme of the first one.
+
+    Only the first one, if its adapter knows one place only. Raises `ImproperlyConfigured` for URLs of several kinds.
+    """
+    urls = all_urls(url)
+    if not urls:
+        return ""
+    scheme = scheme_of(urls[0])
+    urls[1:] = [each if "://" in each else f"{scheme}://{each}" for each in urls[1:]]
+    if len(urls) > 1 and scheme not in _SEVERAL:
+        logger.warning("%s: %s:// has no failover; only the first of %d URLs is used", setting, scheme, len(urls))
+        return urls[0]
+    kinds = {scheme_of(each) for each in urls}
+    if len(kinds) > 1 and ("sentinel" in kinds or kinds - _SEVERAL):
+        raise ImproperlyConfigured(
+            f"{setting}: expected every URL of a failover list to be of one kind; got "
+            f"{', '.join(f'{kind}://' for kind in sorted(kinds))}"
+        )
+    return ";".join(urls)
 
 
 def scheme_of(url: str) -> str:

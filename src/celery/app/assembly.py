@@ -17,12 +17,12 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs, current
-from celery.app.adapters import BACKENDS, BROKERS, adapter, first_url, scheme_of, seconds
+from celery.app.adapters import BACKENDS, BROKERS, adapter, all_urls, scheme_of, seconds, usable_urls
 from celery.app.amqp import AMQP
 from celery.app.broker_parts import whole_url
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import PublishSignals
-from celery.app.redis_parts import completed
+from celery.app.redis_parts import completed, redis_options
 from celery.failures import exception_info
 from celery.loaders.base import BaseLoader
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
@@ -279,15 +279,17 @@ class Assembly:
 
     def _open_broker(self, url: Any) -> Broker:
         conf = self._conf
-        first = whole_url(first_url(url), conf) or DEFAULT_BROKER
-        factory = adapter(BROKERS, scheme_of(first), "broker_url", "broker")
+        given = [whole_url(each, conf) for each in all_urls(url) or [""]]
+        urls = usable_urls(given, "broker_url") or DEFAULT_BROKER
+        factory = adapter(BROKERS, scheme_of(urls), "broker_url", "broker")
         config = BrokerConfig(
-            url=first,
+            url=urls,
             options=dict(conf.broker_transport_options or {}),
             ssl=conf.broker_use_ssl,
             connect_timeout=conf.broker_connection_timeout or 4.0,
             pool_limit=conf.broker_pool_limit,
             node=f"{socket.gethostname()}-{os.getpid()}-{new_id()[:8]}",
+            failover=conf.broker_failover_strategy,
         )
         broker: Broker = factory(config)
         return broker
@@ -299,13 +301,16 @@ class Assembly:
 
     def _open_backend(self, url: Any) -> ResultBackend | None:
         conf = self._conf
-        first = first_url(url)
-        if not first or first in ("disabled", "disabled://"):
+        urls = usable_urls(url, "result_backend")
+        if not urls or urls in ("disabled", "disabled://"):
             return None
-        factory = adapter(BACKENDS, scheme_of(first), "result_backend", "result backend")
+        scheme = scheme_of(urls)
+        factory = adapter(BACKENDS, scheme, "result_backend", "result backend")
         options = dict(conf.result_backend_transport_options or {})
+        if "redis" in BACKENDS[scheme]:
+            options = {**redis_options(conf), **options}
         config = BackendConfig(
-            url=completed(first, conf),
+            url=completed(urls, conf),
             options=options,
             expires=seconds(conf.result_expires),
             key_prefix=options.get("global_keyprefix") or "",

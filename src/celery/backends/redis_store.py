@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.backends.redis_waiting import Waiting, is_ready
 from celery.documents import COMPRESSED
-from celery.drivers.redis import Endpoint
+from celery.drivers.redis import open_endpoint
 from celery.drivers.redis_pool import LinkPool
 from celery.drivers.redis_scripts import Script
 from celery.ports import Clock, SystemClock
@@ -34,7 +34,7 @@ class RedisStore:
     """Stores state documents under Celery's keys, tells them on the channels of the same names, waits on those."""
 
     def __init__(self, config: BackendConfig, *, clock: Clock = SystemClock()) -> None:  # noqa: B008 - stateless
-        self.endpoint = Endpoint(config.url, config.options, config.ssl, config.connect_timeout)
+        self.endpoint = open_endpoint(config.url, config.options, config.ssl, config.connect_timeout)
         self.key_prefix = (config.key_prefix or _separated(self.endpoint.prefix)) + TASK_KEY
         #: Seconds as the server takes them; "" keeps for ever (`[state.13]`).
         self.ttl = _seconds(config.expires)

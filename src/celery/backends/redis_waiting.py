@@ -19,13 +19,13 @@ import msgspec
 
 from celery import exceptions
 from celery.documents import decompressed
-from celery.drivers.redis import Command, Endpoint, Link, refused
 from celery.states import READY_STATES
 from celery.waits import wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from celery.drivers.redis import Command, Endpoint, Link
     from celery.ports import Clock
 
 __all__ = ["Waiting", "is_ready"]
@@ -208,7 +208,8 @@ class Waiting:
             if type(item) is hiredis.PushNotification:
                 self._deliver(item[1][cut:].decode(), item[2] if item[0] == b"message" else None, True)
             elif isinstance(item, hiredis.ReplyError):
-                raise refused(f"Redis at {self._endpoint.shown} refused a wait for results: {item}")
+                assert self._link is not None
+                raise self._link.refusal(str(item))
             else:
                 _, ids = self._asked.popleft()
                 for id_, document in zip(ids, item if ids else (), strict=True):

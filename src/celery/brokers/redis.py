@@ -7,7 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from celery.brokers.redis_layout import Layout
-from celery.drivers.redis import Command, Endpoint
+from celery.drivers.redis import open_endpoint
 from celery.drivers.redis_pool import LinkPool, run
 from celery.ports import Clock, SystemClock
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from celery.brokers.redis_consumer import RedisConsumer
     from celery.brokers.redis_dead import RedisDeadLetters
-    from celery.drivers.redis import Link
+    from celery.drivers.redis import Command, Link
     from celery.ports import BrokerConfig, Publication
     from celery.routing import QueueSpec
 
@@ -32,9 +32,9 @@ class RedisBroker:
     def __init__(self, config: BrokerConfig, *, clock: Clock = SystemClock()) -> None:  # noqa: B008 - stateless
         self._config = config
         self._clock = clock
-        self.endpoint = Endpoint(config.url, config.options, config.ssl, config.connect_timeout)
+        self.endpoint = open_endpoint(config.url, config.options, config.ssl, config.connect_timeout, config.failover)
         self.layout = Layout(config.options, self.endpoint.prefix)
-        self._pool = LinkPool(self.endpoint, config.pool_limit)
+        self._pool = LinkPool(self.endpoint, _pool_limit(config))
         self.bounds = config.dead_letters
         #: kombu keeps what it holds under the tag that the publisher gave: no two messages may bear the same.
         self._mark = os.urandom(8).hex()
@@ -145,3 +145,11 @@ class RedisBroker:
 
     def __repr__(self) -> str:
         return f"<RedisBroker: {self.endpoint.shown}>"
+
+
+def _pool_limit(config: BrokerConfig) -> int | None:
+    """`broker_pool_limit`, or fewer if the transport option `max_connections` says so."""
+    most = config.options.get("max_connections")
+    if not most or not config.pool_limit:
+        return config.pool_limit
+    return min(config.pool_limit, int(most))

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import _socket
 import os
-import re
 import socket
 import struct
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from celery import exceptions
+from celery.drivers.redis_url import credential_provider, database, number, parse, truth
 from celery.exceptions import ImproperlyConfigured
 from celery.waits import wait_readable
 
@@ -29,7 +28,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Command", "Endpoint", "Link", "is_stale", "refused"]
+    from celery.drivers.redis_url import Address
+
+__all__ = ["Command", "Endpoint", "Link", "explained", "is_stale", "open_endpoint"]
 
 #: A command's name and arguments, not packed yet.
 Command: TypeAlias = "tuple[str | bytes | int | float, ...]"
@@ -38,6 +39,17 @@ Command: TypeAlias = "tuple[str | bytes | int | float, ...]"
 READ_DEADLINE = 10.0
 _BUFFER = 1 << 15
 _NOTHING = object()
+#: The kernel asks a silent peer after 10 seconds, and gives it up after 25: a line that was cut is noticed without a
+#: command of ours.
+_KEEPALIVE = {
+    getattr(socket, name): seconds
+    for name, seconds in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+}
+#: How answers begin after which nothing can be done over a connection.
+_SHUT = ("NOAUTH", "WRONGPASS", "LOADING", "MASTERDOWN")
+#: How answers begin that only another server will not give.
+_REPLICA = ("READONLY", "MASTERDOWN")
 #: As bytes from a tuple; the package declares its types more narrowly than it works.
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
 
@@ -52,61 +64,100 @@ class Endpoint:
     def __init__(
         self, url: str, options: Mapping[str, Any] | None = None, tls: Any = False, connect_timeout: float = 4.0
     ) -> None:
-        try:
-            scheme, host, port, user, password, path, query = _parts(url)
-        except ValueError:  # its text may hold a piece of the password; nor can the URL be sanitized by its parts
-            shown = re.sub(r"//.*@", "//**@", url)
-            raise ImproperlyConfigured(
-                f"expected redis://[user:password@]host[:port][/db] with a port up to 65535, got {shown}: "
-                "in a password write / as %2F, # as %23, ? as %3F and @ as %40"
-            ) from None
-        given: dict[str, Any] = {**(options or {}), **query}
-        self._url = url
+        address = parse(url)
+        given: dict[str, Any] = {**(options or {}), **address.query}
+        path: Any = address.path
         self.path: str | None = None
-        if scheme in {"redis+socket", "socket", "unix"}:
-            self.path = "/" + (path or "").lstrip("/")
+        if address.scheme in {"redis+socket", "socket", "unix"}:
+            self.path = "/" + path.lstrip("/")
             path = str(given.get("virtual_host", given.get("db", 0)))
-        self.host: str = host or "localhost"
-        self.port = int(port or 6379)
-        self.db = _database(path or given.get("db") or given.get("virtual_host") or 0, self)
-        self.user: str = user or given.get("username") or ""
-        self.password: str = password or given.get("password") or ""
-        self.provider: Any = _provider(given.get("credential_provider"))
+        self.host: str = address.host or "localhost"
+        self.port = int(address.port or 6379)
+        self.user: str = address.user or given.get("username") or ""
+        self.password: str = address.password or given.get("password") or ""
+        self.shown = _shown(address, self)
+        self.db = database(path or given.get("db") or given.get("virtual_host") or 0, self.shown)
+        self.provider: Any = credential_provider(given.get("credential_provider"))
         self.prefix: str = given.get("global_keyprefix") or ""
-        self.connect_timeout = float(given.get("socket_connect_timeout") or connect_timeout or 4.0)
-        self.timeout = float(given.get("socket_timeout") or READ_DEADLINE)
+        self._take_patience(given, connect_timeout)
         self.client_name: str = given.get("client_name") or ""
-        self.keepalive = bool(given.get("socket_keepalive", True))
-        self.keepalive_options: Mapping[int, int] = given.get("socket_keepalive_options") or {}
-        asked = tls or {name: value for name, value in given.items() if name.startswith("ssl_")}
-        self.tls = _tls_context(asked) if scheme == "rediss" or tls else None
+        self.keepalive = truth(given.get("socket_keepalive", True))
+        self.keepalive_options: Mapping[int, int] = given.get("socket_keepalive_options") or _KEEPALIVE
+        self.tls = self._tls(address.scheme, given, tls)
+        #: Set by whoever has the choice between several.
+        self.leave: Callable[[Endpoint], None] | None = None
+
+    def _take_patience(self, given: Mapping[str, Any], connect_timeout: float) -> None:
+        self.connect_timeout = number(
+            "socket_connect_timeout", given.get("socket_connect_timeout"), connect_timeout or 4.0
+        )
+        self.timeout = number("socket_timeout", given.get("socket_timeout"), READ_DEADLINE)
+        #: Seconds for which an idle link is trusted without asking the server whether it is there; 0: for ever.
+        self.health_check_interval = number("health_check_interval", given.get("health_check_interval"), 25.0)
+        #: Whether a command whose answer did not come is sent once more over a new link.
+        self.retry_on_timeout = truth(given.get("retry_on_timeout"))
+
+    def _tls(self, scheme: str, given: Mapping[str, Any], asked: Any) -> ssl.SSLContext | None:
+        named = {name: value for name, value in given.items() if name.startswith("ssl_")}
+        if scheme != "rediss" and not asked:
+            if named:
+                raise ImproperlyConfigured(
+                    f"{', '.join(sorted(named))} given for {self.shown}, which does not use TLS: write rediss://"
+                )
+            return None
+        from celery.drivers.redis_tls import tls_context
+
+        return tls_context({**(asked if isinstance(asked, dict) else {}), **named})
 
     @property
-    def shown(self) -> str:
-        """The URL without its password: for logs, errors and reprs."""
-        from kombu.utils.url import maybe_sanitize_url
-
-        return str(maybe_sanitize_url(self._url))
+    def identity(self) -> Any:
+        """Equal for what is one database of one server."""
+        return (self.path, self.host, self.port, self.db, self.user, self.password, self.provider)
 
     def same_server(self, other: Endpoint) -> bool:
         """True if both are one database of one server, so that one script may touch the keys of both."""
-        mine, theirs = ((e.path, e.host, e.port, e.db, e.user, e.password, e.provider) for e in (self, other))
-        return mine == theirs
+        return bool(self.identity == other.identity)
 
     def connect(self, protocol: int = 2) -> Link:
-        """Open a connection that speaks RESP `protocol`. Raises `OperationalError`, without the password."""
+        """Open a connection that speaks RESP `protocol` if the server does.
+
+        Raises `OperationalError`, `ImproperlyConfigured` for what will never work; neither shows the password.
+        """
+        return self.connect_to(self.host, self.port, protocol)
+
+    def connect_to(self, host: str, port: int, protocol: int) -> Link:
+        """The same, to a server that somebody else has named."""
         plain: socket.socket | None = None
         try:
-            plain = self._open()
+            plain = self._open(host, port)
             link = Link(plain, self)
             link.greet(protocol)
-        except (OSError, exceptions.OperationalError) as exc:
+        except BaseException as exc:
             if plain is not None:
                 plain.close()
-            raise exceptions.OperationalError(f"cannot use the Redis server at {self.shown}: {exc}") from exc
+            if isinstance(exc, OSError | exceptions.OperationalError):
+                shown = self.shown if (host, port) == (self.host, self.port) else f"{host}:{port}"
+                raise exceptions.OperationalError(
+                    f"cannot use the Redis server at {shown}: {self._reason(exc)}"
+                ) from exc
+            raise
         return link
 
-    def _open(self) -> socket.socket:
+    def doubt(self) -> None:
+        """The server takes no writes: the next connection should go elsewhere, if there is a choice."""
+        if self.leave is not None:
+            self.leave(self)
+
+    def _reason(self, exc: BaseException) -> str:
+        if self.tls is None and isinstance(exc, exceptions.OperationalError) and "Protocol error" in str(exc):
+            return f"{exc} — it does not speak Redis' protocol; if it speaks TLS, write rediss://"
+        if "CERTIFICATE_VERIFY_FAILED" in str(exc):
+            return f"{exc} — name the authority that signed it with ssl_ca_certs"
+        if "WRONG_VERSION_NUMBER" in str(exc):
+            return f"{exc} — it does not speak TLS on this port; write redis://"
+        return str(exc)
+
+    def _open(self, host: str, port: int) -> socket.socket:
         if self.path is not None:
             made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             made.settimeout(self.connect_timeout)
@@ -115,20 +166,18 @@ class Endpoint:
             except BaseException:
                 made.close()
                 raise
-        else:
-            made = socket.create_connection((self.host, self.port), self.connect_timeout)
+            return made
+        made = socket.create_connection((host, port), self.connect_timeout)
+        try:
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.keepalive:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 for option, value in self.keepalive_options.items():
                     made.setsockopt(socket.IPPROTO_TCP, option, value)
-            if self.tls is not None:
-                try:
-                    made = self.tls.wrap_socket(made, server_hostname=self.host)
-                except BaseException:
-                    made.close()
-                    raise
-        return made
+            return made if self.tls is None else self.tls.wrap_socket(made, server_hostname=host)
+        except BaseException:
+            made.close()
+            raise
 
     def credentials(self) -> tuple[str, ...]:
         """Arguments of AUTH: (), (password,) or (user, password)."""
@@ -139,15 +188,34 @@ class Endpoint:
         return (self.password,) if self.password else ()
 
     def __repr__(self) -> str:
-        return f"<Endpoint: {self.shown}>"
+        return f"<{type(self).__name__}: {self.shown}>"
+
+
+def open_endpoint(
+    url: str,
+    options: Mapping[str, Any] | None = None,
+    tls: Any = False,
+    connect_timeout: float = 4.0,
+    strategy: Any = "round-robin",
+) -> Endpoint:
+    """The endpoint for one URL, or for several with `;` between: servers of one kind, or Sentinels.
+
+    `strategy`: in which order a list of servers is gone through (`[broker.2]`). Connects to nothing.
+    """
+    urls = [part.strip() for part in url.split(";") if part.strip()] or [url]
+    if len(urls) == 1 and not url.startswith("sentinel:"):
+        return Endpoint(urls[0], options, tls, connect_timeout)
+    from celery.drivers.redis_failover import open_several
+
+    return open_several(urls, options, tls, connect_timeout, strategy)
 
 
 class Link:
     """One connection to a server. One thread at a time; a link that failed in any way is closed and stays so."""
 
     __slots__ = (
-        "_buffer", "_decrypted", "_endpoint", "_reader", "_socket", "declared", "pid", "pushes", "usable_until",
-        "version",
+        "_buffer", "_decrypted", "_endpoint", "_reader", "_socket", "checked_until", "credentials", "declared", "pid",
+        "protocol", "pushes", "usable_until", "version",
     )  # fmt: skip
 
     def __init__(self, connected: socket.socket, endpoint: Endpoint) -> None:
@@ -165,14 +233,24 @@ class Link:
         self.declared: set[str] = set()
         #: When (monotonic) the link must be looked at before it is trusted again.
         self.usable_until = 0.0
+        #: When (monotonic) the server must be asked whether it is still there; 0: never.
+        self.checked_until = 0.0
         self.version = (6, 0)
+        #: What the server agreed to speak.
+        self.protocol = 2
+        #: What it was told at the last AUTH.
+        self.credentials: tuple[str, ...] = ()
 
     def greet(self, protocol: int) -> None:
-        """Authenticate, choose protocol and database, name the connection: one round trip."""
+        """Authenticate, choose protocol and database, name the connection: one round trip.
+
+        A server that knows no other protocol, or lets this user choose none, is spoken to in the old one.
+        """
         endpoint = self._endpoint
         commands: list[Command] = []
-        if credentials := endpoint.credentials():
-            commands.append(("AUTH", *credentials))
+        self.credentials = endpoint.credentials()
+        if self.credentials:
+            commands.append(("AUTH", *self.credentials))
         if protocol != 2:
             commands.append(("HELLO", protocol))
         if endpoint.db:
@@ -181,16 +259,52 @@ class Link:
             commands.append(("CLIENT", "SETNAME", endpoint.client_name))
         if not commands:
             return
-        for reply in self.exchange(commands):
-            if isinstance(reply, dict):
-                self.version = _version(reply)
+        for command, reply in zip(commands, self.attempt(commands), strict=True):
+            if isinstance(reply, hiredis.ReplyError):
+                if command[0] in ("AUTH", "SELECT") or str(reply).startswith(_SHUT):
+                    raise self.refusal(str(reply))
+            elif isinstance(reply, dict):
+                self._recognize(reply)
+
+    def _recognize(self, hello: dict[Any, Any]) -> None:
+        self.protocol = int(hello.get(b"proto", 2))
+        self.version = _version(hello)
+        if hello.get(b"mode") == b"cluster":
+            raise explained("CLUSTERDOWN cluster mode", self._endpoint.shown)
+
+    def answers(self, within: float) -> bool:
+        """True if the server answers a ping in so many seconds; otherwise the link is closed."""
+        self.send([("PING",)])
+        if self.pending() or wait_readable([self._socket.fileno()], within):
+            try:
+                self._reply()
+            except (OSError, hiredis.ProtocolError):
+                pass  # the line has ended
+            else:
+                return True
+        self.close()
+        return False
+
+    def renew_credentials(self) -> None:
+        """Authenticate again if the endpoint's credential provider has others by now (`[redis.19]`)."""
+        now = self._endpoint.credentials()
+        if now and now != self.credentials:
+            self.exchange([("AUTH", *now)])
+            self.credentials = now
+
+    def refusal(self, text: str) -> Exception:
+        """The exception for an error reply. A server that has become a replica is left: the link is closed."""
+        if text.startswith(_REPLICA):
+            self.close()
+            self._endpoint.doubt()
+        return explained(text, self._endpoint.shown)
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """Send all, read as many replies. Raises `ServerReply` for the first that is an error, after reading all."""
         replies = self.attempt(commands)
         for reply in replies:
             if isinstance(reply, hiredis.ReplyError):
-                raise refused(f"Redis at {self._endpoint.shown} answered: {reply}")
+                raise self.refusal(str(reply))
         return replies
 
     def attempt(self, commands: Sequence[Command]) -> list[Any]:
@@ -329,21 +443,11 @@ def is_stale(link: Link) -> bool:
     return time.monotonic() > link.usable_until and link.readable()
 
 
-def refused(text: str) -> Exception:
-    """A `ServerReply` that says so."""
-    from celery.drivers.redis_errors import ServerReply
+def explained(text: str, shown: str) -> Exception:
+    """See `redis_errors.explained`."""
+    from celery.drivers import redis_errors
 
-    return ServerReply(text)
-
-
-def _parts(url: str) -> tuple[str, str, int | None, str, str, str, dict[str, str]]:
-    """Scheme, host, port, user, password, path without its first slash, query; a bare scheme is a URL too."""
-    split = urlsplit(url if "://" in url else f"{url}://")
-    host, user, password = (unquote(part or "") for part in (split.hostname, split.username, split.password))
-    if "@" in split.path:
-        raise ValueError("a / in the password")
-    path = unquote(split.path.removeprefix("/"))
-    return split.scheme, host, split.port, user, password, path, dict(parse_qsl(split.query))
+    return redis_errors.explained(text, shown)
 
 
 def _version(hello: dict[Any, Any]) -> tuple[int, int]:
@@ -351,42 +455,10 @@ def _version(hello: dict[Any, Any]) -> tuple[int, int]:
     return (int(major), int(minor))
 
 
-def _database(given: Any, endpoint: Endpoint) -> int:
-    text = str(given).strip("/") or "0"
-    if not text.isdigit():
-        raise ImproperlyConfigured(
-            f"expected a database number after the host in {endpoint.shown}, got {text!r}: write /0, /1 …"
-        )
-    return int(text)
-
-
-def _provider(given: Any) -> Any:
-    """A credential provider: an object, its class, or the dotted name of the class (`[redis.19]`)."""
-    if isinstance(given, str):
-        from kombu.utils.imports import symbol_by_name
-
-        given = symbol_by_name(given)
-    return given() if isinstance(given, type) else given
-
-
-def _tls_context(asked: Any) -> ssl.SSLContext:
-    """A context from `ssl_cert_reqs, ssl_ca_certs, ssl_ca_path, ssl_certfile, ssl_keyfile …`; verifies by default."""
-    import ssl
-
-    verify = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
-    given = {name.removeprefix("ssl_"): value for name, value in (asked if isinstance(asked, dict) else {}).items()}
-    required = given.get("cert_reqs", ssl.CERT_REQUIRED)
-    if isinstance(required, str):
-        name = required.lower().removeprefix("cert_")
-        if name not in verify:
-            raise ImproperlyConfigured(f"expected ssl_cert_reqs as none, optional or required, got {required!r}")
-        required = verify[name]
-    context = ssl.create_default_context(cafile=given.get("ca_certs"), capath=given.get("ca_path"))
-    named = str(given.get("check_hostname", required == ssl.CERT_REQUIRED)).lower() in {"true", "1", "yes"}
-    context.check_hostname = named and required != ssl.CERT_NONE
-    context.verify_mode = ssl.VerifyMode(required or ssl.CERT_NONE)
-    if certificate := given.get("certfile"):
-        context.load_cert_chain(certificate, given.get("keyfile"), given.get("password"))
-    if ciphers := given.get("ciphers"):
-        context.set_ciphers(ciphers)
-    return context
+def _shown(address: Address, endpoint: Endpoint) -> str:
+    """The URL without its password: for logs, errors and reprs."""
+    if endpoint.path is not None:
+        return f"{address.scheme}://{endpoint.path}"
+    user = f"{address.user}:**@" if address.password else f"{address.user}@" if address.user else ""
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    return f"{address.scheme}://{user}{host}:{endpoint.port}/{address.path}"

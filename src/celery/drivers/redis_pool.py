@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from celery import exceptions
-from celery.drivers.redis import Command, Endpoint, Link, is_stale, refused
+from celery.drivers.redis import Command, Endpoint, Link, is_stale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,8 @@ __all__ = ["LinkPool", "run", "script_bodies"]
 
 #: Seconds for which a link just used is trusted without looking whether the server has closed it.
 _TRUSTED = 1.0
+#: Seconds within which a server that is asked whether it is there must say so.
+_HEALTHY = 2.0
 #: Digest → text of each script that this process has made.
 script_bodies: dict[str, str] = {}
 
@@ -39,8 +41,8 @@ def run(link: Link, commands: Sequence[Command]) -> list[Any]:
 def _again(link: Link, command: Command, error: hiredis.ReplyError) -> Any:
     body = script_bodies.get(str(command[1])) if command[0] == "EVALSHA" else None
     if body is None or not str(error).startswith("NOSCRIPT"):
-        raise refused(f"Redis at {link.shown} answered {command[0]!s} with: {error}")
-    return link.exchange([("SCRIPT", "LOAD", body), command])[1]
+        raise link.refusal(str(error))
+    return link.exchange([("EVAL", body, *command[2:])])[0]  # which makes it known, too
 
 
 class LinkPool:
@@ -64,7 +66,15 @@ class LinkPool:
         self._freed = threading.Condition()
 
     def run(self, commands: Sequence[Command]) -> list[Any]:
-        """Exchange commands over any link; see `run`."""
+        """Exchange commands over any link; see `run`. Twice, with `retry_on_timeout`, if no answer came."""
+        try:
+            return self._run(commands)
+        except exceptions.OperationalError as exc:
+            if not self.endpoint.retry_on_timeout or not isinstance(exc.__cause__, TimeoutError | BlockingIOError):
+                raise
+        return self._run(commands)
+
+    def _run(self, commands: Sequence[Command]) -> list[Any]:
         link = self.take()
         try:
             return run(link, commands)
@@ -82,7 +92,7 @@ class LinkPool:
         except IndexError:
             link = self._wait_for_place()
         try:
-            if link is not None and is_stale(link):
+            if link is not None and (is_stale(link) or not self._is_healthy(link)):
                 link.close()
                 link = None
             return link or self.endpoint.connect()
@@ -99,7 +109,9 @@ class LinkPool:
         elif link.closed:
             self._put(None)
         else:
-            link.usable_until = time.monotonic() + _TRUSTED
+            now = time.monotonic()
+            link.usable_until = now + _TRUSTED
+            link.checked_until = now + self.endpoint.health_check_interval
             self._put(link)
 
     def close(self) -> None:
@@ -109,6 +121,18 @@ class LinkPool:
                 link.close()
                 self._put(None)
             self._put(None)
+
+    def _is_healthy(self, link: Link) -> bool:
+        """Ask over a link that was idle for `health_check_interval`, and let it have new credentials, if any."""
+        endpoint = self.endpoint
+        if endpoint.provider is not None:
+            link.renew_credentials()
+        if not endpoint.health_check_interval or time.monotonic() < link.checked_until:
+            return True
+        try:
+            return link.answers(_HEALTHY)
+        except exceptions.OperationalError:
+            return False
 
     def _put(self, link: Link | None) -> None:
         if link is None:
