@@ -28,6 +28,10 @@ __all__ = ["Keeper", "ack_commands", "take_all"]
 
 #: Part of a lease after which it is renewed, shortened by chance so that holders do not look for the dead in step.
 _RENEW = 0.3
+#: Part of a lease that a holder without one has to renew it before it is taken for dead; more than `_RENEW`.
+_DOUBT = 0.4
+#: Part of a lease within which the server must answer, else the keeper connects anew: a line gone dead costs no lease.
+_ANSWER = 0.3
 #: Seconds within which an ack goes out.
 _ACK_WITHIN = 0.04
 #: Seconds between looks for messages past their visibility timeout, and how many one look restores (`[redis.8]`).
@@ -64,6 +68,8 @@ class Keeper:
         self._wake = threading.Event()
         self._stopping = False
         self._suspects: list[tuple[float, int, int]] = []
+        #: Holder without a lease → when (monotonic) it may be taken for dead.
+        self._doubted: dict[bytes, float] = {}
         self._sweep_at = 0.0
         self._rescore_at = 0.0
         #: Seconds between two ticks at most: what is held is scored anew well within the visibility timeout.
@@ -109,6 +115,7 @@ class Keeper:
                 if clock.monotonic() >= tick_at or self._suspects:
                     tick_at = clock.monotonic() + self._every * _chance.uniform(0.7, 1.0)
                     self._tick()
+                    tick_at = min(tick_at, *self._doubted.values(), tick_at)
             except OperationalError:
                 self._drop()  # the owner meets the same error, and tells
             if self._wake.wait(max(tick_at - clock.monotonic(), 0.0)):
@@ -135,7 +142,7 @@ class Keeper:
             layout.unacked_index, layout.leases, layout.holders, self._holder, int(layout.lease * 1000), layout.due,
         )  # fmt: skip
         self.holders, *dead = self._run(TICK.call((), (*lease, *rescored)))[0]
-        for holder in dead:
+        for holder in self._believe(dead, now):
             self._take_over(holder)
         for suspect in list(self._suspects):
             self._look_for(suspect, now)
@@ -143,6 +150,19 @@ class Keeper:
             self._sweep_at = now + _SWEEP
             sweep = (*layout.arguments, layout.visibility_timeout, layout.mutex, _SWEEP_MOST)
             self._run(SWEEP.call((), sweep))
+
+    def _believe(self, dead: Sequence[bytes], now: float) -> list[bytes]:
+        """Those that were without a lease before, and had the time to renew it since.
+
+        When the server comes back from a freeze or a restart, or its clock is set, the leases of the living have run
+        out as well.
+        """
+        until = now + self._layout.lease * _DOUBT
+        self._doubted = {holder: self._doubted.get(holder, until) for holder in dead}
+        believed = [holder for holder, at in self._doubted.items() if at <= now]
+        for holder in believed:
+            del self._doubted[holder]
+        return believed
 
     def _take_over(self, holder: bytes) -> None:
         """Put back what a dead holder held. Any number of keepers may do it at once; each tag goes back once."""
@@ -174,6 +194,7 @@ class Keeper:
     def _run(self, *commands: Command) -> list[Any]:
         if self._link is None or self._link.closed:
             self._link = self._endpoint.connect()
+            self._link.limit_waits(min(self._endpoint.timeout, self._layout.lease * _ANSWER))
         return run(self._link, commands)
 
     def _drop(self) -> None:
