@@ -194,7 +194,6 @@ class Keeper:
     def _run(self, *commands: Command) -> list[Any]:
         if self._link is None or self._link.closed:
             self._link = self._endpoint.connect()
-            self._link.limit_waits(min(self._endpoint.timeout, self._layout.lease * _ANSWER))
         return run(self._link, commands)
 
     def _drop(self) -> None:

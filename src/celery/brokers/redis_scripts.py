@@ -6,7 +6,7 @@ from pathlib import Path
 
 from celery.drivers.redis_scripts import Script
 
-__all__ = ["DEFER", "DUE", "EXHUME", "FETCH", "REJECT", "RESTORE", "SETTLE", "STRIKE", "SWEEP", "TICK"]
+__all__ = ["DEFER", "DUE", "EXHUME", "FETCH", "FIRE", "REJECT", "RESTORE", "SETTLE", "STRIKE", "SWEEP", "TICK"]
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -22,4 +22,6 @@ STRIKE = Script(_LUA / "strike.lua")
 DUE, DEFER, RESTORE, SWEEP = map(_broker_script, ("due", "defer", "restore", "sweep"))
 _GRAVES = _LUA / "graves.lua"
 REJECT, EXHUME = _broker_script("reject", _GRAVES), _broker_script("exhume", _GRAVES)
-SETTLE = _broker_script("settle", _GRAVES, _LUA.parent.parent / "backends" / "lua" / "record.lua")
+_RESULTS = _LUA.parent.parent / "backends" / "lua"
+SETTLE = _broker_script("settle", _GRAVES, _RESULTS / "record.lua", _RESULTS / "barrier.lua")
+FIRE = Script(_RESULTS / "record.lua", _RESULTS / "barrier.lua", _RESULTS / "fire.lua")

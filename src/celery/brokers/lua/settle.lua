@@ -2,10 +2,11 @@
 -- leaves nothing behind.
 -- ARGV[8]: where dead letters are; ARGV[9..11]: how many, how many bytes of them and for how many seconds they are kept;
 -- then of each: tag, disposition (with "!" if its process died), queue and reason if it is rejected, result key or '',
--- document, seconds to keep it or '', count of messages, and list and text of each.
--- Returns the letters dropped for want of room: queue, number, …
+-- document, seconds to keep it or '', count of messages, list and text of each, and records and arrivals of other tasks
+-- (barrier.lua).
+-- Returns the letters dropped for want of room (queue, number, …), and id and body of each barrier that is full now.
 dead, most, most_bytes, age = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
-local place = 12
+local place, found = 12, {}
 while place <= #ARGV do
   local tag, disposition, result, follow = ARGV[place], ARGV[place + 1], ARGV[place + 4], tonumber(ARGV[place + 7])
   local held
@@ -25,6 +26,6 @@ while place <= #ARGV do
       redis.call('LPUSH', ARGV[message], ARGV[message + 1])
     end
   end
-  place = place + 8 + 2 * follow
+  place = further(place + 8 + 2 * follow, held, found)
 end
-return dropped
+return {dropped, found}
