@@ -32,7 +32,8 @@ _DUE = """
     ORDER BY due LIMIT ?
 """
 _CLAIM_DUE = """
-    UPDATE messages SET holder = ?, due = NULL WHERE id = ? RETURNING priority, id, queue, redelivered, envelope
+    UPDATE messages SET holder = ?, due = NULL WHERE id = ?
+    RETURNING priority, id, queue, redelivered, deaths, envelope
 """
 
 
