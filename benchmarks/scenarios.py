@@ -52,9 +52,14 @@ def _redis(port: int) -> object:
     return redis.Redis(port=port)
 
 
-def _environment(port: int, *, results: bool = False, late: bool = False) -> dict[str, str]:
+def _environment(port: int, *, results: bool = False, late: bool = False, dressed: bool = False) -> dict[str, str]:
     url = f"redis://127.0.0.1:{port}/0"
-    return {"BENCH_BROKER": url, "BENCH_BACKEND": url if results else "", "BENCH_LATE": "1" if late else ""}
+    return {
+        "BENCH_BROKER": url,
+        "BENCH_BACKEND": url if results else "",
+        "BENCH_LATE": "1" if late else "",
+        "BENCH_DRESSED": "1" if dressed else "",
+    }
 
 
 def _waiting(client: object, name: str) -> int:
@@ -88,14 +93,15 @@ def _task_of(argument: str) -> str:
 
 def _drain(
     session: Session, name: str, port: int, *, level: str = "WARNING", argument: str = "noop", n: int,
-    results: bool = False, late: bool = False, concurrency: int = 2, via: int | None = None,
+    results: bool = False, late: bool = False, dressed: bool = False, concurrency: int = 2, via: int | None = None,
 ) -> float:  # fmt: skip
     """Tasks a second while a full queue is emptied; checks the log lines and, with results, every result."""
     client = _redis(port)
     client.flushall()  # type: ignore[attr-defined]
     subject = session.subjects[name]
-    _preload(session, subject, _environment(port, results=results, late=late), client, argument, n)
-    worker = Worker(subject, _environment(via or port, results=results, late=late), concurrency, level)
+    asked = {"results": results, "late": late, "dressed": dressed}
+    _preload(session, subject, _environment(port, **asked), client, argument, n)
+    worker = Worker(subject, _environment(via or port, **asked), concurrency, level)
     worker.start()
     try:
         until(lambda: _waiting(client, name) < n, 60, f"{name} to begin", every=0.002)
@@ -167,15 +173,26 @@ def enqueue(session: Session) -> list[Row]:
 
 
 def drain(session: Session) -> list[Row]:
-    """A full queue of no-op tasks, with and without results, WARNING and INFO, early and late acknowledgement."""
+    """A full queue of no-op tasks, with and without results, WARNING and INFO."""
+    return _drains(session, dressed=False)
+
+
+def dressed(session: Session) -> list[Row]:
+    """The same with both time limits, receivers of four signals and automatic retries in place, on both sides."""
+    return _drains(session, dressed=True)
+
+
+def _drains(session: Session, *, dressed: bool) -> list[Row]:
     rows = []
     with redis_server() as port:
         for results, level, goal, huey_goal in (
             (False, "WARNING", 30, 2), (False, "INFO", 20, 2), (True, "WARNING", 22, 0), (True, "INFO", 15, 0),
         ):  # fmt: skip
-            names = ["ours", "celery", "huey"] if not results else ["ours", "celery"]
+            what = f"drain, {'results in Redis' if results else 'no results'}, {level}"
+            what += ", limits, signals and retries in place" if dressed else ""
+            names = ["ours", "celery", "huey"] if huey_goal and not dressed else ["ours", "celery"]
             values = session.interleaved(
-                f"drain {level}{' with results' if results else ''}",
+                what,
                 names,
                 lambda name: _drain(
                     session,
@@ -183,17 +200,17 @@ def drain(session: Session) -> list[Row]:
                     port,
                     level=level,
                     results=results,
+                    dressed=dressed,
                     argument="add" if results else "noop",
                     n=session.count(name, 60_000, 4_000),
                 ),
             )
             ratio = values["ours"] / values["celery"]
-            text, met = f"{ratio:.1f}×", ratio >= goal
-            if huey_goal:
+            text, met, wanted = f"{ratio:.1f}×", ratio >= goal, f"≥ {goal}×"
+            if "huey" in names:
                 to_huey = values["ours"] / values["huey"]
                 text, met = f"{text}, {to_huey:.2f}× Huey", met and to_huey >= huey_goal
-            what = f"drain, {'results in Redis' if results else 'no results'}, {level}"
-            wanted = f"≥ {goal}×" + (f"; ≥ {huey_goal}× Huey" if huey_goal else "")
+                wanted += f"; ≥ {huey_goal}× Huey"
             rows.append(Row(what, "tasks/s", values, wanted, text, met))
     return rows
 
@@ -251,6 +268,40 @@ def round_trip(session: Session) -> list[Row]:
         ratio = values["ours"] / values["celery"]
         rows.append(Row(f"round trip `delay().get()`, {figure}", "ms", values, "≤ 0.5×", f"{ratio:.2f}×", ratio <= 0.5))
     return rows
+
+
+def flows(session: Session) -> list[Row]:
+    """Canvases from the call to the result: a group, a chord, a chain; and a chord of 100,000 of ours alone."""
+    rows = []
+    with redis_server() as port:
+        for kind, count, goal in (("group", 1000, 8), ("chord", 1000, 10), ("chain", 50, 2)):
+            what = f"{kind} of {count:,} and its result"
+            values = session.interleaved(
+                what, ["ours", "celery"], lambda name: _flow(session, name, port, kind, count, 3)[0]
+            )
+            ratio = values["celery"] / values["ours"]
+            rows.append(Row(what, "s", values, f"≥ {goal}×", f"{ratio:.1f}×", ratio >= goal))
+        count = int(100_000 * session.scale)
+        seconds, grown = _flow(session, "ours", port, "chord", count, 0)
+        rows.append(Row(f"chord of {count:,} and its result", "s", {"ours": seconds}, "memory flat",
+                        f"worker + {grown:.1f} MB", grown < 25))  # fmt: skip
+    return rows
+
+
+def _flow(session: Session, name: str, port: int, kind: str, count: int, rounds: int) -> tuple[float, float]:
+    """Seconds of one canvas, and how many MB the worker's tree has grown over a chord of a hundredth of it."""
+    _redis(port).flushall()  # type: ignore[attr-defined]
+    subject, env = session.subjects[name], _environment(port, results=True)
+    worker = Worker(subject, env)
+    worker.start()
+    try:
+        subject.drive(env, "flow", kind, max(count // 100, 10), 0)
+        before = pss(worker.tree())
+        seconds = float(subject.drive(env, "flow", kind, count, rounds, timeout=900)["seconds"])
+        return seconds, pss(worker.tree()) - before
+    finally:
+        worker.stop()
+        worker.close()
 
 
 def footprint(session: Session) -> list[Row]:
@@ -439,9 +490,11 @@ def _spent(session: Session, port: int, results: bool, level: str) -> dict[str, 
 ALL: dict[str, Callable[[Session], list[Row]]] = {
     "enqueue": enqueue,
     "drain": drain,
+    "dressed": dressed,
     "late": late,
     "shapes": shapes,
     "round_trip": round_trip,
+    "flows": flows,
     "footprint": footprint,
     "latency": latency,
     "distance": distance,

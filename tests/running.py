@@ -68,6 +68,10 @@ class Background:
             self._changed.notify_all()
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         with self._changed:
             return "".join(self._lines)

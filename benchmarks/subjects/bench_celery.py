@@ -9,7 +9,10 @@ import statistics
 import sys
 import time
 
-from celery import Celery
+from celery import Celery, signals
+
+#: Limits, receivers of signals and automatic retries, as careful projects have them.
+DRESSED = bool(os.environ.get("BENCH_DRESSED"))
 
 app = Celery("bench_celery")
 app.conf.update(
@@ -21,16 +24,33 @@ app.conf.update(
 )
 if os.environ["BENCH_BROKER"].startswith("sqlite") and os.environ.get("BENCH_SYNCHRONOUS"):
     app.conf.broker_transport_options = {"synchronous": os.environ["BENCH_SYNCHRONOUS"]}
+if DRESSED:
+    app.conf.update(task_time_limit=600, task_soft_time_limit=500, task_track_started=False)
+OPTIONS = {"autoretry_for": (OSError,), "retry_backoff": True, "max_retries": 5} if DRESSED else {}
 
 
-@app.task
+def receiver(**details):
+    """What a monitoring package connects: it is called, and does next to nothing."""
+
+
+if DRESSED:
+    for signal in (signals.task_prerun, signals.task_postrun, signals.task_success, signals.task_failure):
+        signal.connect(receiver)
+
+
+@app.task(**OPTIONS)
 def noop(*args):
     return None
 
 
-@app.task
+@app.task(**OPTIONS)
 def add(x, y):
     return x + y
+
+
+@app.task
+def xsum(numbers):
+    return sum(numbers)
 
 
 @app.task
@@ -100,6 +120,27 @@ def round_trip(count):
         times.append((time.perf_counter() - begin) * 1000)
     times.sort()
     return {"median": statistics.median(times), "p99": times[int(len(times) * 0.99)]}
+
+
+def flow(kind, count, rounds):
+    """Seconds from the call of a canvas to its result, median of some rounds; the result is checked."""
+    from celery import chain, chord, group
+
+    count = int(count)
+    makes = {
+        "group": lambda: (group(add.s(i, i) for i in range(count)), [i + i for i in range(count)]),
+        "chord": lambda: (chord((add.s(i, i) for i in range(count)), xsum.s()), count * (count - 1)),
+        "chain": lambda: (chain(add.s(0, 0), *(add.s(1) for _ in range(count - 1))), count - 1),
+    }
+    times = []
+    for turn in range(int(rounds) + 1):
+        canvas, want = makes[kind]()
+        begin = time.perf_counter()
+        got = canvas.apply_async().get(timeout=600)
+        if turn or not int(rounds):  # the first one warms both sides up
+            times.append(time.perf_counter() - begin)
+        assert got == want, (got, want)
+    return {"seconds": statistics.median(times)}
 
 
 def begin_latency(count, path):

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PromiseProxy", "Proxy", "class_property", "maybe_evaluate", "try_import"]
 
+#: name → module that has it: few ask for modules that load their names late.
+_HOMES = dict.fromkeys(("LazyModule", "getappattr", "recreate_module"), "celery.utils.lazy_modules")
 #: Special methods that Python looks up on the type, so that `__getattr__` never sees them. Those of asyncio and of
 #: paths are left out: by their mere presence a proxy would pass for an awaitable or a path.
 _OPERATORS = (
@@ -223,3 +225,9 @@ def try_import(module: str, default: Any = None) -> Any:
         return import_module(module)
     except ImportError:
         return default
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -263,6 +263,14 @@ class Message:
                 self._body = self._body.encode("utf-8", "surrogatepass")
         return self._body
 
+    @property
+    def deaths(self) -> int:
+        """How often the process died that had this message (`ports.Blaming`). Kept in its delivery info."""
+        if not self.redelivered:
+            return 0
+        count = (self.properties.get("delivery_info") or _NOTHING).get("deaths")
+        return count if isinstance(count, int) else 0
+
     def to_envelope(self, delivery_tag: str = "") -> bytes:
         """The kombu envelope (`[wire.19]`); the very bytes that came, where the message was read from one.
 
@@ -306,14 +314,18 @@ class Message:
         return f"<Message: {self.task}[{self.id}]>"
 
 
-def mark_redelivered(envelope: bytes) -> bytes:
-    """The envelope with `redelivered` set in its delivery info; what is no envelope is given back as it is."""
+def mark_redelivered(envelope: bytes, deaths: int = 0) -> bytes:
+    """The envelope with `redelivered` and `deaths` set in its delivery info; what is none is given back as it is."""
     try:
         document = json.loads(envelope)
-        document["properties"].setdefault("delivery_info", {})["redelivered"] = True
-    except (ValueError, TypeError, KeyError, AttributeError):
+        info = document["properties"].setdefault("delivery_info", {})
+        info["redelivered"] = True
+        info.pop("deaths", None)
+        if deaths:
+            info["deaths"] = deaths
+        return json.dumps(document).encode()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return envelope
-    return json.dumps(document).encode()
 
 
 class Form:

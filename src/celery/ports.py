@@ -13,21 +13,32 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from msgspec import Struct, field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import CodeType
 
     from celery.message import Message
-    from celery.outcome import Outcome, Record
+    from celery.outcome import Arrival, Further, Outcome, Record
     from celery.routing import QueueSpec, Route
 
 __all__ = [
-    "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth",
-    "Exhaustible", "Gathered", "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication", "Report",
-    "Resizable", "ResultBackend", "Runner", "Settled", "SystemClock", "Tracked", "Watching",
+    "Accompanied", "BackendConfig", "Barrier", "Blaming", "Broker", "BrokerConfig", "Burying", "Clock", "Consumer",
+    "DeadLetter", "DeadLetterBounds", "DeadLetters", "Deferring", "Delivery", "Depth", "Exhaustible", "Firing", "Full",
+    "Gathered", "Groups", "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication", "Report", "Resizable",
+    "ResultBackend", "Runner", "Seated", "Settled", "SystemClock", "Tracked", "Watching",
 ]  # fmt: skip
 
 
 # ---------------------------------------------------------------------------------------------------------- brokers
+
+
+class DeadLetterBounds(Struct, frozen=True):
+    """How many dead letters a broker keeps of each queue; the oldest go first."""
+
+    count: int = 10_000
+    #: Messages, reasons and tracebacks together.
+    size: int = 100 << 20
+    #: Seconds.
+    age: float = 30 * 86400.0
 
 
 class BrokerConfig(Struct, frozen=True):
@@ -43,6 +54,7 @@ class BrokerConfig(Struct, frozen=True):
     pool_limit: int | None = 10
     #: Names this process as a holder of deliveries (leases, tags). Unique for each worker start.
     node: str = ""
+    dead_letters: DeadLetterBounds = DeadLetterBounds()
     #: `broker_failover_strategy`: in which order several URLs are tried.
     failover: Any = "round-robin"
 
@@ -64,6 +76,7 @@ class Delivery(Struct, eq=False):
     """A message handed to this worker, to be settled exactly once: acked, rejected or deferred.
 
     `message` is None where the bytes that came are no task message; `error` then says why, and `raw` holds them.
+    What is rejected for good takes `error` and `traceback` into its dead letter: whoever rejects it writes them.
     """
 
     #: The broker's own handle; opaque to everybody else.
@@ -73,6 +86,9 @@ class Delivery(Struct, eq=False):
     message: Message | None
     raw: bytes | None = None
     error: str = ""
+    traceback: str = ""
+    #: True: its run killed the process, which counts as one more of its deaths when it is requeued.
+    died: bool = False
 
 
 class Broker(Protocol):
@@ -114,7 +130,7 @@ class Consumer(Protocol):
 
     def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
         """`requeue`: give back, to be taken next, marked redelivered. Otherwise keep as a dead letter where the
-        broker has a place for it, else drop."""
+        broker has a place for it (`Burying`), else drop."""
 
     def flush(self) -> None:
         """Send what `ack` and `reject` have gathered; on return the broker has it."""
@@ -143,6 +159,27 @@ class Settled(Struct, eq=False):
     disposition: str
     record: Record | None = None
     publications: Sequence[Publication] = ()
+    #: What it means for other tasks of its flow.
+    further: Further | None = None
+
+
+class Full(Struct, eq=False):
+    """A chord's barrier at which all members have arrived, and the chord's body, which is to be sent (`Arrival.body`).
+    It is kept as full until `fire` or `fired`, so that a death in between loses nothing."""
+
+    barrier: str
+    body: bytes
+
+
+class Firing(Struct, eq=False):
+    """What becomes of a full barrier: the body's messages, or what its failure leaves behind."""
+
+    barrier: str
+    publications: Sequence[Publication] = ()
+    records: Sequence[Record] = ()
+    arrivals: Sequence[Arrival] = ()
+    #: A member has failed: what the members came to is kept until it expires (`[rkeys.9]`).
+    failed: bool = False
 
 
 @runtime_checkable
@@ -152,9 +189,26 @@ class Joining(Protocol):
     def join(self, backend: ResultBackend) -> bool:
         """Asked once, after `consume`. True: `settle` stores records too, all of a batch in one transaction."""
 
-    def settle(self, settled: Sequence[Settled]) -> None:
-        """Records, publications and settlement of a batch, in one step. A record whose delivery this worker lost
-        meanwhile changes nothing."""
+    def settle(self, settled: Sequence[Settled]) -> Sequence[Full]:
+        """Records, publications, arrivals and settlement of a batch, in one step; returns barriers that are full now.
+        A record whose delivery this worker lost meanwhile changes nothing."""
+
+    def fire(self, firings: Sequence[Firing]) -> Sequence[Full]:
+        """Send the bodies of full barriers and take the barriers away, in one step. One that somebody else has fired
+        meanwhile is passed over. Returns those that have become full by this."""
+
+
+@runtime_checkable
+class Blaming(Protocol):
+    """A consumer that counts, durably, how often the process died that had a message: `Message.deaths`.
+
+    Where a process that held messages is gone, each of these that came for the first time is suspected: one death. Of
+    those that were redelivered only the ones that had `begun` count one more. What is given back in good order counts
+    none, unless the delivery says that it `died`.
+    """
+
+    def begun(self, deliveries: Sequence[Delivery]) -> None:
+        """These, all of them redelivered, are about to run. On return the broker has it."""
 
 
 @runtime_checkable
@@ -174,6 +228,54 @@ class Depth(Protocol):
         """Messages waiting in the queue, not those held by workers."""
 
 
+class DeadLetter(Struct, frozen=True):
+    """A message that cannot be run, kept."""
+
+    #: The broker's own name of it, not used for another.
+    id: str
+    #: Name of the queue that it was taken from, and goes back to.
+    queue: str
+    #: The bytes that came, whatever they are.
+    envelope: bytes
+    #: Why it was refused.
+    reason: str
+    #: Of the exception, where there was one; else "".
+    traceback: str
+    #: Wall-clock seconds since the epoch.
+    died_at: float
+    #: See `Blaming`.
+    deaths: int = 0
+
+
+class DeadLetters(Protocol):
+    """The dead letters of a broker. Thread-safe. All raise `OperationalError`."""
+
+    def queues(self) -> list[str]:
+        """Names of the queues that have any, sorted."""
+
+    def newest(self, queue: str, limit: int, before: str = "") -> list[DeadLetter]:
+        """Up to `limit` letters of a queue, the newest first; of those older than the one with the id `before`."""
+
+    def find(self, ids: Sequence[str]) -> list[DeadLetter]:
+        """Those of these ids that are there."""
+
+    def requeue(self, ids: Sequence[str]) -> int:
+        """Put each on its queue again as it came, its deaths forgotten; in the same step it is a letter no more.
+
+        Returns how many there were."""
+
+    def discard(self, ids: Sequence[str]) -> int:
+        """Drop them for good; returns how many there were."""
+
+
+@runtime_checkable
+class Burying(Protocol):
+    """A broker that keeps what its consumers reject."""
+
+    @property
+    def dead_letters(self) -> DeadLetters: ...
+
+
 # --------------------------------------------------------------------------------------------------------- backends
 
 
@@ -191,6 +293,8 @@ class BackendConfig(Struct, frozen=True):
     connect_timeout: float = 4.0
     #: Seconds that the record of a failure is kept, where the adapter can tell (`[new57.4]`); None: as any other.
     failure_expires: float | None = None
+    #: Seconds that what is known of a chord or a group is kept; None: for ever (`[state.13]`).
+    chord_expires: float | None = 86400.0
     #: Connections open at once; more threads wait for one.
     pool_limit: int | None = 10
     #: The state that an encoded document says, for a serializer of the user's own. None: it is one of kombu's four,
@@ -230,6 +334,45 @@ class Watching(Protocol):
     def watch(self, id: str, timeout: float | None, heard: Callable[[bytes], object]) -> bytes | None:
         """As `wait` for one id, calling `heard` in this thread with each document that is stored meanwhile, the final
         one included; or with the one that is there, if that is final already. None: `timeout` seconds passed."""
+
+
+@runtime_checkable
+class Barrier(Protocol):
+    """Counts the members of chords; the `barriers` of a backend that can do so by itself."""
+
+    def open(self, id: str, size: int) -> None:
+        """So many members are awaited. To be told before the last one can arrive; opening again begins anew, but for
+        those who have arrived."""
+
+    def grow(self, id: str, more: int) -> None:
+        """So many members more."""
+
+    def arrive(self, arrivals: Sequence[Arrival]) -> list[Full]:
+        """Members have come to their ends, once each however often it is said. Returns barriers that are full now."""
+
+    def parts(self, id: str) -> Iterator[list[bytes]]:
+        """What the members came to, in the order of their places; in batches, so that no reply is too long."""
+
+    def full(self) -> list[Full]:
+        """Barriers that are full and that nobody seems to be about to fire: whoever was may have died."""
+
+    def fired(self, id: str, *, failed: bool = False) -> None:
+        """The body is on its way, or has failed: forget the barrier."""
+
+    def standing(self, id: str) -> tuple[int | None, int]:
+        """(members awaited, members arrived); (None, …) if nobody knows the barrier, or not any more."""
+
+
+@runtime_checkable
+class Groups(Protocol):
+    """Keeps which results belong to a group; the `groups` of a backend that can."""
+
+    def save_group(self, id: str, document: bytes) -> None:
+        """Keep what is known of a group (`[state.12]`)."""
+
+    def load_group(self, id: str) -> bytes | None: ...
+
+    def delete_group(self, id: str) -> None: ...
 
 
 # ------------------------------------------------------------------------------------------------------------ pools
@@ -349,6 +492,15 @@ class Tracked(Protocol):
 
     def pid_of(self, key: int) -> int | None:
         """May be asked from any thread; None: no process has it."""
+
+
+@runtime_checkable
+class Seated(Protocol):
+    """A pool that can tell how many jobs would begin at once."""
+
+    @property
+    def idle(self) -> int:
+        """Runners that have nothing to do, and that nothing waits for."""
 
 
 # ----------------------------------------------------------------------------------------------------------- clocks

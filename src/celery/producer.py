@@ -451,7 +451,8 @@ class Producer:
                 break
             if policy is self._policy and self._clock.monotonic() - begin > _PATIENCE:
                 break
-            logger.debug("publishing failed (%s); trying again in %.1f s", failure, wait)
+            ids = " ".join(publication.message.id for publication in publications)
+            logger.debug("publishing %s failed (%s); trying again in %.1f s", ids, failure, wait)
             time.sleep(wait)
             try:
                 self._broker.publish(publications)

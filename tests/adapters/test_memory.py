@@ -11,14 +11,16 @@ import pytest
 from celery.backends.memory import MemoryBackend
 from celery.brokers.memory import MemoryBroker
 from celery.drivers.memory import server_of
-from celery.ports import BackendConfig, BrokerConfig
+from celery.ports import BackendConfig, BrokerConfig, DeadLetterBounds
 from tests.contracts.backend import BackendContract, record
 from tests.contracts.broker import BrokerContract, ids, message, nothing, spec, take, to
+from tests.contracts.dead_letters import DeadLetterContract
 from tests.contracts.processes import in_child
 
 if TYPE_CHECKING:
     from tests.contracts.backend import MakeBackend, PassTime
     from tests.contracts.broker import MakeBroker, PutRaw
+    from tests.contracts.dead_letters import MakeBounded
 
 _names = itertools.count()
 
@@ -60,6 +62,16 @@ class TestBroker(BrokerContract):
                 server.put(queue, raw)
 
         return put
+
+
+class TestDeadLetters(DeadLetterContract):
+    crosses_processes = False
+    make_backend = TestBroker.make_backend
+    put_raw = TestBroker.put_raw
+
+    @pytest.fixture
+    def make_bounded(self, url: str) -> MakeBounded:
+        return lambda bounds=DeadLetterBounds(): MemoryBroker(BrokerConfig(url, dead_letters=bounds))
 
 
 class TestBackend(BackendContract):

@@ -8,15 +8,17 @@ import pytest
 
 from celery.backends.redis_store import RedisStore
 from celery.brokers.redis import RedisBroker
-from celery.ports import BackendConfig, BrokerConfig
+from celery.ports import BackendConfig, BrokerConfig, DeadLetterBounds
 from tests.contracts.backend import BackendContract
 from tests.contracts.broker import BrokerContract
+from tests.contracts.dead_letters import DeadLetterContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.contracts.backend import MakeBackend, PassTime
     from tests.contracts.broker import MakeBroker, PutRaw
+    from tests.contracts.dead_letters import MakeBounded
     from tests.servers import RedisServer
 
 pytestmark = pytest.mark.server
@@ -83,6 +85,30 @@ class TestBrokerWithPrefix(TestBroker):
     @pytest.fixture
     def put_raw(self, redis_server: RedisServer) -> PutRaw:
         return lambda queue, raw: redis_server.call("LPUSH", "p:" + queue, raw, db=2)
+
+
+class TestDeadLetters(DeadLetterContract):
+    options = TestBroker.options
+    make_backend = TestBroker.make_backend
+    put_raw = TestBroker.put_raw
+
+    @pytest.fixture
+    def make_bounded(self, url: str, options: dict[str, object]) -> Iterator[MakeBounded]:
+        made: list[RedisBroker] = []
+
+        def make(bounds: DeadLetterBounds = DeadLetterBounds()) -> RedisBroker:
+            made.append(RedisBroker(BrokerConfig(url, options, dead_letters=bounds)))
+            return made[-1]
+
+        yield make
+        for broker in made:
+            broker.close()
+
+
+class TestDeadLettersWithPrefix(TestDeadLetters):
+    url = TestBrokerWithPrefix.url
+    options = TestBrokerWithPrefix.options
+    put_raw = TestBrokerWithPrefix.put_raw
 
 
 class TestBackend(BackendContract):

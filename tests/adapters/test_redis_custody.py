@@ -112,23 +112,6 @@ def test_unbound_exchange_drops(make: MakeBroker, redis_server: RedisServer) -> 
     assert redis_server.call("DBSIZE") == 0
 
 
-def test_dead_letters_are_kept_and_bounded(
-    make: MakeBroker, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("celery.brokers.redis_consumer.DEAD_LETTERS", 3)
-    broker = make()
-    broker.publish(to("q", *(message(i) for i in range(5))))
-    redis_server.call("LPUSH", "q", b"junk \xff")
-    consumer = broker.consume([spec("q")])
-    consumer.reject(take(consumer, 6), requeue=False)
-    letters = broker.dead_letters("q")
-    assert letters[0]["message"] == b"junk \xff"
-    assert "envelope" in letters[0]["reason"]
-    assert [Message.from_envelope(letter["message"]).id for letter in letters[1:]] == ["4", "3"]
-    consumer.close()
-    assert broker.depth("q") == 0
-
-
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +91,7 @@ def test_a_server_that_has_become_a_replica_is_left(redis_server: RedisServer, r
     broker = RedisBroker(BrokerConfig(f"{redis_server.url()};{replica.url()}", {"lease_timeout": 1.5}))
     consumer = broker.consume([spec("q")])
     broker.publish(to("q", message(1)))
+    wait_until(lambda: replica.call("LLEN", "q") == 1, "the replica is in step")
     try:
         replica.call("REPLICAOF", "NO", "ONE")
         redis_server.call("REPLICAOF", "127.0.0.1", replica.port)
@@ -221,27 +221,6 @@ def test_acks_that_the_new_master_never_saw(redis_server: RedisServer, replica: 
         redis_server.call("REPLICAOF", "NO", "ONE")
     consumer.close()
     broker.close()
-
-
-def test_leases_that_ran_out_while_the_server_was_away(redis_server: RedisServer) -> None:
-    """Nobody could renew them: whoever is back first gives the others time, instead of taking what they hold."""
-    brokers = [RedisBroker(BrokerConfig(redis_server.url(), {"lease_timeout": 1.5}, node=f"n{i}")) for i in range(2)]
-    one, two = (broker.consume([spec("q")]) for broker in brokers)
-    brokers[0].publish(to("q", message(1)))
-    held = take(one, 1)
-    one._keeper.stop()  # it comes back later than the other
-    redis_server.call("DEL", *redis_server.call("KEYS", "celery.1.lease.*"))
-    redis_server.call("CLIENT", "KILL", "TYPE", "normal")
-    deadline = time.monotonic() + 1.0
-    while time.monotonic() < deadline:
-        assert ids(insist(lambda: two.fetch(1, 0.05), "fetching")) == []
-    insist(lambda: one.fetch(0, 0.0), "renewing")
-    insist(lambda: one.ack(held) or one.flush(), "settling")
-    assert redis_server.call("HLEN", "unacked") == 0
-    for consumer in (one, two):
-        consumer.close()
-    for broker in brokers:
-        broker.close()
 
 
 def test_sentinels_with_a_password_and_a_choosy_client(redis_server: RedisServer) -> None:

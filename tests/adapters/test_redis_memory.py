@@ -62,7 +62,7 @@ def test_messages_are_taken_held_and_settled_where_memory_is_full(server: RedisS
     consumer.settle([Settled(held[2], "requeue")])
     consumer.reject(held[3:], requeue=False)
     assert results(store.load(["1"])) == [b"done"]
-    assert [letter["reason"] for letter in broker.dead_letters("q")] == ["rejected"]
+    assert [letter.reason for letter in broker.dead_letters.newest("q", 10)] == ["rejected"]
     assert sorted(ids(take(consumer, 2))) == ["2", "next"]
     make_room(server)
     other.close()

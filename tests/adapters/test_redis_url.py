@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.utils.url import url_to_parts
 
@@ -31,6 +31,7 @@ def urls(draw: st.DrawFn) -> str:
     )
 
 
+@settings(max_examples=25)
 @given(urls())
 def test_as_kombu_reads_them(url: str) -> None:
     want = url_to_parts(url)

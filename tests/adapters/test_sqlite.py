@@ -17,10 +17,11 @@ from celery.backends.sqlite import SqliteBackend
 from celery.brokers.sqlite import SqliteBroker
 from celery.drivers.sqlite import file_system
 from celery.exceptions import ImproperlyConfigured
-from celery.ports import BackendConfig, BrokerConfig
+from celery.ports import BackendConfig, BrokerConfig, DeadLetterBounds
 from tests.adapters.test_memory import FakeClock
 from tests.contracts.backend import BackendContract, record
 from tests.contracts.broker import BrokerContract, ids, message, nothing, spec, take, to
+from tests.contracts.dead_letters import DeadLetterContract
 from tests.contracts.processes import Child, in_child
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from tests.contracts.backend import MakeBackend, PassTime
     from tests.contracts.broker import MakeBroker, PutRaw
+    from tests.contracts.dead_letters import MakeBounded
 
 
 @pytest.fixture
@@ -68,6 +70,23 @@ class TestBroker(BrokerContract):
             db.close()
 
         return put
+
+
+class TestDeadLetters(DeadLetterContract):
+    make_backend = TestBroker.make_backend
+    put_raw = TestBroker.put_raw
+
+    @pytest.fixture
+    def make_bounded(self, url: str) -> Iterator[MakeBounded]:
+        made = []
+
+        def make(bounds: DeadLetterBounds = DeadLetterBounds()) -> SqliteBroker:
+            made.append(SqliteBroker(BrokerConfig(url, dead_letters=bounds)))
+            return made[-1]
+
+        yield make
+        for broker in made:
+            broker.close()
 
 
 class TestBackend(BackendContract):

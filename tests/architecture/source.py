@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import io
-import tokenize
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -64,10 +62,8 @@ class Module:
     @cached_property
     def code_lines(self) -> frozenset[int]:
         """Numbers of the lines that hold code: no blanks, comments or docstrings."""
-        skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
-                   tokenize.ENDMARKER, tokenize.ENCODING}  # fmt: skip
-        tokens = tokenize.generate_tokens(io.StringIO(self.text).readline)
-        lines = {n for t in tokens if t.type not in skipped for n in range(t.start[0], t.end[0] + 1)}
+        written = (line.strip() for line in self.text.splitlines())
+        lines = {number for number, line in enumerate(written, 1) if line and not line.startswith("#")}
         return frozenset(lines - self._docstring_lines())
 
     def _docstring_lines(self) -> set[int]:

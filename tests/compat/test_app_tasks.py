@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from celery import Celery, Task, _state, current_task, shared_task
 from celery.app.assembly import Assembly
-from celery.app.checking import argument_checker
 from celery.app.registry import TaskRegistry
 from celery.app.task import BaseTask
 from celery.current import Context
 from celery.exceptions import CDeprecationWarning, DuplicateTaskNameWarning, InvalidTaskError, NotRegistered
+from celery.utils.heads import argument_checker
 from tests.compat.apps import app, state
 
 __all__ = ["app", "state"]

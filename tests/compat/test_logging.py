@@ -1,5 +1,6 @@
 """Logging: set-up, formats, files, the redirected standard streams, and the fast way for lines (area log)."""
 
+import importlib
 import io
 import logging
 import os
@@ -246,6 +247,15 @@ class TestFastWriter:
             fast, slow = path.read_bytes()[: path.stat().st_size // 2], path.read_bytes()[path.stat().st_size // 2 :]
             assert fast == slow
             path.write_bytes(b"")
+
+    @pytest.mark.parametrize("name", ["celery.app.trace", "celery.worker.strategy"])
+    def test_it_serves_the_loggers_of_every_task(self, logger, name):
+        importlib.import_module("celery.worker.telling")  # what puts filters on them
+        assert line_writer(logging.getLogger(name), logging.INFO) is not None
+
+    def test_a_filter_that_might_change_a_line_is_asked(self, logger, monkeypatch):
+        monkeypatch.setattr(logger, "filters", [lambda record: "secret" not in record.getMessage()])
+        assert line_writer(logger, logging.INFO) is None
 
     def test_lines_are_held_and_written_by_flush(self, logger, path):
         write = line_writer(logger, logging.INFO)

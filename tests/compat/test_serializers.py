@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu import compression, serialization
 from kombu.exceptions import ContentDisallowed, DecodeError, EncodeError
@@ -280,6 +280,7 @@ def test_a_compression_that_is_not_installed_is_named() -> None:
 
 
 @pytest.mark.parametrize("serializer", CARRIES)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_documents_are_read_as_they_were_written(serializer: str, data: st.DataObject) -> None:
     text = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF))

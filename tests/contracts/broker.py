@@ -482,6 +482,86 @@ class BrokerContract:
         thread.join(DEADLINE)
         assert ids(taken) == ["1"]
 
+    def park(self, broker: Broker, consumer: Consumer, dues: dict[str, float], queue: str = "q") -> None:
+        """Publish and park: id → due time."""
+        assert isinstance(consumer, Deferring)
+        broker.publish(to(queue, *(message(id) for id in dues)))
+        taken = take(consumer, len(dues))
+        consumer.defer([(d, dues[d.message.id]) for d in taken if d.message])
+
+    @pytest.mark.parametrize("at_once", [1, 2, 100])
+    def test_due_in_the_order_of_their_times_and_before_what_waits(self, broker: Broker, at_once: int) -> None:
+        consumer = broker.consume([spec("q")])
+        past = time.time() - 10
+        self.park(broker, consumer, {"c": past + 3, "a": past + 1, "d": past + 4, "b": past + 2, "later": past + 3600})
+        broker.publish(to("q", *(message(i) for i in range(5))))
+        assert ids(take(consumer, 9, at_once=at_once)) == [*"abcd", *numbers(5)]
+
+    def test_due_does_not_wait_until_the_queue_runs_dry(self, broker: Broker, other: Broker) -> None:
+        consumer = broker.consume([spec("q")])
+        self.park(broker, consumer, {"due": time.time() + 0.3})
+        broker.publish(to("q", *(message(i) for i in range(1000))))
+        end = time.monotonic() + DEADLINE
+        worker = other.consume([spec("q")])
+        seen: list[str] = []
+        while "due" not in seen:
+            assert time.monotonic() < end
+            taken = worker.fetch(1, 1.0)
+            seen += ids(taken)
+            worker.ack(taken)
+            broker.publish(to("q", message("more")))
+        assert len(seen) - seen.index("due") == 1
+        worker.close()
+
+    def test_due_keeps_its_priority(self, broker: Broker) -> None:
+        consumer = broker.consume([spec("q")])
+        assert isinstance(consumer, Deferring)
+        broker.publish(to("q", message("due", priority=6), message("due too", priority=3)))
+        consumer.defer([(delivery, time.time() - 1) for delivery in take(consumer, 2)])
+        broker.publish(to("q", message("equal", priority=6), message("urgent")))
+        assert ids(take(consumer, 4, at_once=1)) == ["urgent", "due too", "due", "equal"]
+
+    def test_due_on_a_queue_that_others_serve(self, broker: Broker, other: Broker) -> None:
+        """Whoever looks, they come in the order of their times, and can be counted once they are due."""
+        first = broker.consume([spec("r")])
+        past = time.time() - 10
+        self.park(broker, first, {"c": past + 3, "a": past + 1, "b": past + 2, "later": past + 3600}, "r")
+        first.close()
+        assert isinstance(other, Depth)
+        looking = other.consume([spec("q")])
+        nothing(looking, timeout=0.3)
+        assert other.depth("r") == 3
+        second = broker.consume([spec("r")])
+        assert ids(take(second, 3, at_once=1)) == ["a", "b", "c"]
+        looking.close()
+        second.close()
+
+    def test_parked_for_ages(self, broker: Broker, other: Broker) -> None:
+        """Years, to the end of what a date can say: it is a number like any other."""
+        consumer = broker.consume([spec("q")])
+        now = time.time()
+        self.park(broker, consumer, {"decade": now + 10 * 365 * 86400, "end": 253402300799.999999, "soon": now + 0.2})
+        worker = other.consume([spec("q")])
+        assert ids(take(worker, 1)) == ["soon"]
+        nothing(worker, timeout=0.2)
+        worker.close()
+
+    def test_parking_what_was_lost_or_settled_does_nothing(self, broker: Broker, other: Broker) -> None:
+        consumer = broker.consume([spec("q")])
+        assert isinstance(consumer, Deferring)
+        broker.publish(to("q", message(1), message(2)))
+        settled, lost = take(consumer, 2)
+        consumer.ack([settled])
+        consumer.flush()
+        consumer.defer([(settled, time.time())])
+        consumer.reject([lost], requeue=True)
+        consumer.flush()
+        consumer.defer([(lost, time.time())])
+        worker = other.consume([spec("q")])
+        assert ids(take(worker, 1)) == ["2"]
+        nothing(consumer, timeout=0.2)
+        worker.close()
+
     # ----------------------------------------------------------------------------------- connections and processes
 
     def test_many_threads_publish(self, broker: Broker) -> None:

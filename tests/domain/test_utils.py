@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from celery import Celery
 from celery.current import LocalStack
-from celery.local import PromiseProxy, Proxy, class_property, maybe_evaluate, try_import
+from celery.local import PromiseProxy, Proxy, class_property, getappattr, maybe_evaluate, recreate_module, try_import
 from celery.utils import functional as fn
 from celery.utils import uuid
 from celery.utils.collections import AttributeDict, ChainMap, DictAttribute, force_mapping, lpmerge
@@ -21,6 +22,57 @@ from celery.utils.imports import NotAPackage, find_module, instantiate, module_f
 from celery.utils.objects import Bunch, FallbackContext, getitem_property, mro_lookup
 
 # ----------------------------------------------------------------------------------------------------------- functional
+
+
+def _none(): ...
+def _one(x): ...
+def _two(x, y=1): ...
+def _any(*args): ...
+def _named(**kwargs): ...
+def _only(*, x): ...
+
+
+class _Has:
+    def method(self, x): ...
+
+
+@pytest.mark.parametrize(
+    ("fun", "more_than_none", "more_than_one", "takes_x", "takes_second", "any_keyword"),
+    [
+        (_none, False, False, False, False, False),
+        (_one, True, False, True, False, False),
+        (_two, True, True, True, True, False),
+        (_any, True, True, True, True, False),
+        (_named, False, False, True, True, True),
+        (_only, False, False, False, False, False),
+        (_Has().method, True, True, True, True, False),  # the object counts
+    ],
+)
+def test_what_a_function_takes(fun, more_than_none, more_than_one, takes_x, takes_second, any_keyword):
+    assert (fn.arity_greater(fun, 0), fn.arity_greater(fun, 1)) == (more_than_none, more_than_one)
+    assert fn.fun_takes_argument("x", fun) is takes_x
+    assert fn.fun_takes_argument("whatever", fun, position=2) is takes_second
+    assert fn.fun_accepts_kwargs(fun) is any_keyword
+
+
+def test_a_head_takes_what_the_function_takes():
+    ran = []
+
+    def fun(a, b=2, *, c):
+        ran.append(a)
+
+    head = fn.head_from_fun(fun)
+    head(1, c=3)
+    with pytest.raises(TypeError, match=r"fun\(\) missing 1 required keyword-only argument: 'c'"):
+        head(1, 2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'd'"):
+        head(1, c=3, d=4)
+    assert not ran
+    bound = fn.head_from_fun(_Has.method, bound=True)
+    bound(1)
+    with pytest.raises(TypeError):
+        bound(1, 2)
+    fn.head_from_fun(_Has().method)(None, 1)  # as in Celery, the object is an argument too
 
 
 @given(st.lists(st.integers()), st.integers(1, 5))
@@ -317,3 +369,31 @@ def test_class_property_answers_on_class_and_instance():
 def test_try_import():
     assert try_import("json") is json
     assert try_import("no_such_module_anywhere", 5) == 5
+
+
+def test_an_attribute_of_the_current_app():
+    app = Celery("attributes")
+    app.set_current()
+    assert getappattr("main") == "attributes"
+    assert getappattr("conf.task_default_queue") == "celery"
+    with pytest.raises(AttributeError):
+        getappattr("nope.x")
+
+
+def test_a_module_made_anew_loads_its_names_late(monkeypatch):
+    first = types.ModuleType("lazy_sample")
+    monkeypatch.setitem(sys.modules, "lazy_sample", first)
+    homes = {"json": ["loads", "dumps"], "no_such_module_anywhere": ["broken"]}
+    old, new = recreate_module("lazy_sample", by_module=homes, direct={"codec": "json"}, __file__="f", extra=7)
+    assert (old, sys.modules["lazy_sample"]) == (first, new)
+    assert "loads" not in vars(new)
+    assert (new.loads, new.codec, new.extra, new.__file__) == (json.loads, json, 7, "f")
+    assert "loads" in vars(new)
+    assert {"loads", "dumps", "codec", "extra"} <= set(new.__all__) & set(dir(new))
+    assert pickle.loads(pickle.dumps(new)) is new
+    with pytest.raises(AttributeError, match="'lazy_sample' has no attribute 'nope'"):
+        _ = new.nope
+    with pytest.raises(ModuleNotFoundError):
+        _ = new.broken
+    with pytest.raises(KeyError):
+        recreate_module("never_imported_anywhere")

@@ -112,33 +112,6 @@ def iso(offset: float) -> str:
     return dt.datetime.fromtimestamp(time.time() + offset, dt.UTC).isoformat()
 
 
-@pytest.mark.parametrize("delay", [0.15, 1.3])  # within the second that is waited in memory, and parked
-def test_an_eta_is_kept_and_told_once(house: House, delay: float) -> None:
-    due = time.time() + delay
-    task_id = house.send("add", 1, eta=iso(delay))
-    quick = house.send("add", 7)
-    with house.running():
-        house.result(quick)
-        assert house.runner.ran == [quick]
-        house.result(task_id)
-        assert 0.0 <= time.time() - due < 0.5
-    assert sorted(house.notes.received_ids) == sorted([task_id, quick])
-
-
-def test_what_expires_while_it_waits_is_not_run(house: House) -> None:
-    task_id = house.send("add", 1, eta=iso(0.3), expires=iso(0.2))
-    with house.running():
-        assert house.result(task_id)["status"] == "REVOKED"
-    assert house.runner.ran == []
-
-
-def test_stopping_gives_back_what_waits(house: House) -> None:
-    task_id = house.send("add", 1, eta=iso(0.9))
-    with house.running():
-        until(lambda: task_id in house.notes.received_ids, "it is taken on")
-    assert (house.depth(), house.runner.ran) == (1, [])
-
-
 def test_stopping_lets_the_running_task_finish_and_takes_no_other(house: House) -> None:
     begun, go = threading.Event(), threading.Event()
 

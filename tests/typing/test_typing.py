@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process  # a type checker of its own
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PASSING, FAILING = HERE / "must_pass.py", HERE / "must_fail.py"

@@ -13,7 +13,6 @@ from celery import _state
 from celery.app import builtins as _builtins  # noqa: F401 - its tasks are announced to every app
 from celery.app import commanding, configuring, connecting, declaring, periodic, pickling, sending
 from celery.app.annotations import prepare as prepare_annotations
-from celery.app.checking import argument_checker
 from celery.app.identity import Identity
 from celery.app.parts import part
 from celery.app.pickling import AppPickler
@@ -22,6 +21,7 @@ from celery.app.utils import PendingConfiguration
 from celery.current import get_current_task, get_current_worker_task
 from celery.loaders import get_loader_cls
 from celery.utils.dispatch.signal import Signal
+from celery.utils.heads import argument_checker
 from celery.utils.imports import gen_task_name, symbol_by_name
 
 if TYPE_CHECKING:

@@ -121,18 +121,19 @@ class LogLines:
             flush_lines()
 
     def succeeded(self, run: Run, ended: Ended) -> None:
-        request, value = run.request, ended.value
-        shown = request.__dict__.get
+        request, value, write = run.request, ended.value, self._write
         context = {
             "id": request.id,
             "name": request.shadow or run.task.name,
             "return_value": repr(value) if type(value) in _SHORT else saferepr(value, run.task.resultrepr_maxsize),
             "runtime": ended.runtime,
-            "args": shown("argsrepr") or saferepr(request.args),
-            "kwargs": shown("kwargsrepr") or saferepr(request.kwargs),
         }
-        if self._write is not None:
-            self._write(LOG_SUCCESS % context)
+        if write is None or "args" in LOG_SUCCESS:  # nobody else sees them, and their text may have to be made
+            shown = request.__dict__.get
+            context["args"] = shown("argsrepr") or saferepr(request.args)
+            context["kwargs"] = shown("kwargsrepr") or saferepr(request.kwargs)
+        if write is not None:
+            write(LOG_SUCCESS % context)
         else:
             logger.info(LOG_SUCCESS, context, extra={"data": context})
 

@@ -9,19 +9,21 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from celery.backends.memory import MemoryBackend
+from celery.brokers.dead_letters import Overflow, cut, priority_of
 from celery.drivers.memory import server_of
 from celery.message import MalformedMessage, Message, mark_redelivered
-from celery.ports import Delivery, SystemClock
+from celery.ports import DeadLetter, Delivery, SystemClock
 from celery.waits import read, wait_readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celery.drivers.memory import Item, Server
-    from celery.ports import BrokerConfig, Clock, Publication, ResultBackend, Settled
+    from celery.outcome import Arrival, Record
+    from celery.ports import BrokerConfig, Clock, DeadLetterBounds, Firing, Full, Publication, ResultBackend, Settled
     from celery.routing import QueueSpec
 
-__all__ = ["MemoryBroker", "MemoryConsumer"]
+__all__ = ["MemoryBroker", "MemoryConsumer", "MemoryDeadLetters"]
 
 
 class MemoryBroker:
@@ -34,13 +36,15 @@ class MemoryBroker:
         self.server = server_of(config.url)
         self._clock = clock
         self.url_text = config.url if "://" in config.url else "memory://"
+        self._bounds = config.dead_letters
+        self.dead_letters = MemoryDeadLetters(self.server, self._bounds, clock)
 
     def publish(self, publications: Sequence[Publication]) -> None:
         with self.server.changed:
             self.server.publish(publications)
 
     def consume(self, queues: Sequence[QueueSpec]) -> MemoryConsumer:
-        return MemoryConsumer(self.server, queues, self._clock)
+        return MemoryConsumer(self.server, queues, self._clock, self._bounds)
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
         with self.server.changed:
@@ -59,11 +63,50 @@ class MemoryBroker:
         """There is nothing to close: the messages stay for whoever names the URL next."""
 
 
+class MemoryDeadLetters:
+    """See `DeadLetters`."""
+
+    def __init__(self, server: Server, bounds: DeadLetterBounds, clock: Clock) -> None:
+        self._server = server
+        self._bounds = bounds
+        self._clock = clock
+
+    def queues(self) -> list[str]:
+        with self._server.changed:
+            self._expire()
+            return self._server.dead.queues()
+
+    def newest(self, queue: str, limit: int, before: str = "") -> list[DeadLetter]:
+        with self._server.changed:
+            self._expire()
+            return self._server.dead.newest(queue, limit, before)
+
+    def find(self, ids: Sequence[str]) -> list[DeadLetter]:
+        with self._server.changed:
+            return self._server.dead.find(ids)
+
+    def requeue(self, ids: Sequence[str]) -> int:
+        with self._server.changed:
+            letters = self._server.dead.take(ids)
+            for letter in letters:
+                self._server.put(letter.queue, letter.envelope, priority_of(letter.envelope), deaths=0)
+        return len(letters)
+
+    def discard(self, ids: Sequence[str]) -> int:
+        with self._server.changed:
+            return len(self._server.dead.take(ids))
+
+    def _expire(self) -> None:
+        self._server.dead.expire(self._clock.time() - self._bounds.age)
+
+
 class MemoryConsumer:
     """Takes messages from queues of this process. Settles at once, so `flush` has nothing to do."""
 
-    def __init__(self, server: Server, queues: Sequence[QueueSpec], clock: Clock) -> None:
+    def __init__(self, server: Server, queues: Sequence[QueueSpec], clock: Clock, bounds: DeadLetterBounds) -> None:
         self._server = server
+        self._bounds = bounds
+        self._overflow = Overflow()
         self._clock = clock
         self._names = [queue.name for queue in queues]
         self._held: dict[int, Item] = {}
@@ -100,10 +143,16 @@ class MemoryConsumer:
             self._held.pop(delivery.tag, None)
 
     def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
-        items = [item for delivery in deliveries if (item := self._held.pop(delivery.tag, None))]
-        if requeue and items:
+        pairs = [(delivery, item) for delivery in deliveries if (item := self._held.pop(delivery.tag, None))]
+        if pairs:
             with self._server.changed:
-                self._server.give_back(items)
+                if requeue:
+                    self._server.give_back([_given_back(delivery, item) for delivery, item in pairs])
+                else:
+                    self._bury(pairs)
+
+    def begun(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Blaming.begun`. The messages die with the process: there is nobody left to blame them."""
 
     def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
         """See `Deferring.defer`."""
@@ -116,20 +165,44 @@ class MemoryConsumer:
         self._backend = backend if isinstance(backend, MemoryBackend) and backend.server is self._server else None
         return self._backend is not None
 
-    def settle(self, settled: Sequence[Settled]) -> None:
+    def settle(self, settled: Sequence[Settled]) -> Sequence[Full]:
         """See `Joining.settle`."""
+        full: list[Full] = []
         with self._server.changed:
             for one in settled:
                 item = self._held.pop(one.delivery.tag, None)
                 if item is None and one.disposition != "done":
                     continue
                 if item is not None and one.disposition == "requeue":
-                    self._server.give_back([item])
+                    self._server.give_back([_given_back(one.delivery, item)])
+                elif item is not None and one.disposition == "reject":
+                    self._bury([(one.delivery, item)])
                 if one.record is not None:
                     assert self._backend is not None, "settle with a record needs join first"
                     self._backend.put([one.record])
                 if one.publications:
                     self._server.publish(one.publications)
+                if one.further is not None:
+                    full += self._put_further(one.further.records, one.further.arrivals)
+        return full
+
+    def fire(self, firings: Sequence[Firing]) -> Sequence[Full]:
+        """See `Joining.fire`."""
+        full: list[Full] = []
+        barriers = self._server.barriers
+        with self._server.changed:
+            for one in firings:
+                if barriers.take(one.barrier):
+                    self._server.publish(one.publications)
+                    barriers.fired(one.barrier, one.failed, self._clock.time())
+                    full += self._put_further(one.records, one.arrivals)
+        return full
+
+    def _put_further(self, records: Sequence[Record], arrivals: Sequence[Arrival]) -> list[Full]:
+        assert self._backend is not None, "settle with records or arrivals needs join first"
+        if records:
+            self._backend.put(records)
+        return self._backend.barriers.put(arrivals)
 
     def others(self, *, ask: bool = False) -> int:
         """See `Accompanied.others`."""
@@ -160,12 +233,19 @@ class MemoryConsumer:
         os.close(self._readable)
         os.close(self._writable)
 
+    def _bury(self, pairs: Sequence[tuple[Delivery, Item]]) -> None:
+        for delivery, item in pairs:
+            reason, traceback = cut(delivery.error, delivery.traceback)
+            deaths = max(item[4], 0) + delivery.died
+            letter = DeadLetter("", item[2], item[3], reason, traceback, self._clock.time(), deaths)
+            self._overflow.note(item[2], self._server.dead.bury(letter, self._bounds))
+
     def _deliver(self, item: Item) -> Delivery:
-        _, _, queue, envelope, redelivered = item
+        _, _, queue, envelope, deaths = item
         self._tags += 1
         self._held[self._tags] = item
         try:
-            message = Message.from_envelope(mark_redelivered(envelope) if redelivered else envelope)
+            message = Message.from_envelope(envelope if deaths < 0 else mark_redelivered(envelope, deaths))
         except MalformedMessage as exc:
             return Delivery(self._tags, queue, None, envelope, str(exc))
         return Delivery(self._tags, queue, message)
@@ -185,3 +265,9 @@ class MemoryConsumer:
             with suppress(BlockingIOError):
                 read(self._readable, 4096)
         return readable
+
+
+def _given_back(delivery: Delivery, item: Item) -> Item:
+    """The item with one death more, if it died."""
+    priority, number, queue, envelope, deaths = item
+    return (priority, number, queue, envelope, max(deaths, 0) + 1) if delivery.died else item

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from celery.brokers.redis_layout import Layout
 from celery.drivers.redis import open_endpoint
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celery.brokers.redis_consumer import RedisConsumer
+    from celery.brokers.redis_dead import RedisDeadLetters
     from celery.drivers.redis import Command, Link
     from celery.ports import BrokerConfig, Publication
     from celery.routing import QueueSpec
@@ -34,6 +35,7 @@ class RedisBroker:
         self.endpoint = open_endpoint(config.url, config.options, config.ssl, config.connect_timeout, config.failover)
         self.layout = Layout(config.options, self.endpoint.prefix)
         self._pool = LinkPool(self.endpoint, _pool_limit(config))
+        self.bounds = config.dead_letters
         #: kombu keeps what it holds under the tag that the publisher gave: no two messages may bear the same.
         self._mark = os.urandom(8).hex()
         self._numbers = count()
@@ -132,14 +134,12 @@ class RedisBroker:
         counts: list[int] = self._pool.run([("LLEN", key) for key in self.layout.lists(queue)])
         return sum(counts)
 
-    def dead_letters(self, queue: str, count: int = 100) -> list[dict[str, Any]]:
-        """The newest dead letters of a queue: `id`, `message` (the bytes that came), `queue`, `reason`."""
-        entries = self._pool.run([("XREVRANGE", self.layout.dead + queue, "+", "-", "COUNT", count)])[0]
-        found = []
-        for identifier, flat in entries:
-            entry: dict[str, Any] = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
-            found.append({**entry, "id": identifier.decode(), "queue": queue, "reason": entry["reason"].decode()})
-        return found
+    @property
+    def dead_letters(self) -> RedisDeadLetters:
+        """See `Burying`."""
+        from celery.brokers.redis_dead import RedisDeadLetters
+
+        return RedisDeadLetters(self._pool, self.layout, self.bounds, self._clock)
 
     def close(self) -> None:
         """See `Broker.close`."""

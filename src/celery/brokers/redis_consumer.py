@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
+from celery.backends.redis_barriers import fulls
+from celery.brokers.dead_letters import Overflow
+from celery.brokers.redis_dead import bounds_of, note_overflow, why
 from celery.brokers.redis_keeper import CREDENTIALS_KEPT, Keeper, ack_commands, take_all
-from celery.brokers.redis_layout import DEAD_LETTERS
-from celery.brokers.redis_scripts import DEFER, DUE, FETCH, REJECT, RESTORE, SETTLE
+from celery.brokers.redis_scripts import DEFER, DUE, FETCH, FIRE, REJECT, RESTORE, SETTLE
 from celery.drivers.redis_pool import run
 from celery.exceptions import ImproperlyConfigured
 from celery.message import MalformedMessage, Message
@@ -27,9 +29,10 @@ from celery.waits import wait_readable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from celery.backends.redis_barriers import RedisBarriers
     from celery.brokers.redis import RedisBroker
     from celery.drivers.redis import Command, Link
-    from celery.ports import ResultBackend, Settled
+    from celery.ports import Firing, Full, ResultBackend, Settled
     from celery.routing import QueueSpec
 
 __all__ = ["RedisConsumer"]
@@ -82,7 +85,12 @@ class RedisConsumer:
         #: Tags in our custody.
         self.held: dict[bytes, None] = {}
         self._acks: deque[bytes] = deque()
+        #: Tags in the set of those that have begun.
+        self._begun: set[bytes] = set()
+        self._dead = (broker.layout.dead, *bounds_of(broker.bounds))
+        self._overflow = Overflow()
         self._ttl_of: Callable[[str], str] = str
+        self._barriers: RedisBarriers | None = None
         self._result_prefix = ""
         self._queues: dict[str, str] = {}
         broker.declare(queues)
@@ -115,30 +123,29 @@ class RedisConsumer:
                 return []
 
     def _take(self, link: Link, limit: int) -> list[Delivery]:
-        """One round trip: gathered acks, then the fetch. Puts due messages back first where there are some."""
+        """One round trip: gathered acks, then the fetch; two more if something is due, which goes first."""
         limit = min(limit, _MOST)
-        first, self._number = self._number, self._number + limit
-        self._turn += 1
-        fetch = FETCH.call(self._keys, (*self._head, limit, first, *self._tail(link)))
-        try:
-            due, found = self._exchange(fetch)[-1]
-        except BaseException:
-            # The script may have run, or may yet run, without our knowing what it took.
-            self._keeper.suspect(first, limit)
-            raise
-        self._number = first + len(found) // 2
-        now = self._clock.monotonic()
-        self._pause = _POLL if found else min(self._pause * 1.5, _POLL_MOST)
-        self._look_at = now + (_LOOK_AGAIN if self._tracking else self._pause)
-        self._dirty = len(found) // 2 == limit
-        if not self._dirty:
+        look = True
+        while True:
+            first, self._number = self._number, self._number + limit
+            self._turn += 1
+            fetch = FETCH.call(self._keys, (*self._head, limit, first, int(look), *self._tail(link)))
+            try:
+                due, found = self._exchange(fetch)[-1]
+            except BaseException:
+                # The script may have run, or may yet run, without our knowing what it took.
+                self._keeper.suspect(first, limit)
+                raise
+            self._number = first + len(found) // 2
+            now = self._clock.monotonic()
+            self._pause = _POLL if found else min(self._pause * 1.5, _POLL_MOST)
+            self._look_at = now + (_LOOK_AGAIN if self._tracking else self._pause)
+            self._dirty = len(found) // 2 == limit
             self._due_at = float("inf") if due is None else now + max(float(due), 0.0)
-            if due is not None and float(due) <= 0:
-                self._exchange(DUE.call((), (*self._layout.arguments, limit)))
-                self._dirty = True
-                if not found:
-                    return self._take(link, limit)
-        return self._deliver(first, found)
+            if found or not look or self._due_at > now:
+                return self._deliver(first, found)
+            self._exchange(DUE.call((), (*self._layout.arguments, limit, *self._names)))
+            look = False
 
     def _deliver(self, first: int, found: list[Any]) -> list[Delivery]:
         names, held, tag = self._names, self.held, self._tag
@@ -189,24 +196,39 @@ class RedisConsumer:
 
     def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
         """See `Consumer.reject`. Dead letters are kept in a bounded stream a queue."""
-        arguments: list[Any] = [*self._layout.arguments]
+        arguments = self._layout.arguments
         if requeue:
-            arguments += ("1", "", *(delivery.tag for delivery in deliveries))
+            died = [delivery.tag for delivery in deliveries if delivery.died]
+            others = [delivery.tag for delivery in deliveries if not delivery.died]
+            parts = [(blamed, tags) for blamed, tags in (("*", died), ("", others)) if tags]
+            self._exchange(*(RESTORE.call((), (*arguments, "1", "", blamed, *tags)) for blamed, tags in parts))
         else:
-            arguments += (self._layout.dead, DEAD_LETTERS)
+            letters: list[Any] = []
             for delivery in deliveries:
-                arguments += (delivery.tag, delivery.queue, delivery.error or "rejected")
-        self._exchange((RESTORE if requeue else REJECT).call((), arguments))
+                letters += (delivery.tag, delivery.queue, "!" if delivery.died else "", why(delivery))
+            reply = self._exchange(REJECT.call((), (*arguments, *self._dead, *letters)))[-1]
+            note_overflow(self._overflow, reply)
         for delivery in deliveries:
             self.held.pop(delivery.tag, None)
         self._dirty = True  # of what we write ourselves the server does not tell us
 
+    def begun(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Blaming.begun`: a set of tags beside the lease; those that are settled leave it now."""
+        key = self._layout.begun + self.holder
+        settled = [tag for tag in self._begun if tag not in self.held]
+        commands: list[Command] = [("SREM", key, *settled)] if settled else []
+        tags = [delivery.tag for delivery in deliveries]
+        self._exchange(*commands, ("SADD", key, *tags))
+        self._begun.difference_update(settled)
+        self._begun.update(tags)
+
     def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
         """See `Deferring.defer`. Parked messages outlive us: any consumer of ours takes them when they are due."""
-        arguments: list[Any] = [*self._layout.arguments, self._layout.visibility_timeout]
-        for delivery, due in deliveries:
-            arguments += (delivery.tag, f"{due:.6f}")
-        self._exchange(DEFER.call((), arguments))
+        for start in range(0, len(deliveries), _MOST):
+            arguments: list[Any] = [*self._layout.arguments, self._layout.visibility_timeout]
+            for delivery, due in deliveries[start : start + _MOST]:
+                arguments += (delivery.tag, f"{due:.6f}")
+            self._exchange(DEFER.call((), arguments))
         for delivery, _ in deliveries:
             self.held.pop(delivery.tag, None)
         self._look_at = 0.0  # the next look learns when the first is due
@@ -217,15 +239,19 @@ class RedisConsumer:
         if endpoint is None or not self._broker.endpoint.same_server(endpoint):
             return False
         self._ttl_of, self._result_prefix = backend.ttl_of, backend.key_prefix  # type: ignore[attr-defined]
+        self._barriers = backend.barriers  # type: ignore[attr-defined]
         return True
 
-    def settle(self, settled: Sequence[Settled]) -> None:
+    def settle(self, settled: Sequence[Settled]) -> Sequence[Full]:
         """See `Joining.settle`: one script call."""
-        arguments: list[Any] = [*self._layout.arguments, self._layout.dead, DEAD_LETTERS]
+        arguments: list[Any] = [*self._layout.arguments, *self._dead]
         link = self._connected()
         for item in settled:
-            delivery, record = item.delivery, item.record
-            arguments += (delivery.tag, item.disposition, delivery.queue, delivery.error or "rejected")
+            delivery, record, disposition = item.delivery, item.record, item.disposition
+            if disposition == "reject":
+                arguments += (delivery.tag, "reject!" if delivery.died else "reject", delivery.queue, why(delivery))
+            else:
+                arguments += (delivery.tag, "requeue!" if delivery.died else disposition, "", "")
             if record is None:
                 arguments += ("", "", "")
             else:
@@ -237,11 +263,27 @@ class RedisConsumer:
                 self._dirty = True
             else:
                 arguments.append(0)
-            if item.disposition == "requeue":
+            if item.further is not None:
+                assert self._barriers is not None, "settle with arrivals needs join first"
+                arguments += self._barriers.arguments(item.further.records, item.further.arrivals)
+            if disposition == "requeue":
                 self._dirty = True
-        self._exchange(SETTLE.call((), arguments))
+        dropped, found = self._exchange(SETTLE.call((), arguments))[-1]
+        note_overflow(self._overflow, dropped)
         for item in settled:
             self.held.pop(item.delivery.tag, None)
+        return fulls(found) if found else ()
+
+    def fire(self, firings: Sequence[Firing]) -> Sequence[Full]:
+        """See `Joining.fire`: one script call."""
+        assert self._barriers is not None, "fire needs join first"
+        arguments: list[Any] = []
+        link = self._connected()
+        for one in firings:
+            arguments += self._barriers.firing(one, self._broker.pushes(link, one.publications))
+        found = self._exchange(FIRE.call((), arguments))[-1]
+        self._dirty = True
+        return fulls(found)
 
     def others(self, *, ask: bool = False) -> int:
         """See `Accompanied.others`: consumers of ours, whatever their queues; real Celery keeps no such list."""
@@ -332,9 +374,9 @@ class RedisConsumer:
         try:
             if self._link is not None:
                 self._exchange(
-                    RESTORE.call((), (*self._layout.arguments, "1", "", *self.held)),
+                    RESTORE.call((), (*self._layout.arguments, "1", "", "", *self.held)),
                     ("SREM", self._layout.holders, self.holder),
-                    ("DEL", self._layout.leases + self.holder),
+                    ("DEL", self._layout.leases + self.holder, self._layout.begun + self.holder),
                 )
         except (OperationalError, ImproperlyConfigured):
             pass  # nothing to tell the owner: custody is in the server

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
-from celery.brokers.redis_scripts import RESTORE, SWEEP, TICK
+from celery.brokers.redis_scripts import RESTORE, STRIKE, SWEEP, TICK
 from celery.drivers.redis_pool import run
 from celery.exceptions import ImproperlyConfigured
 
@@ -29,6 +29,10 @@ __all__ = ["CREDENTIALS_KEPT", "Keeper", "ack_commands", "take_all"]
 
 #: Part of a lease after which it is renewed, shortened by chance so that holders do not look for the dead in step.
 _RENEW = 0.3
+#: Part of a lease that a holder without one has to renew it before it is taken for dead; more than `_RENEW`.
+_DOUBT = 0.4
+#: Part of a lease within which the server must answer, else the keeper connects anew: a line gone dead costs no lease.
+_ANSWER = 0.3
 #: Seconds within which an ack goes out.
 _ACK_WITHIN = 0.04
 #: Seconds after which a credential provider is asked whether there are others by now.
@@ -62,18 +66,18 @@ class Keeper:
         self._acks = acks
         self._clock = clock
         self._link: Link | None = None
-        #: Whether there was a link that has ended.
-        self._lost = False
         self._wake = threading.Event()
         self._stopping = False
         self._suspects: list[tuple[float, int, int]] = []
+        #: Holder without a lease → when (monotonic) it may be taken for dead.
+        self._doubted: dict[bytes, float] = {}
         self._sweep_at = 0.0
         self._rescore_at = 0.0
-        #: Nobody is taken for dead before.
-        self._judge_at = 0.0
         #: Numbers below are to be reviewed; None: nothing is. Then tags that were found unknown, to be put back.
         self._review: int | None = None
         self._unknown: list[bytes] = []
+        #: Seconds between two ticks at most: what is held is scored anew well within the visibility timeout.
+        self._every = min(layout.lease * _RENEW, layout.visibility_timeout / 4)
         self._thread: threading.Thread | None = None
         #: Live consumers of this layout, as last seen.
         self.holders = 1
@@ -122,8 +126,9 @@ class Keeper:
                 if self._acks:
                     self._send_acks()
                 if clock.monotonic() >= tick_at or self._suspects:
-                    tick_at = clock.monotonic() + self._layout.lease * _RENEW * _chance.uniform(0.7, 1.0)
+                    tick_at = clock.monotonic() + self._every * _chance.uniform(0.7, 1.0)
                     self._tick()
+                    tick_at = min(tick_at, *self._doubted.values(), tick_at)
             except (OperationalError, ImproperlyConfigured):
                 self._drop()  # the owner meets the same error, and tells
             if self._wake.wait(max(tick_at - clock.monotonic(), 0.0)):
@@ -146,11 +151,12 @@ class Keeper:
         if now >= self._rescore_at:
             self._rescore_at = now + layout.visibility_timeout / 6
             rescored = list(self._held)
-        lease = (layout.unacked_index, layout.leases, layout.holders, self._holder, int(layout.lease * 1000))
+        lease = (
+            layout.unacked_index, layout.leases, layout.holders, self._holder, int(layout.lease * 1000), layout.due,
+        )  # fmt: skip
         self.holders, *dead = self._run(TICK.call((), (*lease, *rescored)))[0]
-        if now >= self._judge_at:
-            for holder in dead:
-                self._take_over(holder)
+        for holder in self._believe(dead, now):
+            self._take_over(holder)
         for suspect in list(self._suspects):
             self._look_for(suspect, now)
         self._look_through()
@@ -159,13 +165,27 @@ class Keeper:
             sweep = (*layout.arguments, layout.visibility_timeout, layout.mutex, layout.sweep_most)
             self._run(SWEEP.call((), sweep))
 
+    def _believe(self, dead: Sequence[bytes], now: float) -> list[bytes]:
+        """Those that were without a lease before, and had the time to renew it since.
+
+        When the server comes back from a freeze or a restart, or its clock is set, the leases of the living have run
+        out as well.
+        """
+        until = now + self._layout.lease * _DOUBT
+        self._doubted = {holder: self._doubted.get(holder, until) for holder in dead}
+        believed = [holder for holder, at in self._doubted.items() if at <= now]
+        for holder in believed:
+            del self._doubted[holder]
+        return believed
+
     def _take_over(self, holder: bytes) -> None:
         """Put back what a dead holder held. Any number of keepers may do it at once; each tag goes back once."""
         lease = self._layout.leases.encode() + holder
+        begun = self._layout.begun.encode() + holder
         for tags in self._tags_of(holder):
-            if tags and self._restore(tags, lease) < 0:
+            if tags and self._restore(tags, lease, begun) < 0:
                 return  # it lives after all
-        self._run(("SREM", self._layout.holders, holder))
+        self._run(STRIKE.call((), (lease, self._layout.holders, holder, begun)))
 
     def _tags_of(self, holder: bytes) -> Iterator[list[bytes]]:
         """What lies under the tags of a holder, some at a time, each time in the order of its numbers."""
@@ -181,7 +201,7 @@ class Keeper:
     def _look_through(self) -> None:
         """Our own tags after the server has changed. Looked at twice, a tick apart: an ack may be on its way."""
         if self._unknown:
-            self._restore([tag for tag in self._unknown if tag not in self._held], b"")
+            self._restore([tag for tag in self._unknown if tag not in self._held])
             self._unknown = []
         if self._review is not None:
             below, self._review = self._review, None
@@ -190,28 +210,24 @@ class Keeper:
 
     def _look_for(self, suspect: tuple[float, int, int], now: float) -> None:
         until, first, count = suspect
-        self._restore([f"{self._holder}.{number}".encode() for number in range(first, first + count)], b"")
+        self._restore([f"{self._holder}.{number}".encode() for number in range(first, first + count)])
         if now > until:
             self._suspects.remove(suspect)
 
-    def _restore(self, tags: Sequence[bytes], lease: bytes) -> int:
-        restored: int = self._run(RESTORE.call((), (*self._layout.arguments, "1", lease, *tags)))[0]
+    def _restore(self, tags: Sequence[bytes], lease: bytes = b"", begun: bytes = b"") -> int:
+        restored: int = self._run(RESTORE.call((), (*self._layout.arguments, "1", lease, begun, *tags)))[0]
         return restored
 
     def _run(self, *commands: Command) -> list[Any]:
         now = self._clock.monotonic()
         if self._link is None or self._link.closed:
-            if self._link is not None or self._lost:  # while the server was away nobody could renew anything
-                self._judge_at = now + self._layout.lease
             self._link = self._endpoint.connect()
-            self._lost = False
         elif self._endpoint.provider is not None and now >= self._link.checked_until:
             self._link.checked_until = now + CREDENTIALS_KEPT
             self._link.renew_credentials()
         return run(self._link, commands)
 
     def _drop(self) -> None:
-        self._lost = True
         if self._link is not None:
             self._link.close()
             self._link = None

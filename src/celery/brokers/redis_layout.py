@@ -18,8 +18,8 @@ __all__ = ["Layout"]
 SEPARATOR = "\x06\x16"
 #: First part of the keys that are ours; the number changes with their format.
 OURS = "celery.1."
-#: Dead letters kept of each queue.
-DEAD_LETTERS = 10_000
+#: Seconds of a lease.
+LEASE = 7.0
 
 
 class Layout:
@@ -39,11 +39,15 @@ class Layout:
         self.due = ours + "due"
         self.holders = ours + "holders"
         self.leases = ours + "lease."
-        self.dead = ours + "dead."
+        #: Set of queues with dead letters; their streams are `<this>.<queue>`, their sizes are in the hash `<this>-bytes`.
+        self.dead = ours + "dead"
+        #: Prefix of the sets of tags whose runs a holder has begun.
+        self.begun = ours + "begun."
         #: Seconds after which kombu takes a message for abandoned (`[redis.8]`).
         self.visibility_timeout = float(options.get("visibility_timeout") or 3600)
-        #: Seconds after which a holder that renews nothing is taken for dead (ours, not kombu's).
-        self.lease = float(options.get("lease_timeout") or 10)
+        #: Seconds after which a holder that renews nothing is taken for dead (ours, not kombu's). With the time until
+        #: somebody looks, what a killed one held is with others within ten seconds.
+        self.lease = float(options.get("lease_timeout") or LEASE)
         #: Seconds between looks for messages past their visibility timeout, and how many one look restores.
         self.sweep_every = float(options.get("unacked_restore_interval") or 10)
         self.sweep_most = int(options.get("unacked_restore_limit") or 100)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from celery.drivers.redis_scripts import Script
 
-__all__ = ["DEFER", "DUE", "FETCH", "REJECT", "RESTORE", "SETTLE", "SWEEP", "TICK"]
+__all__ = ["DEFER", "DUE", "EXHUME", "FETCH", "FIRE", "REJECT", "RESTORE", "SETTLE", "STRIKE", "SWEEP", "TICK"]
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -18,5 +18,10 @@ def _broker_script(name: str, *shared: Path) -> Script:
 
 FETCH = Script(_LUA / "fetch.lua")
 TICK = Script(_LUA / "tick.lua")
-DUE, DEFER, RESTORE, SWEEP, REJECT = map(_broker_script, ("due", "defer", "restore", "sweep", "reject"))
-SETTLE = _broker_script("settle", _LUA.parent.parent / "backends" / "lua" / "record.lua")
+STRIKE = Script(_LUA / "strike.lua")
+DUE, DEFER, RESTORE, SWEEP = map(_broker_script, ("due", "defer", "restore", "sweep"))
+_GRAVES = _LUA / "graves.lua"
+REJECT, EXHUME = _broker_script("reject", _GRAVES), _broker_script("exhume", _GRAVES)
+_RESULTS = _LUA.parent.parent / "backends" / "lua"
+SETTLE = _broker_script("settle", _GRAVES, _RESULTS / "record.lua", _RESULTS / "barrier.lua")
+FIRE = Script(_RESULTS / "record.lua", _RESULTS / "barrier.lua", _RESULTS / "fire.lua")

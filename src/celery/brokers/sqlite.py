@@ -10,6 +10,8 @@ import os
 from typing import TYPE_CHECKING
 
 from celery.brokers import sqlite_queues as queues_of
+from celery.brokers.dead_letters import cut
+from celery.brokers.sqlite_dead import Cemetery, SqliteDeadLetters
 from celery.drivers.custody import lock_file
 from celery.drivers.sqlite import Handle, Watch, file_of, options_of
 from celery.drivers.sqlite_records import Records
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from celery.drivers.sqlite import File
-    from celery.ports import BrokerConfig, Clock, Publication, ResultBackend, Settled
+    from celery.drivers.sqlite_barriers import Arrivals
+    from celery.ports import BrokerConfig, Clock, Firing, Full, Publication, ResultBackend, Settled
     from celery.routing import QueueSpec
 
 __all__ = ["SqliteBroker", "SqliteConsumer"]
@@ -44,8 +47,10 @@ class SqliteBroker:
         self.url_text = self.file.url_text
         self._node = config.node
         self._clock = clock
+        self._bounds = config.dead_letters
         synchronous, self._timeout = options_of(config.url, config.options)
         self._writer = Handle(self.file, synchronous, self._timeout)
+        self.dead_letters = SqliteDeadLetters(self._writer, self._bounds, clock)
 
     def publish(self, publications: Sequence[Publication]) -> None:
         if not publications:
@@ -58,7 +63,8 @@ class SqliteBroker:
             queues_of.put(db, publications)
 
     def consume(self, queues: Sequence[QueueSpec]) -> SqliteConsumer:
-        return SqliteConsumer(self.file, self._timeout, self._node, queues, self._clock)
+        dead = Cemetery(self._bounds, self._clock)
+        return SqliteConsumer(self.file, self._timeout, self._node, queues, self._clock, dead)
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
         with self._writer.writing as db:
@@ -69,10 +75,9 @@ class SqliteBroker:
             return db.execute("DELETE FROM messages WHERE holder = 0 AND queue = ?", (queue,)).rowcount
 
     def depth(self, queue: str) -> int:
-        """Messages waiting in the queue."""
+        """Messages waiting in the queue; parked ones once they are due."""
         with self._writer.reading as db:
-            (n,) = db.execute("SELECT count(*) FROM messages WHERE holder = 0 AND queue = ?", (queue,)).fetchone()
-        return int(n)
+            return queues_of.depth(db, queue, self._clock.time())
 
     def close(self) -> None:
         self._writer.close()
@@ -84,16 +89,23 @@ class SqliteConsumer:
     What is acked or rejected is gathered, and written in the transaction of the next fetch.
     """
 
-    def __init__(self, file: File, timeout: float, node: str, queues: Sequence[QueueSpec], clock: Clock) -> None:
+    def __init__(
+        self, file: File, timeout: float, node: str, queues: Sequence[QueueSpec], clock: Clock, dead: Cemetery
+    ) -> None:
         self._clock = clock
+        self._dead = dead
         self._handle = Handle(file, "NORMAL", timeout, pinned=True)
         self._locks = lock_file(file.path + "-workers")
         self._names = [queue.name for queue in queues]
         self._held: dict[int, Delivery] = {}
         self._acked: list[tuple[int]] = []
-        self._returned: list[tuple[int]] = []
+        #: (died, tag)
+        self._returned: list[tuple[int, int]] = []
+        #: (reason, traceback, died, tag)
+        self._refused: list[tuple[str, str, int, int]] = []
         self._settle_by = 0.0
         self._records: Records | None = None
+        self._arrivals: Arrivals | None = None
         self._watch = Watch(self._handle)
         #: True: the last look left, or this consumer made, something that the watch does not tell of.
         self._more = True
@@ -117,19 +129,40 @@ class SqliteConsumer:
                 return []
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        self._gather(deliveries, self._acked)
+        held, acked = self._held, self._acked
+        for delivery in deliveries:
+            if held.get(delivery.tag) is delivery:
+                del held[delivery.tag]
+                acked.append((delivery.tag,))
+        self._gathered()
 
     def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
-        self._gather(deliveries, self._returned if requeue else self._acked)
+        for delivery in deliveries:
+            if self._held.get(delivery.tag) is delivery:
+                del self._held[delivery.tag]
+                if requeue:
+                    self._returned.append((int(delivery.died), delivery.tag))
+                else:
+                    reason, traceback = cut(delivery.error, delivery.traceback)
+                    self._refused.append((reason, traceback, int(delivery.died), delivery.tag))
+        self._gathered()
+
+    def begun(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Blaming.begun`."""
+        with self._handle.writing as db:
+            self._write_settled(db)
+            tags = [(d.tag,) for d in deliveries if self._held.get(d.tag) is d]
+            db.executemany("UPDATE messages SET begun = 1 WHERE id = ?", tags)
+        self._settled()
 
     def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
         """See `Deferring.defer`. Any worker of the file releases what is due."""
-        rows = [(due, d.tag) for d, due in deliveries if self._held.get(d.tag) is d]
+        rows = [(due, d.tag, self._holder) for d, due in deliveries if self._held.get(d.tag) is d]
         with self._handle.writing as db:
             self._write_settled(db)
-            db.executemany("UPDATE messages SET holder = -1, due = ? WHERE id = ?", rows)
+            db.executemany("UPDATE messages SET holder = -1, due = ?, begun = 0 WHERE id = ? AND holder = ?", rows)
         self._settled()
-        for _, tag in rows:
+        for _, tag, _ in rows:
             del self._held[tag]
         self._more = True
 
@@ -137,15 +170,20 @@ class SqliteConsumer:
         """See `Joining.join`: true for the backend of the same file."""
         records = getattr(backend, "records", None)
         self._records = records if isinstance(records, Records) and records.file is self._handle.file else None
+        self._arrivals = None if self._records is None else getattr(backend, "arrivals", None)
         return self._records is not None
 
-    def settle(self, settled: Sequence[Settled]) -> None:
+    def settle(self, settled: Sequence[Settled]) -> Sequence[Full]:
         """See `Joining.settle`. Committed on return."""
         valid = [
             one for one in settled if one.disposition == "done" or self._held.get(one.delivery.tag) is one.delivery
         ]
         records = [one.record for one in valid if one.record is not None]
-        self.ack([one.delivery for one in valid if one.disposition in ("ack", "reject")])
+        further = [one.further for one in valid if one.further is not None]
+        records += [record for one in further for record in one.records]
+        full: Sequence[Full] = ()
+        self.ack([one.delivery for one in valid if one.disposition == "ack"])
+        self.reject([one.delivery for one in valid if one.disposition == "reject"], requeue=False)
         self.reject([one.delivery for one in valid if one.disposition == "requeue"], requeue=True)
         with self._handle.writing as db:
             self._write_settled(db)
@@ -153,10 +191,31 @@ class SqliteConsumer:
             if records:
                 assert self._records is not None, "settle with a record needs join first"
                 self._records.write(db, records)
+            if further:
+                assert self._arrivals is not None, "settle with arrivals needs join first"
+                full = self._arrivals.write(db, [arrival for one in further for arrival in one.arrivals])
         self._settled()
         self._more = True  # what was published may be for this very consumer
         if records:
             self._handle.file.told()
+        return full
+
+    def fire(self, firings: Sequence[Firing]) -> Sequence[Full]:
+        """See `Joining.fire`. Committed on return."""
+        assert self._arrivals is not None, "fire needs join first"
+        assert self._records is not None, "fire needs join first"
+        full = []
+        with self._handle.writing as db:
+            for one in firings:
+                if not self._arrivals.take(db, one.barrier):
+                    continue
+                queues_of.put(db, one.publications)
+                self._records.write(db, one.records)
+                self._arrivals.fired(db, one.barrier, one.failed)
+                full += self._arrivals.write(db, one.arrivals)
+        self._more = True
+        self._handle.file.told()
+        return full
 
     def others(self, *, ask: bool = False) -> int:
         """See `Accompanied.others`."""
@@ -165,7 +224,7 @@ class SqliteConsumer:
         return self._others
 
     def flush(self) -> None:
-        if self._acked or self._returned:
+        if self._unwritten:
             with self._handle.writing as db:
                 self._write_settled(db)
             self._settled()
@@ -206,24 +265,31 @@ class SqliteConsumer:
         if not limit or not self._names:
             self.flush()
             return []
-        if not (self._acked or self._returned or self._worth_it()):
+        if not (self._unwritten or self._worth_it()):
             return []
         with self._handle.writing as db:
             self._write_settled(db)
-            if self._due is not None and self._due <= self._clock.time():
-                self._due = queues_of.release_due(db, self._clock.time())
-            rows = queues_of.claim(db, self._holder, self._names, limit)
+            rows = self._claim_due(db, limit)
+            rows += queues_of.claim(db, self._holder, self._names, limit - len(rows))
         self._settled()
         self._more = len(rows) == limit
         self._looks = -1
         return [self._deliver(row) for row in rows]
+
+    def _claim_due(self, db: sqlite3.Connection, limit: int) -> list[queues_of.Row]:
+        now = self._clock.time()
+        if self._due is None or self._due > now:
+            return []
+        rows = queues_of.claim_due(db, self._holder, self._names, limit, now)
+        self._due = queues_of.next_due(db, self._names)
+        return rows
 
     def _worth_it(self) -> bool:
         """Whether there is something to take: asked without the write lock, that an idle worker has no use for."""
         if self._more or not self._watch.quiet():
             with self._handle.reading as db:
                 if self._watch.changed(db) or self._more:
-                    self._due = queues_of.next_due(db)
+                    self._due = queues_of.next_due(db, self._names)
                     self._more = queues_of.waiting(db, self._names)
         return self._more or (self._due is not None and self._due <= self._clock.time())
 
@@ -231,9 +297,9 @@ class SqliteConsumer:
         return seconds if self._due is None else max(0.0, min(seconds, self._due - self._clock.time()))
 
     def _deliver(self, row: queues_of.Row) -> Delivery:
-        _, tag, queue, redelivered, envelope = row
+        _, tag, queue, redelivered, deaths, envelope = row
         try:
-            message = Message.from_envelope(mark_redelivered(envelope) if redelivered else envelope)
+            message = Message.from_envelope(mark_redelivered(envelope, deaths) if redelivered else envelope)
         except MalformedMessage as exc:
             delivery = Delivery(tag, queue, None, envelope, str(exc))
         else:
@@ -243,12 +309,12 @@ class SqliteConsumer:
 
     # ----------------------------------------------------------------------------------------------------- settling
 
-    def _gather(self, deliveries: Sequence[Delivery], into: list[tuple[int]]) -> None:
-        held = self._held
-        for delivery in deliveries:
-            if held.get(delivery.tag) is delivery:
-                del held[delivery.tag]
-                into.append((delivery.tag,))
+    @property
+    def _unwritten(self) -> bool:
+        return bool(self._acked or self._returned or self._refused)
+
+    def _gathered(self) -> None:
+        """Something was: write it now if it has waited long enough."""
         now = self._clock.monotonic()
         if now >= self._settle_by:
             if self._settle_by:
@@ -257,16 +323,23 @@ class SqliteConsumer:
                 self._settle_by = now + SETTLE_WITHIN
 
     def _write_settled(self, db: sqlite3.Connection) -> None:
+        if self._refused:
+            self._dead.bury(db, self._refused)
         if self._acked:
             db.executemany("DELETE FROM messages WHERE id = ?", self._acked)
         if self._returned:
-            db.executemany("UPDATE messages SET holder = 0, redelivered = redelivered + 1 WHERE id = ?", self._returned)
+            db.executemany(
+                "UPDATE messages SET holder = 0, redelivered = redelivered + 1, deaths = deaths + ?, begun = 0 "
+                "WHERE id = ?",
+                self._returned,
+            )
             self._more = True
 
     def _settled(self) -> None:
         """It is committed."""
         self._acked.clear()
         self._returned.clear()
+        self._refused.clear()
         self._settle_by = 0.0
 
     # ------------------------------------------------------------------------------------------------------ custody
@@ -299,7 +372,7 @@ class SqliteConsumer:
     def _take_over(self, holder: int) -> None:
         try:
             with self._handle.writing as db:
-                queues_of.unregister(db, holder)
+                queues_of.unregister(db, holder, dead=True)
         finally:
             self._locks.release(holder)
         self._more = True

@@ -14,17 +14,26 @@ if TYPE_CHECKING:
     from celery.ports import Publication
     from celery.routing import QueueSpec
 
-__all__ = ["Row", "bind", "claim", "next_due", "put", "register", "release_due", "unregister", "waiting"]
+__all__ = ["Row", "bind", "claim", "claim_due", "depth", "next_due", "put", "register", "unregister", "waiting"]
 
-#: (priority, id, queue, redelivered, envelope)
-Row = tuple[int, int, str, int, bytes]
+#: (priority, id, queue, redelivered, deaths, envelope)
+Row = tuple[int, int, str, int, int, bytes]
 
 _PUT = "INSERT INTO messages (queue, priority, envelope) VALUES (?, ?, ?)"
 _BIND = "INSERT OR IGNORE INTO bindings (exchange, kind, routing_key, queue) VALUES (?, ?, ?, ?)"
 _CLAIM = """
     UPDATE messages SET holder = ?
     WHERE id IN (SELECT id FROM messages WHERE holder = 0 AND queue = ? ORDER BY priority, id LIMIT ?)
-    RETURNING priority, id, queue, redelivered, envelope
+    RETURNING priority, id, queue, redelivered, deaths, envelope
+"""
+_DUE = """
+    SELECT due, id FROM messages WHERE holder = -1 AND queue = ? AND due <= ?
+    AND priority <= ifnull((SELECT min(priority) FROM messages WHERE holder = 0 AND queue = ?), priority)
+    ORDER BY due LIMIT ?
+"""
+_CLAIM_DUE = """
+    UPDATE messages SET holder = ?, due = NULL WHERE id = ?
+    RETURNING priority, id, queue, redelivered, deaths, envelope
 """
 
 
@@ -95,16 +104,27 @@ def _claim(db: sqlite3.Connection, holder: int, name: str, limit: int) -> list[R
     return rows
 
 
-def release_due(db: sqlite3.Connection, now: float) -> float | None:
-    """Parked messages that are due take their places on their queues again; returns when the next one is due."""
-    db.execute("UPDATE messages SET holder = 0, due = NULL WHERE holder = -1 AND due <= ?", (now,))
-    return next_due(db)
+def claim_due(db: sqlite3.Connection, holder: int, names: Iterable[str], limit: int, now: float) -> list[Row]:
+    """Take up to `limit` parked messages whose time has come, the earliest first, whatever their queue; but none while
+    its queue has a more urgent one."""
+    due = sorted(row for name in names for row in db.execute(_DUE, (name, now, name, limit)))
+    return [db.execute(_CLAIM_DUE, (holder, tag)).fetchone() for _, tag in due[:limit]]
 
 
-def next_due(db: sqlite3.Connection) -> float | None:
-    """When the next parked message is due; None: there is none."""
-    (due,) = db.execute("SELECT min(due) FROM messages WHERE holder = -1").fetchone()
-    return due  # type: ignore[no-any-return]
+def next_due(db: sqlite3.Connection, names: Sequence[str]) -> float | None:
+    """When the next parked message of these queues is due; None: there is none."""
+    sql = "SELECT min(due) FROM messages WHERE holder = -1 AND queue = ?"
+    dues = [due for name in names if (due := db.execute(sql, (name,)).fetchone()[0]) is not None]
+    return min(dues, default=None)
+
+
+def depth(db: sqlite3.Connection, queue: str, now: float) -> int:
+    """How many messages of a queue wait to be taken, those whose time has come among them."""
+    sql = "SELECT count(*) FROM messages WHERE holder = 0 AND queue = ?"
+    (waiting,) = db.execute(sql, (queue,)).fetchone()
+    sql = "SELECT count(*) FROM messages WHERE holder = -1 AND queue = ? AND due <= ?"
+    (due,) = db.execute(sql, (queue, now)).fetchone()
+    return int(waiting + due)
 
 
 def register(db: sqlite3.Connection, node: str, pid: int) -> int:
@@ -114,9 +134,16 @@ def register(db: sqlite3.Connection, node: str, pid: int) -> int:
     return holder
 
 
-def unregister(db: sqlite3.Connection, holder: int) -> int:
-    """Give back what the holder has, marked redelivered, and forget it; returns how many messages that were."""
-    sql = "UPDATE messages SET holder = 0, redelivered = redelivered + 1 WHERE holder = ? AND holder > 0"
+def unregister(db: sqlite3.Connection, holder: int, *, dead: bool = False) -> int:
+    """Give back what the holder has, marked redelivered, and forget it; returns how many messages that were.
+
+    `dead`: it is gone without a word. What it may have run counts a death (`ports.Blaming`).
+    """
+    blame = "deaths = deaths + (redelivered = 0 OR begun), " if dead else ""
+    sql = f"""
+        UPDATE messages SET {blame} begun = 0, holder = 0, redelivered = redelivered + 1
+        WHERE holder = ? AND holder > 0
+    """  # noqa: S608 - no values
     n = db.execute(sql, (holder,)).rowcount
     db.execute("DELETE FROM holders WHERE id = ?", (holder,))
     return n

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from celery.brokers.bindings import Bindings
+from celery.drivers.memory_barriers import MemoryBarriers
+from celery.drivers.memory_dead import Cemetery
 from celery.states import READY_STATES, SUCCESS
 from celery.waits import write
 
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Item", "Server", "marks", "server_of"]
 
-#: A message on its queue: (priority, number, queue, envelope, redelivered); the number is its place among equals.
-Item: TypeAlias = tuple[int, int, str, bytes, bool]
+#: A message on its queue: (priority, number, queue, envelope, deaths); the number is its place among equals, the deaths
+#: are -1 where nobody has held it yet.
+Item: TypeAlias = tuple[int, int, str, bytes, int]
 
 
 class Server:
@@ -47,6 +50,8 @@ class Server:
         self._number = 0
         #: id → (state, document, wall-clock time of expiry)
         self._records: dict[str, tuple[str, bytes, float]] = {}
+        self.dead = Cemetery()
+        self.barriers = MemoryBarriers()
         #: id → where those who watch it gather (state, document) of each record.
         self.listeners: dict[str, list[deque[tuple[str, bytes]]]] = {}
 
@@ -69,15 +74,15 @@ class Server:
                 names = self._bindings.queues(route.exchange, route.routing_key)
             for name in names:
                 self._number += 1
-                item = (message.priority, self._number, name, message.to_envelope(), False)
+                item = (message.priority, self._number, name, message.to_envelope(), -1)
                 heappush(self._queues.setdefault(name, []), item)
         if self.waiting:
             self.wake()
 
-    def put(self, queue: str, envelope: bytes, priority: int = 0) -> None:
+    def put(self, queue: str, envelope: bytes, priority: int = 0, *, deaths: int = -1) -> None:
         """Put bytes on a queue, whatever they are."""
         self._number += 1
-        heappush(self._queues.setdefault(queue, []), (priority, self._number, queue, envelope, False))
+        heappush(self._queues.setdefault(queue, []), (priority, self._number, queue, envelope, deaths))
         self.wake()
 
     def take(self, names: list[str], limit: int, now: float) -> tuple[list[Item], float | None]:
@@ -85,11 +90,7 @@ class Server:
 
         `names` is turned so that the next call begins where this one ended.
         """
-        parked = self._parked
-        while parked and parked[0][0] <= now:
-            item = heappop(parked)[1]
-            heappush(self._queues.setdefault(item[2], []), item)
-        items: list[Item] = []
+        items = self._take_due(names, limit, now) if self._parked else []
         empty = 0
         while len(items) < limit and empty < len(names):
             name = names.pop(0)
@@ -100,12 +101,30 @@ class Server:
                 empty = 0
             else:
                 empty += 1
-        return items, parked[0][0] if parked else None
+        return items, self._parked[0][0] if self._parked else None
+
+    def _take_due(self, names: list[str], limit: int, now: float) -> list[Item]:
+        """Parked items whose time has come, the earliest first, but none before a more urgent one of its queue. Those
+        of other queues join them as if they came now."""
+        items: list[Item] = []
+        parked = self._parked
+        while parked and parked[0][0] <= now and len(items) < limit:
+            priority, _, queue, envelope, redelivered = item = heappop(parked)[1]
+            waiting = self._queues.setdefault(queue, [])
+            if queue not in names:
+                self._number += 1
+                heappush(waiting, (priority, self._number, queue, envelope, redelivered))
+            elif waiting and waiting[0][0] < priority:
+                heappush(waiting, item)
+            else:
+                items.append(item)
+        return items
 
     def give_back(self, items: Iterable[Item]) -> None:
         """Items take their old places, marked redelivered."""
-        for priority, number, queue, envelope, _ in items:
-            heappush(self._queues.setdefault(queue, []), (priority, number, queue, envelope, True))
+        for priority, number, queue, envelope, deaths in items:
+            item = (priority, number, queue, envelope, max(deaths, 0))
+            heappush(self._queues.setdefault(queue, []), item)
         self.wake()
 
     def park(self, items: Iterable[tuple[float, Item]]) -> None:
@@ -179,7 +198,8 @@ class Server:
             self._records.pop(id, None)
 
     def drop_expired(self, now: float) -> None:
-        """Drop records that have expired, oldest first, up to the first that has not."""
+        """Drop barriers, groups and records that have expired; records oldest first, up to the first that has not."""
+        self.barriers.drop_expired(now)
         while self._records:
             oldest = next(iter(self._records))
             if self._records[oldest][2] > now:

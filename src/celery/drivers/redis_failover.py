@@ -61,14 +61,19 @@ class FailoverEndpoint(Endpoint):
 
     def connect(self, protocol: int = 2) -> Link:
         """Open a connection to the server in use, or to the next that answers. Raises `OperationalError`."""
-        for _ in self._endpoints:
+        failures: dict[Endpoint, exceptions.OperationalError] = {}
+        for _ in range(4 * len(self._endpoints)):  # an order of chance may come to the same one again
             current = self._current
-            try:
-                return current.connect(protocol)
-            except exceptions.OperationalError as exc:
-                last = exc
-                self._leave(current)
-        raise exceptions.OperationalError(f"none of {len(self._endpoints)} Redis servers can be used; last: {last}")
+            if current not in failures:
+                try:
+                    return current.connect(protocol)
+                except exceptions.OperationalError as exc:
+                    failures[current] = exc
+            if len(failures) == len(self._endpoints):
+                break
+            self._leave(current)
+        *_, last = failures.values()
+        raise exceptions.OperationalError(f"none of {len(failures)} Redis servers can be used; last: {last}") from last
 
     def _leave(self, endpoint: Endpoint) -> None:
         with self._lock:

@@ -40,6 +40,61 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE results (id TEXT PRIMARY KEY, state TEXT NOT NULL, meta BLOB NOT NULL, expires REAL)",
         "CREATE INDEX results_expiring ON results (expires) WHERE expires IS NOT NULL",
     ),
+    (  # parked messages are taken queue by queue
+        "DROP INDEX messages_parked",
+        "CREATE INDEX messages_parked ON messages (queue, due) WHERE holder = -1",
+    ),
+    (
+        # deaths: how often the process died that had it; begun: it was redelivered, and its holder has begun to run it.
+        "ALTER TABLE messages ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE messages ADD COLUMN begun INTEGER NOT NULL DEFAULT 0",
+        # AUTOINCREMENT: the id of a letter that was requeued or purged is never given to another.
+        """
+        CREATE TABLE dead_letters (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            queue TEXT NOT NULL,
+            priority INTEGER NOT NULL,
+            deaths INTEGER NOT NULL,
+            died_at REAL NOT NULL,
+            size INTEGER NOT NULL,
+            reason TEXT NOT NULL,
+            traceback TEXT NOT NULL,
+            envelope BLOB NOT NULL
+        )
+        """,
+        # Holds all that the bounds are about, so that they are kept without reading a letter.
+        "CREATE INDEX dead_letters_of_queue ON dead_letters (queue, id, size, died_at)",
+    ),
+    (
+        # body: what is to be sent, once the barrier is full and until it is fired; claimed: until when somebody is
+        # about to send it.
+        """
+        CREATE TABLE barriers (
+            id TEXT PRIMARY KEY,
+            size INTEGER,
+            more INTEGER NOT NULL DEFAULT 0,
+            arrived INTEGER NOT NULL DEFAULT 0,
+            body BLOB,
+            claimed REAL,
+            done INTEGER NOT NULL DEFAULT 0,
+            expires REAL
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX barriers_full ON barriers (id) WHERE body IS NOT NULL",
+        "CREATE INDEX barriers_expiring ON barriers (expires) WHERE expires IS NOT NULL",
+        """
+        CREATE TABLE arrivals (
+            barrier TEXT NOT NULL,
+            member TEXT NOT NULL,
+            place REAL NOT NULL,
+            part BLOB NOT NULL,
+            PRIMARY KEY (barrier, member)
+        ) WITHOUT ROWID
+        """,
+        "CREATE UNIQUE INDEX arrivals_in_order ON arrivals (barrier, place, member)",
+        "CREATE TABLE groups (id TEXT PRIMARY KEY, meta BLOB NOT NULL, expires REAL) WITHOUT ROWID",
+        "CREATE INDEX groups_expiring ON groups (expires) WHERE expires IS NOT NULL",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -7,11 +7,14 @@ from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from celery.utils.heads import argument_checker
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
-    "chunks", "dictfilter", "first", "firstmethod", "is_list", "is_numeric_value", "mattrgetter", "maybe",
+    "arity_greater", "chunks", "dictfilter", "first", "firstmethod", "fun_accepts_kwargs", "fun_takes_argument",
+    "head_from_fun", "is_list", "is_numeric_value", "mattrgetter", "maybe",
     "maybe_evaluate", "maybe_list", "mlazy", "noop", "padlist", "regen", "seq_concat_item", "seq_concat_seq", "uniq",
 ]  # fmt: skip
 
@@ -173,3 +176,36 @@ def seq_concat_seq(a: Any, b: Iterable[Any]) -> Any:
 def is_numeric_value(value: Any) -> bool:
     """Whether it is a number, and not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _parameters(fun: Callable[..., Any]) -> Any:
+    import inspect
+
+    return inspect.getfullargspec(fun)
+
+
+def fun_accepts_kwargs(fun: Callable[..., Any]) -> bool:
+    """Whether it takes keyword arguments of any name."""
+    return _parameters(fun).varkw is not None
+
+
+def arity_greater(fun: Callable[..., Any], n: int) -> bool:
+    """Whether it takes more than `n` positional arguments; a method's object is one."""
+    spec = _parameters(fun)
+    return spec.varargs is not None or len(spec.args) > n
+
+
+def fun_takes_argument(name: str, fun: Callable[..., Any], position: int | None = None) -> bool:
+    """Whether it takes an argument of that name by position or, given a position (from 1), that many at all."""
+    spec = _parameters(fun)
+    if spec.varkw or spec.varargs:
+        return True
+    return len(spec.args) >= position if position else name in spec.args
+
+
+def head_from_fun(fun: Callable[..., Any], bound: bool = False) -> Callable[..., None]:
+    """A function that takes what `fun` takes (but for the first argument, if `bound`) and does nothing.
+
+    Arguments that do not fit raise the TypeError that a call of `fun` would.
+    """
+    return argument_checker(getattr(fun, "__func__", fun), bound)

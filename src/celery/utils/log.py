@@ -406,7 +406,9 @@ def _writer(
 
 def _only_handler(logger: logging.Logger, level: int) -> LineHandler | None:
     """Our handler, if a record of this logger and level would go to it, and nowhere else, unseen by anybody."""
-    if type(logger) is not logging.Logger or not logger.isEnabledFor(level) or logger.filters:
+    if type(logger) is not logging.Logger or not logger.isEnabledFor(level):
+        return None
+    if not all(getattr(each, "minds_exceptions_only", False) for each in logger.filters):
         return None
     if logging.getLogRecordFactory() is not logging.LogRecord:
         return None

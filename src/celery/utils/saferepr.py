@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ("reprstream", "saferepr")
 
 _PLAIN = frozenset({int, float, bool, type(None)})
+_SCALARS = _PLAIN | {str}
 #: Containers of more items are cut off anyhow, in most cases.
 _SMALL = 256
 _SURROGATES = re.compile("[\ud800-\udfff]+")
@@ -62,7 +63,7 @@ def saferepr(o: Any, maxlen: int | None = None, maxlevels: int | None = 3, seen:
     Texts stand in quotes but their control characters are not escaped; bytes that are no UTF-8 show as hex digits.
     Never raises because of a value: one whose `repr` fails is `<Unrepresentable …>`.
     """
-    if _is_plain(o, maxlevels or 100):
+    if _is_plain((o,) if type(o) in _SCALARS else o, maxlevels or 100):
         try:
             text = repr(o)
         except ValueError:  # an integer of more digits than Python is willing to write

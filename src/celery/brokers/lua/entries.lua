@@ -21,16 +21,50 @@ local function split(entry)
   end
 end
 
--- The message, marked as kombu marks what it restores: in properties.delivery_info and in headers.
-local function marked(message)
-  local before, info, after = string.match(message, '^(.*"delivery_info"%s*:%s*)(%b{})(.*)$')
-  if info and not string.find(info, '"redelivered"%s*:%s*true') then
+-- Delivery info of a message, with what stands before and after it; nothing where there is none.
+local function delivery_info(message)
+  return string.match(message, '^(.*"delivery_info"%s*:%s*)(%b{})(.*)$')
+end
+
+local function was_redelivered(message)
+  local _, info = delivery_info(message)
+  return info and string.find(info, '"redelivered"%s*:%s*true') and true or false
+end
+
+-- How often the process died that had it: ours, kept where kombu keeps `redelivered`.
+local function deaths_of(message)
+  local _, info = delivery_info(message)
+  return info and tonumber(string.match(info, '"deaths"%s*:%s*(%d+)')) or 0
+end
+
+local function with(info, name, value)
+  local comma = string.find(info, '^{%s*}$') and '' or ', '
+  return '{"' .. name .. '": ' .. value .. comma .. string.sub(info, 2)
+end
+
+-- The message, marked as kombu marks what it restores: in properties.delivery_info and in headers. `died`: with one
+-- death more.
+local function marked(message, died)
+  local before, info, after = delivery_info(message)
+  if not info then -- no publisher of kombu's wrote this
+    before, after = string.match(message, '^(.*"properties"%s*:%s*{)(.*)$')
+    if before then
+      before, info, after = before .. '"delivery_info": ', '{}', (string.find(after, '^%s*}') and '' or ', ') .. after
+    end
+  end
+  if info then
     if string.find(info, '"redelivered"%s*:%s*false') then
       info = string.gsub(info, '("redelivered"%s*:%s*)false', '%1true')
-    elseif string.find(info, '^{%s*}$') then
-      info = '{"redelivered": true}'
-    else
-      info = '{"redelivered": true, ' .. string.sub(info, 2)
+    elseif not string.find(info, '"redelivered"%s*:%s*true') then
+      info = with(info, 'redelivered', 'true')
+    end
+    if died then
+      local deaths = tonumber(string.match(info, '"deaths"%s*:%s*(%d+)'))
+      if deaths then
+        info = string.gsub(info, '("deaths"%s*:%s*)%d+', '%1' .. deaths + 1, 1)
+      else
+        info = with(info, 'deaths', 1)
+      end
     end
     message = before .. info .. after
   end
@@ -98,26 +132,23 @@ local function drop(tag)
   return redis.call('HDEL', unacked, tag)
 end
 
--- Give a reserved message back, to be taken next. False if the value is not understood: whoever wrote it restores it.
-local function release(tag, entry, mark)
+-- The queue that a message was taken from by one of ours; '' for what real Celery took through an exchange.
+local function queue_of(entry)
+  local _, exchange, key = split(entry)
+  return exchange == '' and key or ''
+end
+
+-- Give a reserved message back, to be taken next, or last if pushed by LPUSH. `mark`: false: as it is; true:
+-- redelivered; 'died': and its process died. False if the value is not understood: whoever wrote it restores it.
+local function release(tag, entry, mark, push)
   local message, exchange, key = split(entry)
   if not message then return false end
-  if mark then message = marked(message) end
+  if mark then message = marked(message, mark == 'died') end
   for _, queue in ipairs(queues_of(exchange, key)) do
-    redis.call('RPUSH', list_of(queue, message), message)
+    redis.call(push or 'RPUSH', list_of(queue, message), message)
   end
   drop(tag)
   return true
-end
-
--- Keep what was refused: one bounded stream a queue, so that entries can be listed and removed one by one.
-local function bury(stream, most, tag, queue, reason)
-  local entry = redis.call('HGET', unacked, tag)
-  local message = entry and split(entry)
-  if message then
-    redis.call('XADD', stream .. queue, 'MAXLEN', most, '*', 'message', message, 'queue', queue, 'reason', reason)
-  end
-  return drop(tag) == 1
 end
 
 local function now()

@@ -3,10 +3,13 @@
 -- each in `unacked` in the same step. Standing alone (no shared functions) because it runs for every batch.
 -- KEYS: lists, all queues of the first step, all of the next …; last the due index. Only what is worth waking for may
 -- stand there: client tracking follows the declared keys.
--- ARGV: unacked, its index, lease, holders, holder, lease in ms, limit, first number, queues, turn, pop many?, names.
+-- ARGV: unacked, its index, lease, holders, holder, lease in ms, limit, first number, look for what is due?, queues,
+-- turn, pop many?, names.
+-- Returns the seconds until the next parked message is due, and queue and message of each that was taken: none if
+-- something is due and was looked for, since that goes first (due.lua).
 local unacked, unacked_index, lease, holder = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
-local left, number, width, turn = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
-local many = ARGV[11] == '1'
+local left, number, width, turn = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local many = ARGV[12] == '1'
 local strict = turn < 0
 if strict then turn = 0 end
 
@@ -19,6 +22,9 @@ end
 local time = redis.call('TIME')
 local now = time[1] .. '.' .. string.format('%06d', time[2])
 local found, fields, scores = {}, {}, {}
+local due = redis.call('ZRANGE', KEYS[#KEYS], 0, 0, 'WITHSCORES')[2]
+due = due and tonumber(due) - tonumber(now)
+if due and due <= 0 and ARGV[9] == '1' then return {string.format('%.6f', due), found} end
 
 local function keep(queue, message)
   local tag = holder .. '.' .. number
@@ -26,7 +32,7 @@ local function keep(queue, message)
   found[#found + 1] = queue
   found[#found + 1] = message
   fields[#fields + 1] = tag
-  fields[#fields + 1] = '[' .. message .. ', "", ' .. ARGV[11 + queue] .. ']'
+  fields[#fields + 1] = '[' .. message .. ', "", ' .. ARGV[12 + queue] .. ']'
   scores[#scores + 1] = now
   scores[#scores + 1] = tag
   if #fields >= 2000 then
@@ -74,9 +80,7 @@ if #fields > 0 then
   redis.call('HSET', unacked, unpack(fields))
   redis.call('ZADD', unacked_index, unpack(scores))
 end
-if left == 0 then return {false, found} end
 
--- Everything was taken. The reads make the server remember that we want to hear of these keys.
-redis.call('EXISTS', unpack(KEYS))
-local due = redis.call('ZRANGE', KEYS[#KEYS], 0, 0, 'WITHSCORES')
-return {due[2] and string.format('%.6f', tonumber(due[2]) - tonumber(now)) or false, found}
+-- Everything was taken: this read makes the server remember that we want to hear of these keys.
+if left > 0 then redis.call('EXISTS', unpack(KEYS)) end
+return {due and string.format('%.6f', due) or false, found}

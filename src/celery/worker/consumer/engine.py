@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from celery.message import Message
     from celery.outcome import Outcome, Record
-    from celery.ports import Broker, Clock, Consumer, Delivery, Pool, Report, ResultBackend
+    from celery.ports import Broker, Clock, Consumer, Delivery, Firing, Full, Pool, Report, ResultBackend
     from celery.routing import QueueSpec
     from celery.worker.admission import TaskPolicy
     from celery.worker.consumer.deliveries import Held
@@ -84,6 +84,10 @@ class EngineParts:
     accept: AbstractSet[str] | None
     read_other: Callable[[bytes], Message]
     verdict: Callable[[Message, str, BaseException], Record | None]
+    #: See `Receiver`.
+    fallout: Callable[[Message, str, BaseException], Outcome | None] = lambda message, state, exc: None
+    #: See `Settler`.
+    closing: Callable[[Full], Firing] | None = None
     observer: Observer
     #: Called about once a second; raises `WorkerShutdown` or `WorkerTerminate` to stop.
     check: Callable[[], None] = lambda: None
@@ -98,6 +102,8 @@ class EngineParts:
     prefetch: int | None = None
     #: Whether that counts what runs and is acknowledged too (`worker_disable_prefetch`).
     prefetch_counts_running: bool = False
+    #: How many deliveries may wait in memory for their time, where the broker cannot park them; None: any number.
+    waiting_limit: int | None = None
     #: See `Endings`; without `aftermath` a lost task leaves its record and nothing else.
     aftermath: Aftermath | None = None
     again: Callable[[Message, BaseException], Outcome | None] = lambda message, exc: None
@@ -129,6 +135,7 @@ class Engine:
             accept=parts.accept,
             read_other=parts.read_other,
             verdict=parts.verdict,
+            fallout=parts.fallout,
             observer=parts.observer,
             clock=parts.clock,
             totals=parts.totals,
@@ -219,7 +226,8 @@ class Engine:
             wait_readable([self._wake.descriptor], min(left, _LONGEST_WAIT))
 
     def _run(self, consumer: Consumer) -> None:
-        settler = Settler(consumer, self._parts.publisher or self._parts.broker, self._parts.store)
+        parts = self._parts
+        settler = Settler(consumer, parts.publisher or parts.broker, parts.store, parts.closing, parts.clock)
         waiting = self._waiting = WaitingRoom(consumer)
         self._strangers.others = consumer.others if isinstance(consumer, Accompanied) else None
         leaving: BaseException | None = None
@@ -231,6 +239,7 @@ class Engine:
                     self._check_at = now + _CHECK_EVERY
                     self._parts.check()
                     self._strangers.look()
+                    settler.look()
                 self._turn(consumer, settler, waiting)
         except (SystemExit, KeyboardInterrupt) as exc:
             leaving = exc
@@ -294,12 +303,14 @@ class Engine:
         self._pool.submit(batch)
 
     def _room(self) -> int:
-        """How many messages to take now (`[worker.8]`, `[worker.9]`)."""
+        """How many messages to take now (`[worker.8]`, `[worker.9]`, `[settings.185]`)."""
         room, most = self._pool.free, self._parts.prefetch
         if most is not None:
             everything = self._parts.prefetch_counts_running
             held = sum(1 for one in self.held.values() if everything or not one.acknowledged)
             room = min(room, most - held - len(self._ready))
+        if self._parts.waiting_limit is not None and self._waiting is not None:
+            room = min(room, self._parts.waiting_limit - len(self._waiting.heap))
         return max(0, room)
 
     def _patience(self, waiting: WaitingRoom) -> float:
@@ -338,7 +349,7 @@ class Engine:
                 disposition = DONE if one.acknowledged else ACK
             else:
                 disposition = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
-            settler.add(one.delivery, disposition, outcome.record, outcome.follow)
+            settler.add(one.delivery, disposition, outcome.record, outcome.follow, outcome.further)
         if report.timed_out or report.lost:
             self._take_endings(report, settler)
         for key in report.begun:
@@ -373,7 +384,7 @@ class Engine:
         asked = self._attendant.ended(one, outcome)
         if one.acknowledged or asked is None:
             asked = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
-        settler.add(one.delivery, asked, outcome.record, outcome.follow)
+        settler.add(one.delivery, asked, outcome.record, outcome.follow, outcome.further)
 
     def _take_endings(self, report: Report, settler: Settler) -> None:
         held, endings = self.held, self._endings

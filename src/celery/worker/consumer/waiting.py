@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING
 from celery.ports import Deferring
 
 if TYPE_CHECKING:
+    from celery.message import Message
     from celery.ports import Consumer, Delivery
 
 __all__ = ["WaitingRoom"]
 
-#: What is due within this time is not worth a trip to the broker and back.
-_SOON = 1.0
-#: Ids of parked messages that are remembered, so that their coming back is not told as a second arrival.
+#: Parked messages that are remembered, so that their coming back is not told as a second arrival: 1 MB at most.
 _REMEMBERED = 10_000
 
 
 class WaitingRoom:
     """Keeps deliveries until their time: parked in the broker where it can do that, else in memory.
 
-    Also what waits in memory is still in this worker's custody at the broker, so it comes back after a kill.
+    Where the broker parks, nothing waits here, however soon it is due: it would wait behind what runs here while
+    another worker idles, and a worker that is killed would keep it from its time for a lease. What waits in memory is
+    in this worker's custody at the broker, so it comes back after a kill.
     """
 
     def __init__(self, consumer: Consumer) -> None:
@@ -31,21 +32,23 @@ class WaitingRoom:
         #: What waits in memory, the next one first: (wall-clock time, order, delivery).
         self.heap: list[tuple[float, int, Delivery]] = []
         self._order = count()
-        self._parked: OrderedDict[str, None] = OrderedDict()
+        #: Fingerprints of what was parked, the oldest first.
+        self._parked: OrderedDict[int, None] = OrderedDict()
         #: What is still to be parked in the broker.
         self.to_park: list[tuple[Delivery, float]] = []
 
-    def add(self, delivery: Delivery, until: float, now: float) -> bool:
+    def add(self, delivery: Delivery, until: float) -> bool:
         """Keep it until then (`[worker.28]`). True if it comes for the first time, as far as is remembered.
 
         What the broker gave back as due although it is not yet (its clock is ahead of ours) waits in memory: parking
         it again would only make it come again at once.
         """
         message = delivery.message
-        known = message is not None and message.id in self._parked
-        if self._deferring is not None and not known and until - now > _SOON:
-            if message is not None:
-                self._remember(message.id)
+        mark = None if message is None else _fingerprint(message)
+        known = mark in self._parked
+        if self._deferring is not None and not known:
+            if mark is not None:
+                self._remember(mark)
             self.to_park.append((delivery, until))
         else:
             heappush(self.heap, (until, next(self._order), delivery))
@@ -67,10 +70,11 @@ class WaitingRoom:
             self._deferring.defer(self.to_park)
             self.to_park = []
 
-    def returned(self, task_id: str) -> bool:
+    def returned(self, message: Message) -> bool:
         """Whether this one was parked by us before and is back now, due."""
-        if task_id in self._parked:
-            del self._parked[task_id]
+        mark = _fingerprint(message)
+        if mark in self._parked:
+            del self._parked[mark]
             return True
         return False
 
@@ -87,7 +91,12 @@ class WaitingRoom:
         self.heap, self.to_park = [], []
         return taken
 
-    def _remember(self, task_id: str) -> None:
-        self._parked[task_id] = None
+    def _remember(self, mark: int) -> None:
+        self._parked[mark] = None
         if len(self._parked) > _REMEMBERED:
             self._parked.popitem(last=False)
+
+
+def _fingerprint(message: Message) -> int:
+    """Of the id and the time: the next attempt of a task bears the same id, but is another message."""
+    return hash((message.id, message.eta))

@@ -1,4 +1,4 @@
-"""Application. Whether a call's arguments fit its task, asked before anything is published ([app.18])."""
+"""Domain. Whether a call's arguments fit its task, asked before anything is published ([app.18])."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""Chaos cases: each keeps a ledger; the table of all is printed at the end, and kept after a run at full size."""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from tests.chaos.ledger import COLUMNS
+from tests.chaos.scene import FULL, Scene, durable_redis
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.servers import RedisServer
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "CHAOS.md"
+GUIDE = ROOT / "docs" / "operate" / "reliability.md"
+BEGIN, END = "<!-- ledger: written by `make chaos` -->\n", "<!-- end of the ledger -->"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.process)
+
+
+class MakeScene(Protocol):
+    def __call__(self, url: str | None = None, **options: Any) -> Scene: ...
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with durable_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[MakeScene]:
+    """Makes the scene of a case: on a SQLite file of its own, unless a URL is given."""
+    made: list[Scene] = []
+
+    def make(url: str | None = None, **options: Any) -> Scene:
+        made.append(Scene(tmp_path, url or f"sqlite:///{tmp_path}/chaos.sqlite3", **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def book(record_property: Callable[[str, object], None]) -> Callable[[dict[str, str]], None]:
+    """Keeps a row for the table."""
+
+    def keep(row: dict[str, str]) -> None:
+        print("ledger:", ", ".join(f"{name} {value}" for name, value in row.items() if value))
+        record_property("ledger", row)
+
+    return keep
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    rows = []
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            rows += [row for name, row in report.user_properties if name == "ledger" and report.when == "call"]
+    if not rows:
+        return
+    rows.sort(key=lambda row: row["case"])
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(row[name] for name in COLUMNS) + " |" for row in rows]
+    terminalreporter.section("ledger")
+    for line in lines:
+        terminalreporter.line(line)
+    if FULL and not terminalreporter.stats.get("failed"):
+        _keep(lines)
+
+
+def _keep(lines: list[str]) -> None:
+    table = "\n".join(lines) + "\n"
+    made = f"{dt.date.today().isoformat()}, Python {platform.python_version()}, {platform.system()}"
+    RESULTS.write_text(f"# Ledger\n\nWritten by `make chaos`: {made}.\n\n{table}")
+    text = GUIDE.read_text()
+    before, rest = text.split(BEGIN)
+    GUIDE.write_text(before + BEGIN + table + END + rest.split(END)[1])
