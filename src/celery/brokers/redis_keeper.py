@@ -113,7 +113,7 @@ class Keeper:
                 if clock.monotonic() >= tick_at or self._suspects:
                     tick_at = clock.monotonic() + self._layout.lease * _RENEW * _chance.uniform(0.7, 1.0)
                     self._tick()
-                    tick_at = min(tick_at, *self._doubted.values(), tick_at)
+                    tick_at = min([tick_at, *self._doubted.values()])
             except OperationalError:
                 self._drop()  # the owner meets the same error, and tells
             if self._wake.wait(max(tick_at - clock.monotonic(), 0.0)):
@@ -188,8 +188,8 @@ class Keeper:
 
     def _run(self, *commands: Command) -> list[Any]:
         if self._link is None or self._link.closed:
-            self._link = self._endpoint.connect()
-            self._link.limit_waits(min(self._endpoint.timeout, self._layout.lease * _ANSWER))
+            answer = min(self._endpoint.timeout, self._layout.lease * _ANSWER)
+            self._link = self._endpoint.connect(timeout=answer)
         return run(self._link, commands)
 
     def _drop(self) -> None:

@@ -29,13 +29,17 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Command", "Endpoint", "Link", "is_stale", "refused"]
+__all__ = ["READ_DEADLINE", "Command", "Endpoint", "Link", "is_stale", "refused"]
 
 #: A command's name and arguments, not packed yet.
 Command: TypeAlias = "tuple[str | bytes | int | float, ...]"
 
-#: Seconds within which a server that accepted a command must begin to answer, unless `socket_timeout` says otherwise.
-READ_DEADLINE = 10.0
+#: Seconds within which a server that accepted a command must begin to answer, unless `socket_timeout` says otherwise:
+#: a call that publishes to a silent server ends within ten.
+READ_DEADLINE = 9.0
+#: Seconds without an answer after which a connection is doubted, and for which a new one is asked whether the server
+#: lives; and seconds that the first one has if it does.
+_PATIENCE, _PROBE, _GRACE = 4.0, 2.0, 0.25
 _BUFFER = 1 << 15
 _NOTHING = object()
 #: As bytes from a tuple; the package declares its types more narrowly than it works.
@@ -75,6 +79,8 @@ class Endpoint:
         self.prefix: str = given.get("global_keyprefix") or ""
         self.connect_timeout = float(given.get("socket_connect_timeout") or connect_timeout or 4.0)
         self.timeout = float(given.get("socket_timeout") or READ_DEADLINE)
+        #: Seconds of it after which a connection is doubted; a timeout that was asked for is kept to as it is.
+        self.patience = self.timeout if given.get("socket_timeout") else _PATIENCE
         self.client_name: str = given.get("client_name") or ""
         self.keepalive = bool(given.get("socket_keepalive", True))
         self.keepalive_options: Mapping[int, int] = given.get("socket_keepalive_options") or {}
@@ -93,18 +99,35 @@ class Endpoint:
         mine, theirs = ((e.path, e.host, e.port, e.db, e.user, e.password, e.provider) for e in (self, other))
         return mine == theirs
 
-    def connect(self, protocol: int = 2) -> Link:
-        """Open a connection that speaks RESP `protocol`. Raises `OperationalError`, without the password."""
+    def connect(self, protocol: int = 2, timeout: float | None = None) -> Link:
+        """Open a connection that speaks RESP `protocol`. Raises `OperationalError`, without the password.
+
+        `timeout`: seconds that it waits for answers; None: as the options say.
+        """
         plain: socket.socket | None = None
         try:
             plain = self._open()
-            link = Link(plain, self)
+            link = Link(plain, self, timeout)
             link.greet(protocol)
         except (OSError, exceptions.OperationalError) as exc:
             if plain is not None:
                 plain.close()
             raise exceptions.OperationalError(f"cannot use the Redis server at {self.shown}: {exc}") from exc
         return link
+
+    def answers(self, within: float) -> bool:
+        """Whether the server answers over a new connection, within so many seconds once it is connected."""
+        try:
+            link = self.connect(timeout=within)
+        except exceptions.OperationalError:
+            return False
+        try:
+            link.exchange([("PING",)])
+        except exceptions.OperationalError:
+            return False
+        finally:
+            link.close()
+        return True
 
     def _open(self) -> socket.socket:
         if self.path is not None:
@@ -146,12 +169,20 @@ class Link:
     """One connection to a server. One thread at a time; a link that failed in any way is closed and stays so."""
 
     __slots__ = (
-        "_buffer", "_decrypted", "_endpoint", "_reader", "_socket", "declared", "pid", "pushes", "usable_until",
-        "version",
+        "_buffer", "_decrypted", "_endpoint", "_reader", "_rest", "_socket", "_timeout", "_why", "declared", "pid",
+        "pushes", "silent", "usable_until", "version",
     )  # fmt: skip
 
-    def __init__(self, connected: socket.socket, endpoint: Endpoint) -> None:
-        _bound_waits(connected, endpoint.timeout)
+    def __init__(self, connected: socket.socket, endpoint: Endpoint, timeout: float | None = None) -> None:
+        self._timeout = endpoint.timeout if timeout is None else timeout
+        patience = endpoint.patience if timeout is None else timeout
+        #: Seconds to wait for an answer once it was looked whether this connection is silent or the server.
+        self._rest = self._timeout - patience
+        #: What was found out then.
+        self._why = ""
+        #: It was lost because nothing came.
+        self.silent = False
+        _bound_waits(connected, patience)
         self._socket = connected
         #: How many decrypted bytes wait, which only TLS sockets know.
         self._decrypted: Callable[[], int] | None = getattr(connected, "pending", None)
@@ -295,14 +326,33 @@ class Link:
             self.pushes.append(item)
 
     def _fill(self) -> None:
-        count = self._socket.recv_into(self._buffer)
+        try:
+            count = self._socket.recv_into(self._buffer)
+        except (BlockingIOError, TimeoutError):
+            if not self._rest:
+                raise
+            count = self._wait_on()
         if not count:
             raise ConnectionResetError("the server closed the connection")
         self._reader.feed(self._buffer, 0, count)  # type: ignore[arg-type]  # any buffer will do
 
+    def _wait_on(self) -> int:
+        """Nothing came for a while. A server that answers a new connection has nothing more to say on this one: it
+        takes commands in the order in which they come. One that does not may be busy or frozen: to send anew would be
+        to send twice."""
+        left = time.monotonic() + self._rest
+        if self._endpoint.answers(min(_PROBE, self._rest)):
+            self._why = f" over a connection of which the other end is gone: none within {_PATIENCE:g} s"
+            left = time.monotonic() + _GRACE
+        if not self.pending() and not wait_readable([self._socket.fileno()], left - time.monotonic()):
+            raise TimeoutError
+        return self._socket.recv_into(self._buffer)
+
     def _lost(self, exc: BaseException) -> exceptions.OperationalError:
-        late = isinstance(exc, (TimeoutError, BlockingIOError))
-        what = f"no answer within {self._endpoint.timeout:g} s" if late else str(exc)
+        self.silent = isinstance(exc, (TimeoutError, BlockingIOError))
+        what = str(exc)
+        if self.silent:
+            what = f"no answer{self._why or f' within {self._timeout:g} s'}"
         return exceptions.OperationalError(f"lost the Redis server at {self._endpoint.shown}: {what}")
 
 
