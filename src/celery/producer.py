@@ -31,8 +31,8 @@ __all__ = ["Address", "Call", "Gathered", "Observer", "Producer", "PublishDefaul
 logger = logging.getLogger("celery.producer")
 
 _MIN_SECONDS = -(2**31)
-#: Seconds after which the settings' retry policy begins no further try.
-_PATIENCE = 8.0
+#: Seconds after which the settings' retry policy begins no further try: to connect may take four more.
+_PATIENCE = 5.0
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 #: `repr` of plain arguments is their safe repr, up to this length.
 _SHORT = 1024
@@ -449,7 +449,7 @@ class Producer:
         for wait in policy.waits():
             if policy.retry_errors is not None and not isinstance(failure, policy.retry_errors):
                 break
-            if policy is self._policy and self._clock.monotonic() - begin > _PATIENCE:
+            if policy is self._policy and self._clock.monotonic() - begin + wait > _PATIENCE:
                 break
             ids = " ".join(publication.message.id for publication in publications)
             logger.debug("publishing %s failed (%s); trying again in %.1f s", ids, failure, wait)

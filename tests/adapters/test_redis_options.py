@@ -17,7 +17,7 @@ from celery import Celery
 from celery.backends.redis_store import RedisStore
 from celery.brokers.redis import RedisBroker
 from celery.brokers.redis_advice import on_options
-from celery.drivers.redis import Endpoint
+from celery.drivers.redis import READ_DEADLINE, Endpoint
 from celery.drivers.redis_pool import LinkPool
 from celery.exceptions import ImproperlyConfigured, OperationalError
 from celery.ports import BackendConfig, BrokerConfig
@@ -261,7 +261,7 @@ def test_settings_of_the_result_backend_reach_its_connections() -> None:
     """[backend.9]; what nobody has set stays our own."""
     app = Celery(backend="redis://h")
     endpoint = app.assembly.adapter.endpoint  # type: ignore[union-attr]
-    assert (endpoint.timeout, endpoint.connect_timeout, endpoint.keepalive) == (10.0, 4.0, True)
+    assert (endpoint.timeout, endpoint.connect_timeout, endpoint.keepalive) == (READ_DEADLINE, 4.0, True)
     app.conf.update(
         redis_socket_timeout=3.0,
         redis_socket_connect_timeout=2.0,

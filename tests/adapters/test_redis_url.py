@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.utils.url import url_to_parts
 
-from celery.drivers.redis import Endpoint, explained
+from celery.drivers.redis import READ_DEADLINE, Endpoint, explained
 from celery.exceptions import ImproperlyConfigured, OperationalError
 
 ESCAPED = st.text("ab%/@: é", max_size=4).map(lambda text: "".join(f"%{byte:02X}" for byte in text.encode()))
@@ -39,7 +39,7 @@ def test_as_kombu_reads_them(url: str) -> None:
     assert (got.host, got.port) == (want.hostname or "localhost", want.port or 6379)
     assert (got.user, got.password) == (want.username or "", want.password or "")
     assert got.db == int((want.path or "0").strip("/"))
-    assert got.timeout == float(want.query.get("socket_timeout", 10))
+    assert got.timeout == float(want.query.get("socket_timeout", READ_DEADLINE))
     assert got.client_name == want.query.get("client_name", "")
     assert (got.tls is not None) == (want.scheme == "rediss")
 

@@ -128,7 +128,7 @@ class Keeper:
                 if clock.monotonic() >= tick_at or self._suspects:
                     tick_at = clock.monotonic() + self._every * _chance.uniform(0.7, 1.0)
                     self._tick()
-                    tick_at = min(tick_at, *self._doubted.values(), tick_at)
+                    tick_at = min([tick_at, *self._doubted.values()])
             except (OperationalError, ImproperlyConfigured):
                 self._drop()  # the owner meets the same error, and tells
             if self._wake.wait(max(tick_at - clock.monotonic(), 0.0)):
@@ -221,7 +221,8 @@ class Keeper:
     def _run(self, *commands: Command) -> list[Any]:
         now = self._clock.monotonic()
         if self._link is None or self._link.closed:
-            self._link = self._endpoint.connect()
+            answer = min(self._endpoint.timeout, self._layout.lease * _ANSWER)
+            self._link = self._endpoint.connect(timeout=answer)
         elif self._endpoint.provider is not None and now >= self._link.checked_until:
             self._link.checked_until = now + CREDENTIALS_KEPT
             self._link.renew_credentials()

@@ -18,8 +18,8 @@ __all__ = ["Layout"]
 SEPARATOR = "\x06\x16"
 #: First part of the keys that are ours; the number changes with their format.
 OURS = "celery.1."
-#: Seconds of a lease.
-LEASE = 7.0
+#: Seconds of a lease: what a dead worker held is taken over within ten.
+LEASE = 5.5
 
 
 class Layout:
@@ -45,8 +45,8 @@ class Layout:
         self.begun = ours + "begun."
         #: Seconds after which kombu takes a message for abandoned (`[redis.8]`).
         self.visibility_timeout = float(options.get("visibility_timeout") or 3600)
-        #: Seconds after which a holder that renews nothing is taken for dead (ours, not kombu's). With the time until
-        #: somebody looks, what a killed one held is with others within ten seconds.
+        #: Seconds that a lease lasts unless it is renewed (ours, not kombu's). The keepers of the others take a holder
+        #: for dead 1.4 to 1.7 times as long after its last renewal.
         self.lease = float(options.get("lease_timeout") or LEASE)
         #: Seconds between looks for messages past their visibility timeout, and how many one look restores.
         self.sweep_every = float(options.get("unacked_restore_interval") or 10)

@@ -30,13 +30,17 @@ if TYPE_CHECKING:
 
     from celery.drivers.redis_url import Address
 
-__all__ = ["Command", "Endpoint", "Link", "explained", "is_stale", "open_endpoint"]
+__all__ = ["READ_DEADLINE", "Command", "Endpoint", "Link", "explained", "is_stale", "open_endpoint"]
 
 #: A command's name and arguments, not packed yet.
 Command: TypeAlias = "tuple[str | bytes | int | float, ...]"
 
-#: Seconds within which a server that accepted a command must begin to answer, unless `socket_timeout` says otherwise.
-READ_DEADLINE = 10.0
+#: Seconds within which a server that accepted a command must begin to answer, unless `socket_timeout` says otherwise:
+#: a call that publishes to a silent server ends within ten.
+READ_DEADLINE = 9.0
+#: Seconds without an answer after which a connection is doubted, and for which a new one is asked whether the server
+#: lives; and seconds that the first one has if it does.
+_PATIENCE, _PROBE, _GRACE = 4.0, 2.0, 0.25
 _BUFFER = 1 << 15
 _NOTHING = object()
 #: The kernel asks a silent peer after 10 seconds, and gives it up after 25: a line that was cut is noticed without a
@@ -92,6 +96,8 @@ class Endpoint:
             "socket_connect_timeout", given.get("socket_connect_timeout"), connect_timeout or 4.0
         )
         self.timeout = number("socket_timeout", given.get("socket_timeout"), READ_DEADLINE)
+        #: Seconds of it after which a connection is doubted; a timeout that was asked for is kept to as it is.
+        self.patience = self.timeout if given.get("socket_timeout") else _PATIENCE
         #: Seconds for which an idle link is trusted without asking the server whether it is there; 0: for ever.
         self.health_check_interval = number("health_check_interval", given.get("health_check_interval"), 25.0)
         #: Whether a command whose answer did not come is sent once more over a new link.
@@ -118,19 +124,20 @@ class Endpoint:
         """True if both are one database of one server, so that one script may touch the keys of both."""
         return bool(self.identity == other.identity)
 
-    def connect(self, protocol: int = 2) -> Link:
+    def connect(self, protocol: int = 2, timeout: float | None = None) -> Link:
         """Open a connection that speaks RESP `protocol` if the server does.
 
-        Raises `OperationalError`, `ImproperlyConfigured` for what will never work; neither shows the password.
+        `timeout`: seconds that it waits for answers; None: as the options say. Raises `OperationalError`,
+        `ImproperlyConfigured` for what will never work; neither shows the password.
         """
-        return self.connect_to(self.host, self.port, protocol)
+        return self.connect_to(self.host, self.port, protocol, timeout)
 
-    def connect_to(self, host: str, port: int, protocol: int) -> Link:
+    def connect_to(self, host: str, port: int, protocol: int, timeout: float | None) -> Link:
         """The same, to a server that somebody else has named."""
         plain: socket.socket | None = None
         try:
             plain = self._open(host, port)
-            link = Link(plain, self)
+            link = Link(plain, self, timeout)
             link.greet(protocol)
         except BaseException as exc:
             if plain is not None:
@@ -156,6 +163,20 @@ class Endpoint:
         if "WRONG_VERSION_NUMBER" in str(exc) or "handshake operation timed out" in str(exc):
             return f"{exc} — if it does not speak TLS on this port, write redis://"
         return str(exc)
+
+    def answers(self, within: float) -> bool:
+        """Whether the server answers over a new connection, within so many seconds once it is connected."""
+        try:
+            link = self.connect(timeout=within)
+        except exceptions.OperationalError:
+            return False
+        try:
+            link.exchange([("PING",)])
+        except exceptions.OperationalError:
+            return False
+        finally:
+            link.close()
+        return True
 
     def _open(self, host: str, port: int) -> socket.socket:
         if self.path is not None:
@@ -214,12 +235,20 @@ class Link:
     """One connection to a server. One thread at a time; a link that failed in any way is closed and stays so."""
 
     __slots__ = (
-        "_buffer", "_decrypted", "_endpoint", "_reader", "_socket", "checked_until", "credentials", "declared", "pid",
-        "protocol", "pushes", "usable_until", "version",
+        "_buffer", "_decrypted", "_endpoint", "_reader", "_rest", "_socket", "_timeout", "_why", "checked_until",
+        "credentials", "declared", "pid", "protocol", "pushes", "silent", "usable_until", "version",
     )  # fmt: skip
 
-    def __init__(self, connected: socket.socket, endpoint: Endpoint) -> None:
-        _bound_waits(connected, endpoint.timeout)
+    def __init__(self, connected: socket.socket, endpoint: Endpoint, timeout: float | None = None) -> None:
+        self._timeout = endpoint.timeout if timeout is None else timeout
+        patience = endpoint.patience if timeout is None else timeout
+        #: Seconds to wait for an answer once it was looked whether this connection is silent or the server.
+        self._rest = self._timeout - patience
+        #: What was found out then.
+        self._why = ""
+        #: It was lost because nothing came.
+        self.silent = False
+        _bound_waits(connected, patience)
         self._socket = connected
         #: How many decrypted bytes wait, which only TLS sockets know.
         self._decrypted: Callable[[], int] | None = getattr(connected, "pending", None)
@@ -409,14 +438,33 @@ class Link:
             self.pushes.append(item)
 
     def _fill(self) -> None:
-        count = self._socket.recv_into(self._buffer)
+        try:
+            count = self._socket.recv_into(self._buffer)
+        except (BlockingIOError, TimeoutError):
+            if not self._rest:
+                raise
+            count = self._wait_on()
         if not count:
             raise ConnectionResetError("the server closed the connection")
         self._reader.feed(self._buffer, 0, count)  # type: ignore[arg-type]  # any buffer will do
 
+    def _wait_on(self) -> int:
+        """Nothing came for a while. A server that answers a new connection has nothing more to say on this one: it
+        takes commands in the order in which they come. One that does not may be busy or frozen: to send anew would be
+        to send twice."""
+        left = time.monotonic() + self._rest
+        if self._endpoint.answers(min(_PROBE, self._rest)):
+            self._why = f" over a connection of which the other end is gone: none within {_PATIENCE:g} s"
+            left = time.monotonic() + _GRACE
+        if not self.pending() and not wait_readable([self._socket.fileno()], left - time.monotonic()):
+            raise TimeoutError
+        return self._socket.recv_into(self._buffer)
+
     def _lost(self, exc: BaseException) -> exceptions.OperationalError:
-        late = isinstance(exc, (TimeoutError, BlockingIOError))
-        what = f"no answer within {self._endpoint.timeout:g} s" if late else str(exc)
+        self.silent = isinstance(exc, (TimeoutError, BlockingIOError))
+        what = str(exc)
+        if self.silent:
+            what = f"no answer{self._why or f' within {self._timeout:g} s'}"
         return exceptions.OperationalError(f"lost the Redis server at {self._endpoint.shown}: {what}")
 
 

@@ -59,14 +59,14 @@ class FailoverEndpoint(Endpoint):
         """Two lists may be at different places: equal to nothing but itself."""
         return id(self)
 
-    def connect(self, protocol: int = 2) -> Link:
+    def connect(self, protocol: int = 2, timeout: float | None = None) -> Link:
         """Open a connection to the server in use, or to the next that answers. Raises `OperationalError`."""
         failures: dict[Endpoint, exceptions.OperationalError] = {}
         for _ in range(4 * len(self._endpoints)):  # an order of chance may come to the same one again
             current = self._current
             if current not in failures:
                 try:
-                    return current.connect(protocol)
+                    return current.connect(protocol, timeout)
                 except exceptions.OperationalError as exc:
                     failures[current] = exc
             if len(failures) == len(self._endpoints):
@@ -132,7 +132,7 @@ class SentinelEndpoint(Endpoint):
         places = frozenset((sentinel.host, sentinel.port) for sentinel in self._sentinels)
         return (places, self.master_name, self.db, self.user, self.password, self.provider)
 
-    def connect(self, protocol: int = 2) -> Link:
+    def connect(self, protocol: int = 2, timeout: float | None = None) -> Link:
         """Open a connection to the master; while a failover goes on, asks again for up to `connect_timeout` seconds.
 
         Raises `OperationalError`.
@@ -140,18 +140,18 @@ class SentinelEndpoint(Endpoint):
         deadline = time.monotonic() + self.connect_timeout
         while True:
             try:
-                return self._connect_to_master(protocol)
+                return self._connect_to_master(protocol, timeout)
             except exceptions.OperationalError:
                 if time.monotonic() + _ASK_AGAIN > deadline:
                     raise
             time.sleep(_ASK_AGAIN)
 
-    def _connect_to_master(self, protocol: int) -> Link:
+    def _connect_to_master(self, protocol: int, timeout: float | None) -> Link:
         failures = []
         for sentinel in list(self._sentinels):
             try:
                 host, port = self._ask(sentinel)
-                link = self.connect_to(host, port, protocol)
+                link = self.connect_to(host, port, protocol, timeout)
                 self._check_role(link, host, port)
             except exceptions.OperationalError as exc:
                 failures.append(str(exc))

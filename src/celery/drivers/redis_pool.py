@@ -63,6 +63,8 @@ class LinkPool:
         #: left.
         self._places: list[Link | None] = [None] * self._limit
         self._waiters = 0
+        #: How often a server that said nothing has cost somebody his time.
+        self._silences = 0
         self._freed = threading.Condition()
 
     def run(self, commands: Sequence[Command]) -> list[Any]:
@@ -96,7 +98,9 @@ class LinkPool:
                 link.close()
                 link = None
             return link or self.endpoint.connect()
-        except BaseException:
+        except BaseException as exc:
+            if _is_silence(exc):
+                self._note_silence()
             self._put(None)
             raise
 
@@ -107,6 +111,9 @@ class LinkPool:
         elif link.pid != os.getpid():
             pass  # taken before a fork: the place belongs to the parent's pool
         elif link.closed:
+            self._drop_idle()  # what ended this one has likely ended those too, and not all ends can be seen
+            if link.silent:
+                self._note_silence()
             self._put(None)
         else:
             now = time.monotonic()
@@ -116,6 +123,9 @@ class LinkPool:
 
     def close(self) -> None:
         """Close idle links; the pool may be used again."""
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
         with suppress(IndexError):
             while (link := self._places.pop()) is not None:
                 link.close()
@@ -134,6 +144,12 @@ class LinkPool:
         except exceptions.OperationalError:
             return False
 
+    def _note_silence(self) -> None:
+        """Those who wait for a place would only find out the same, one group after the other."""
+        with self._freed:
+            self._silences += 1
+            self._freed.notify_all()
+
     def _put(self, link: Link | None) -> None:
         if link is None:
             self._places.insert(0, None)  # open links are used first
@@ -147,10 +163,11 @@ class LinkPool:
         deadline = time.monotonic() + self.endpoint.timeout
         with self._freed:
             self._waiters += 1
+            silences = self._silences
             try:
                 # Others take without the lock: a place that was seen may be gone.
                 while not (found := self._places[-1:]) or not self._take_place(found):
-                    self._sleep(deadline - time.monotonic())
+                    self._sleep(deadline - time.monotonic(), silences)
                 return found[0]
             finally:
                 self._waiters -= 1
@@ -163,15 +180,26 @@ class LinkPool:
             return False
         return True
 
-    def _sleep(self, seconds: float) -> None:
+    def _sleep(self, seconds: float, silences: int) -> None:
         if seconds <= 0 or not self._freed.wait(seconds):
             raise exceptions.OperationalError(
                 f"all {self._limit} connections to {self.endpoint.shown} were busy for {self.endpoint.timeout:g} s: "
                 "raise broker_pool_limit or publish from fewer threads"
             )
+        if self._silences != silences:
+            raise exceptions.OperationalError(f"{self.endpoint.shown} did not answer the calls before this one")
 
     def _abandon(self) -> None:
         for link in self._places:
             if link is not None:
                 link.close()
         self._begin()
+
+
+def _is_silence(exc: BaseException | None) -> bool:
+    """True if it comes from a wait that was in vain."""
+    while exc is not None:
+        if isinstance(exc, (TimeoutError, BlockingIOError)):
+            return True
+        exc = exc.__cause__
+    return False

@@ -1,0 +1,180 @@
+"""Redis is killed, cut off, silent or frozen; workers and clients come back by themselves (PAINS 1)."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from celery.exceptions import TimeoutError as CeleryTimeoutError
+from tests.chaos.proxy import FaultProxy
+from tests.chaos.scene import scaled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.chaos.conftest import MakeScene
+    from tests.servers import RedisServer
+
+    Book = Callable[[dict[str, str]], None]
+
+pytestmark = pytest.mark.server
+
+#: Rounds of each fault, tasks that are sent after it, and seconds in which they must have run (PAINS 1).
+ROUNDS, TASKS, WITHIN = scaled(10, 1), 20, 30.0
+FROZEN = scaled(30.0, 8.0)
+
+
+@pytest.fixture
+def proxy(redis: RedisServer) -> Iterator[FaultProxy]:
+    with FaultProxy(redis.port) as proxy:
+        yield proxy
+
+
+class Fault:
+    """What is done to the line or to the server, between the worker's last task and the next ones."""
+
+    def __init__(self, proxy: FaultProxy, server: RedisServer) -> None:
+        self.proxy = proxy
+        self.server = server
+
+    def reset(self) -> None:
+        self.proxy.reset()
+
+    def half_open(self) -> None:
+        self.proxy.half_open()
+
+    def lost_answers(self) -> None:
+        self.proxy.lose_answers()
+
+    def frozen_line(self) -> None:
+        self.proxy.freeze()
+        time.sleep(FROZEN)
+        self.proxy.freeze(False)
+
+    def frozen_server(self) -> None:
+        os.kill(self.server.pid, signal.SIGSTOP)
+        time.sleep(FROZEN)
+        os.kill(self.server.pid, signal.SIGCONT)
+
+    def restart(self) -> None:
+        self.server.stop(keep_directory=True)
+        time.sleep(1)
+        self.server.start()
+
+
+FAULTS = ["reset", "half_open", "lost_answers", "frozen_line", "frozen_server", "restart"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_worker_comes_back(fault: str, scene: MakeScene, proxy: FaultProxy, redis: RedisServer, book: Book) -> None:
+    """Twenty tasks that are sent after the fault have run within thirty seconds; one line names the cause."""
+    here = scene(proxy.url())
+    direct = here.client(redis.url())
+    pool = {"half_open": "threads", "restart": "threads"}.get(fault, "prefork")
+    worker = here.worker(f"-P {pool} -c 2")
+    slowest = 0.0
+    for number in range(ROUNDS):
+        ids = [f"r{number}t{n}" for n in range(TASKS)]
+        direct.send_task("proj.late", (0.0,), task_id=f"warm{number}")
+        here.until(lambda number=number: f"warm{number}" in here.ledger.done(), "the worker works")
+        noticed = worker.output.count("Connection lost")
+        getattr(Fault(proxy, redis), fault)()
+        began = time.monotonic()
+        for task_id in ids:
+            direct.send_task("proj.late", (0.01,), task_id=task_id)
+            here.ledger.sent[task_id] = time.monotonic()
+        here.ledger.wait(WITHIN + 30, [worker])
+        slowest = max(slowest, time.monotonic() - began)
+        lines = re.findall(r"WARNING/MainProcess\] .*Connection lost: (.*)", worker.output)[noticed:]
+        assert len(lines) <= 3, f"one line for each attempt, no more: {lines}"
+        if fault in ("reset", "half_open", "restart"):
+            assert lines, f"nothing was said:\n{worker.output[-3000:]}"
+        for line in lines:
+            assert re.search(r"lost the Redis server at|cannot use the Redis server at", line)
+            assert str(proxy.port) in line
+    assert slowest < WITHIN, "an upper bound that is promised"
+    assert not here.ledger.lost
+    here.check_twice()
+    results = [direct.AsyncResult(task_id).get(timeout=10) for task_id in here.ledger.sent]
+    assert results == list(here.ledger.sent)
+    direct.close()
+    remarks = f"{ROUNDS} rounds of {TASKS}; {worker.output.count('Connection lost')} lines in the log"
+    book(here.ledger.row(f"redis, {fault.replace('_', ' ')}, {pool}", slowest, remarks))
+
+
+def test_nothing_is_lost_under_load(scene: MakeScene, proxy: FaultProxy, redis: RedisServer, book: Book) -> None:
+    """Every fault in turn while tasks are sent and run, and somebody waits for each result."""
+    chaos = random.Random(20)
+    here = scene(proxy.url())
+    for _ in range(2):
+        here.worker("-c 2")
+    total = scaled(4000, 400)
+    ids = [f"t{n:05}" for n in range(total)]
+    got: list[str] = []
+    recovery = 0.0
+    with here.sender() as sender:
+        sender.flow("proj.late", ids, lambda n: (0.005,), 0.02)
+        waiter = threading.Thread(target=wait_for_each, args=(here.client(proxy.url()), ids, got), daemon=True)
+        waiter.start()
+        for fault in scaled(FAULTS * 2, ["reset", "half_open", "restart", "lost_answers"]):
+            seen = len(here.ledger.done())
+            here.until(lambda seen=seen: len(here.ledger.done()) >= min(seen + 20, total), "tasks flow", 90)
+            time.sleep(chaos.uniform(0, 0.5))
+            getattr(Fault(proxy, redis), fault)()
+            over, before = time.monotonic(), here.ledger.done()
+            here.until(lambda before=before: here.ledger.done() - before, "tasks run again", 90)
+            recovery = max(recovery, time.monotonic() - over)
+        sender.finish()
+        here.ledger.wait(90, here.workers)
+    waiter.join(90)
+    assert not waiter.is_alive(), "somebody waits for ever"
+    assert sorted(got) == ids
+    here.check_twice()  # nobody was killed: none
+    again = sum(len(runs) - 1 for runs in here.ledger.runs().values())
+    book(here.ledger.row("redis, all faults under load", recovery, f"repeated publishes led to {again} runs more"))
+
+
+def wait_for_each(app: object, ids: list[str], got: list[str]) -> None:
+    """Get every result, as a program does that tries again after an error."""
+    from kombu.exceptions import OperationalError
+
+    from celery import Celery
+
+    assert isinstance(app, Celery)
+    for task_id in ids:
+        while True:
+            try:
+                got.append(app.AsyncResult(task_id).get(timeout=60))
+            except (OperationalError, CeleryTimeoutError):
+                time.sleep(0.2)
+            else:
+                break
+    app.close()
+
+
+def test_a_freeze_or_a_restart_moves_no_lease(scene: MakeScene, redis: RedisServer, book: Book) -> None:
+    """Long tasks run on while the server is away longer than a lease; the other worker does not take them."""
+    here = scene(redis.url(), broker_transport_options={"lease_timeout": 2})
+    workers = [here.worker("-c 1") for _ in range(2)]
+    with here.sender() as sender:
+        for n in range(2):
+            sender.send("proj.late", f"long{n}", 14.0)
+    here.until(lambda: len(here.ledger.runs()) == 2, "both run")
+    os.kill(redis.pid, signal.SIGSTOP)
+    time.sleep(5)
+    os.kill(redis.pid, signal.SIGCONT)
+    time.sleep(2)
+    redis.stop(keep_directory=True)
+    time.sleep(3)
+    redis.start()
+    here.ledger.wait(60, workers)
+    here.until(lambda: len(here.settled()) == 2, "the results are stored")
+    assert not here.ledger.twice, "a living worker's task was given to another"
+    book(here.ledger.row("redis, frozen and restarted during long tasks", None))
