@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -456,3 +457,73 @@ def test_a_stopped_holder_loses_its_lease_and_its_late_ack_does_nothing(
         assert redis_server.call("HKEYS", "unacked") == [again.tag]
     finally:
         child.kill()
+
+
+def settled_down(consumers: list[RedisConsumer]) -> bool:
+    for consumer in consumers:
+        assert consumer.fetch(1, 0.05) == []
+    return all(consumer._keeper.quiet for consumer in consumers)
+
+
+def test_an_idle_worker_asks_six_times_a_minute(
+    make: MakeBroker, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PAINS 30. A minute is three seconds long here: every time that an idle worker goes by is a twentieth."""
+    monkeypatch.setattr("celery.brokers.redis_keeper._QUIET_EVERY", 45.0 / 20)
+    monkeypatch.setattr("celery.brokers.redis_keeper.QUIET_LEASE", 120.0 / 20)
+    monkeypatch.setattr("celery.brokers.redis_consumer.QUIET_LEASE", 120.0 / 20)
+    monkeypatch.setattr("celery.brokers.redis_consumer._LOOK_QUIET", 20.0 / 20)
+    monkeypatch.setattr("celery.brokers.redis_consumer._LOOK_AGAIN", 5.0 / 20)
+    gc.collect()
+    consumer = make(lease_timeout=5.5 / 20).consume([spec("q")])
+    until(lambda: settled_down([consumer]), "the worker has nothing to do")
+    assert consumer.fetch(1, 1.0) == []  # the last look at a busy worker's pace
+    before = commands(redis_server)
+    assert consumer.fetch(1, 3.0) == []
+    after = commands(redis_server)
+    assert 0 < after - before <= 6
+    assert redis_server.call("PTTL", f"celery.1.lease.{consumer.holder}") > 0
+
+
+def commands(redis_server: RedisServer) -> int:
+    """Scripts that were called: what a script calls inside costs no round trip."""
+    stats: bytes = redis_server.call("INFO", "commandstats")
+    return sum(int(calls) for calls in re.findall(rb"cmdstat_evalsha:calls=(\d+)", stats))
+
+
+@pytest.mark.parametrize("looks", [False, True], ids=["woken by the message", "while it only looks"])
+def test_idle_workers_take_over_as_fast_as_busy_ones(make: MakeBroker, redis_server: RedisServer, looks: bool) -> None:
+    """A message on their queue rouses all of them; its taker, too, has a short lease from then on."""
+    dying, other = consumers = [make(lease_timeout=1.0).consume([spec("q")]) for _ in range(2)]
+    until(lambda: settled_down(consumers), "nobody holds anything")
+    make().publish(to("q", message(1)))
+    if looks:  # as if it had not been told: the look itself finds something
+        dying._dirty, dying._look_at = False, 0.0
+        dying._link.collect_pushes()  # type: ignore[union-attr]
+    (held,) = take(dying, 1)
+    lease = f"celery.1.lease.{dying.holder}"
+    until(lambda: redis_server.call("PTTL", lease) <= 1000, "a short lease")
+    dying._keeper.stop()
+    assert ids(take(other, 1, deadline=5.0)) == ["1"]
+    assert not other._keeper.quiet
+    dying.ack([held])
+    dying.close()
+    other.close()
+
+
+def test_nobody_is_quiet_while_somebody_holds_something(make: MakeBroker) -> None:
+    """On any queue: those who wait for the dead look often. What is parked is nobody's."""
+    busy = make(lease_timeout=0.5).consume([spec("a")])
+    make().publish(to("a", message(1)))
+    (held,) = take(busy, 1)
+    idle = make(lease_timeout=0.5).consume([spec("b")])
+    asked = idle._keeper._sweep_at
+    until(lambda: idle.fetch(1, 0.05) == [] and idle._keeper._busy_until > 0.0, "it asked whether it may be quiet")
+    until(lambda: idle.fetch(1, 0.05) == [] and time.monotonic() > idle._keeper._busy_until, "and asks once more")
+    assert not idle._keeper.quiet
+    assert not busy._keeper.quiet
+    assert idle._keeper._sweep_at > asked
+    busy.defer([(held, time.time() + 60)])
+    until(lambda: settled_down([busy, idle]), "parked messages keep nobody awake")
+    busy.close()
+    idle.close()

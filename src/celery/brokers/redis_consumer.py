@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from celery.backends.redis_barriers import fulls
 from celery.brokers.dead_letters import Overflow
 from celery.brokers.redis_dead import bounds_of, note_overflow, why
-from celery.brokers.redis_keeper import CREDENTIALS_KEPT, Keeper, ack_commands, take_all
+from celery.brokers.redis_keeper import CREDENTIALS_KEPT, QUIET_LEASE, Keeper, ack_commands, take_all
 from celery.brokers.redis_scripts import DEFER, DUE, FETCH, FIRE, REJECT, RESTORE, SETTLE
 from celery.drivers.redis_pool import run
 from celery.exceptions import ImproperlyConfigured
@@ -40,6 +40,8 @@ __all__ = ["RedisConsumer"]
 #: Longest wait before lists are looked at again although nothing was heard: heals a lost invalidation, and finds out
 #: that a silent server is gone.
 _LOOK_AGAIN = 5.0
+#: The same where nobody holds anything.
+_LOOK_QUIET = 20.0
 #: Where tracking is refused: first and longest pause between looks.
 _POLL, _POLL_MOST = 0.005, 0.25
 #: Messages that one script call takes at most.
@@ -125,21 +127,30 @@ class RedisConsumer:
     def _take(self, link: Link, limit: int) -> list[Delivery]:
         """One round trip: gathered acks, then the fetch; two more if something is due, which goes first."""
         limit = min(limit, _MOST)
-        look = True
+        look, keeper, head = True, self._keeper, self._head
+        if keeper.quiet:
+            if self._dirty or not self._tracking:
+                keeper.rouse()
+            else:  # only looking again: nothing will be found
+                head = (*head[:-1], int(QUIET_LEASE * 1000))
         while True:
             first, self._number = self._number, self._number + limit
             self._turn += 1
-            fetch = FETCH.call(self._keys, (*self._head, limit, first, int(look), *self._tail(link)))
+            fetch = FETCH.call(self._keys, (*head, limit, first, int(look), *self._tail(link)))
             try:
                 due, found = self._exchange(fetch)[-1]
             except BaseException:
                 # The script may have run, or may yet run, without our knowing what it took.
-                self._keeper.suspect(first, limit)
+                keeper.suspect(first, limit)
                 raise
+            if keeper.quiet and (
+                found or head is self._head
+            ):  # or the keeper settled down while we shortened the lease
+                keeper.rouse()
             self._number = first + len(found) // 2
             now = self._clock.monotonic()
             self._pause = _POLL if found else min(self._pause * 1.5, _POLL_MOST)
-            self._look_at = now + (_LOOK_AGAIN if self._tracking else self._pause)
+            self._look_at = now + ((_LOOK_QUIET if keeper.quiet else _LOOK_AGAIN) if self._tracking else self._pause)
             self._dirty = len(found) // 2 == limit
             self._due_at = float("inf") if due is None else now + max(float(due), 0.0)
             if found or not look or self._due_at > now:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
-from celery.brokers.redis_scripts import RESTORE, STRIKE, SWEEP, TICK
+from celery.brokers.redis_scripts import QUIET, RESTORE, STRIKE, SWEEP, TICK
 from celery.drivers.redis_pool import run
 from celery.exceptions import ImproperlyConfigured
 
@@ -39,6 +39,10 @@ _ACK_WITHIN = 0.04
 CREDENTIALS_KEPT = 10.0
 #: Seconds for which tags of a fetch that failed are looked for: its script may still arrive by a slow line.
 _SUSPECT = 120.0
+
+#: Where nobody holds anything: seconds of a lease, and between renewals at most. Who is told of a message on a queue
+#: of his keeps short leases again; nobody else could run it.
+QUIET_LEASE, _QUIET_EVERY = 120.0, 45.0
 
 #: Our own, so that a sequence that user code has seeded is not disturbed.
 _chance = random.Random()
@@ -78,6 +82,9 @@ class Keeper:
         self._unknown: list[bytes] = []
         #: Seconds between two ticks at most: what is held is scored anew well within the visibility timeout.
         self._every = min(layout.lease * _RENEW, layout.visibility_timeout / 4)
+        #: Nobody holds anything, and the lease is a long one.
+        self.quiet = False
+        self._busy_until = 0.0
         self._thread: threading.Thread | None = None
         #: Live consumers of this layout, as last seen.
         self.holders = 1
@@ -92,6 +99,12 @@ class Keeper:
         """The owner has begun to gather acks."""
         if not self._wake.is_set():
             self._wake.set()
+
+    def rouse(self) -> None:
+        """Something happens on our queues: short leases again, and a look for the dead every other second."""
+        self.quiet = False
+        self._busy_until = self._clock.monotonic() + 2 * self._layout.lease
+        self._wake.set()
 
     def suspect(self, first: int, count: int) -> None:
         """A fetch with these numbers failed: what it may have taken is to be put back."""
@@ -126,13 +139,14 @@ class Keeper:
                 if self._acks:
                     self._send_acks()
                 if clock.monotonic() >= tick_at or self._suspects:
-                    tick_at = clock.monotonic() + self._every * _chance.uniform(0.7, 1.0)
-                    self._tick()
+                    tick_at = clock.monotonic() + self._beat() * _chance.uniform(0.7, 1.0)
                     tick_at = min([tick_at, *self._doubted.values()])
             except (OperationalError, ImproperlyConfigured):
                 self._drop()  # the owner meets the same error, and tells
             if self._wake.wait(max(tick_at - clock.monotonic(), 0.0)):
                 self._wake.clear()
+                if not self.quiet:
+                    tick_at = min(tick_at, clock.monotonic() + self._every)
                 if not self._stopping:
                     time.sleep(_ACK_WITHIN)  # the owner's time to send acks with its next fetch
         self._drop()
@@ -144,6 +158,27 @@ class Keeper:
         except BaseException:
             self._acks.extendleft(tags)
             raise
+
+    def _beat(self) -> float:
+        """Renew, and do whatever else there is to do; returns the seconds until the next time, at most."""
+        now = self._clock.monotonic()
+        if now >= self._busy_until and not (self._held or self._suspects or self._doubted or self._unknown):
+            if self._settle_down():
+                return _QUIET_EVERY
+            self._busy_until = now + self._layout.lease  # somebody holds something: no use in asking each time
+        self.quiet = False
+        self._tick()
+        return self._every
+
+    def _settle_down(self) -> bool:
+        """True if nobody holds anything; the lease is then a long one."""
+        layout = self._layout
+        lease = (layout.leases + self._holder, layout.holders, self._holder, int(QUIET_LEASE * 1000))
+        # Said first: the owner who fetches meanwhile, and so shortens the lease, is to rouse us.
+        self.quiet = True
+        holders: int = self._run(QUIET.call((), (layout.unacked_index, layout.due, *lease)))[0]
+        self.holders = holders or self.holders
+        return self.quiet and holders > 0
 
     def _tick(self) -> None:
         layout, now = self._layout, self._clock.monotonic()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from celery.drivers.redis_scripts import Script
 
-__all__ = ["DEFER", "DUE", "EXHUME", "FETCH", "FIRE", "REJECT", "RESTORE", "SETTLE", "STRIKE", "SWEEP", "TICK"]
+__all__ = ["DEFER", "DUE", "EXHUME", "FETCH", "FIRE", "QUIET", "REJECT", "RESTORE", "SETTLE", "STRIKE", "SWEEP", "TICK"]
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -18,6 +18,7 @@ def _broker_script(name: str, *shared: Path) -> Script:
 
 FETCH = Script(_LUA / "fetch.lua")
 TICK = Script(_LUA / "tick.lua")
+QUIET = Script(_LUA / "quiet.lua")
 STRIKE = Script(_LUA / "strike.lua")
 DUE, DEFER, RESTORE, SWEEP = map(_broker_script, ("due", "defer", "restore", "sweep"))
 _GRAVES = _LUA / "graves.lua"
