@@ -129,7 +129,9 @@ def as_nobody(code: str, folder: Path) -> str:
     demote = "import os; os.getuid() or (os.setgid(65534), os.setuid(65534)); "
     script = folder / "probe.py"
     script.write_text(demote + code)
-    return shell(f"python {script}", folder, dict(os.environ, PATH=f"{Path(os.sys.executable).parent}:{os.environ['PATH']}"))  # type: ignore[attr-defined]
+    return shell(
+        f"python {script}", folder, dict(os.environ, PATH=f"{Path(os.sys.executable).parent}:{os.environ['PATH']}")
+    )  # type: ignore[attr-defined]
 
 
 @pytest.fixture
