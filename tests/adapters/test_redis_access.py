@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from celery.ports import BackendConfig, BrokerConfig
 from tests.adapters.test_redis_servers import rule_of_the_documents
 from tests.contracts.backend import record, results_by_id
 from tests.contracts.broker import ids, message, spec, take, to
+from tests.running import wait_until
 from tests.servers import Authority, RedisServer, free_port
 
 if TYPE_CHECKING:
@@ -101,9 +103,9 @@ def test_an_app_over_tls(authority: Authority, tls_port: int) -> None:
     app = Celery("tls", broker=url, backend=url, set_as_current=False)
     app.conf.update(broker_use_ssl=options, redis_backend_use_ssl=options)
     app.send_task("anything")
-    app.backend.store_result("1", 7, "SUCCESS")
-    assert app.AsyncResult("1").get(timeout=10) == 7
-    assert app.backend.client.get("celery-task-meta-1")
+    app.backend.store_result("over-tls", 7, "SUCCESS")
+    assert app.AsyncResult("over-tls").get(timeout=10) == 7
+    assert app.backend.client.get("celery-task-meta-over-tls")
     assert app.backend.client.llen("celery") == 1
     app.backend.client.close()
     app.close()
@@ -223,19 +225,17 @@ class Rotating:
         return ("rotating", self.password)
 
 
-def test_new_credentials_are_given_to_open_connections(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_credentials_are_given_to_open_connections(redis_server: RedisServer) -> None:
     """[redis.19]: the server forgets a user's connections when the user is made anew; ours tell who they are again."""
-    monkeypatch.setattr("celery.brokers.redis_consumer.CREDENTIALS_KEPT", 0.0)
     provider = Rotating()
     redis_server.call("ACL", "SETUSER", "rotating", "reset", "on", ">first", "~*", "&*", "+@all")
     url = f"redis://127.0.0.1:{redis_server.port}"
-    broker = RedisBroker(BrokerConfig(url, {"credential_provider": provider}))
+    broker = RedisBroker(BrokerConfig(url, {"credential_provider": provider, "reauth_check_interval": 0.01}))
     consumer = broker.consume([spec("q")])
     link = consumer._connected()
     redis_server.call("ACL", "SETUSER", "rotating", ">second")
     provider.password = "second"
+    wait_until(lambda: time.monotonic() > link.credentials_until, "it is time to ask the provider")
     broker.publish(to("q", message(1)))
     assert ids(take(consumer, 1)) == ["1"]
     assert consumer._connected() is link

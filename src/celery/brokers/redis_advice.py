@@ -19,7 +19,7 @@ logger = logging.getLogger("celery.brokers.redis")
 _HONOURED = frozenset(
     """
     client_name credential_provider db global_keyprefix health_check_interval keyprefix_queue lease_timeout master_name
-    max_connections min_other_sentinels password priority_steps queue_order_strategy retry_on_timeout sentinel_kwargs
+    max_connections min_other_sentinels password priority_steps queue_order_strategy reauth_check_interval retry_on_timeout sentinel_kwargs
     sep socket_connect_timeout socket_keepalive socket_keepalive_options socket_timeout unacked_index_key
     unacked_key unacked_mutex_key unacked_restore_interval unacked_restore_limit username virtual_host
     visibility_timeout

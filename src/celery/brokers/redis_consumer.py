@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from celery.backends.redis_barriers import fulls
 from celery.brokers.dead_letters import Overflow
 from celery.brokers.redis_dead import bounds_of, note_overflow, why
-from celery.brokers.redis_keeper import CREDENTIALS_KEPT, QUIET_LEASE, Keeper, ack_commands, take_all
+from celery.brokers.redis_keeper import QUIET_LEASE, Keeper, ack_commands, take_all
 from celery.brokers.redis_scripts import DEFER, DUE, FETCH, FIRE, REJECT, RESTORE, SETTLE
 from celery.drivers.redis_pool import run
 from celery.exceptions import ImproperlyConfigured
@@ -348,8 +348,7 @@ class RedisConsumer:
             link = self._link = self._broker.endpoint.connect(protocol=3)
             self._dirty = True
             self._meet(link)
-        elif self._broker.endpoint.provider is not None and self._clock.monotonic() >= link.checked_until:
-            link.checked_until = self._clock.monotonic() + CREDENTIALS_KEPT
+        elif self._broker.endpoint.provider is not None:
             link.renew_credentials()
         return link
 

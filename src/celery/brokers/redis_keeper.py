@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from celery.drivers.redis import Command, Endpoint, Link
     from celery.ports import Clock
 
-__all__ = ["CREDENTIALS_KEPT", "Keeper", "ack_commands", "take_all"]
+__all__ = ["QUIET_LEASE", "Keeper", "ack_commands", "take_all"]
 
 #: Part of a lease after which it is renewed, shortened by chance so that holders do not look for the dead in step.
 _RENEW = 0.3
@@ -35,8 +35,6 @@ _DOUBT = 0.4
 _ANSWER = 0.3
 #: Seconds within which an ack goes out.
 _ACK_WITHIN = 0.04
-#: Seconds after which a credential provider is asked whether there are others by now.
-CREDENTIALS_KEPT = 10.0
 #: Seconds for which tags of a fetch that failed are looked for: its script may still arrive by a slow line.
 _SUSPECT = 120.0
 
@@ -254,12 +252,10 @@ class Keeper:
         return restored
 
     def _run(self, *commands: Command) -> list[Any]:
-        now = self._clock.monotonic()
         if self._link is None or self._link.closed:
             answer = min(self._endpoint.timeout, self._layout.lease * _ANSWER)
             self._link = self._endpoint.connect(timeout=answer)
-        elif self._endpoint.provider is not None and now >= self._link.checked_until:
-            self._link.checked_until = now + CREDENTIALS_KEPT
+        elif self._endpoint.provider is not None:
             self._link.renew_credentials()
         return run(self._link, commands)
 

@@ -100,6 +100,8 @@ class Endpoint:
         self.patience = self.timeout if given.get("socket_timeout") else _PATIENCE
         #: Seconds for which an idle link is trusted without asking the server whether it is there; 0: for ever.
         self.health_check_interval = number("health_check_interval", given.get("health_check_interval"), 25.0)
+        #: Seconds after which a credential provider is asked again.
+        self.reauth_check_interval = number("reauth_check_interval", given.get("reauth_check_interval"), 10.0)
         #: Whether a command whose answer did not come is sent once more over a new link.
         self.retry_on_timeout = truth(given.get("retry_on_timeout"))
 
@@ -236,7 +238,7 @@ class Link:
 
     __slots__ = (
         "_buffer", "_decrypted", "_endpoint", "_reader", "_rest", "_socket", "_timeout", "_why", "checked_until",
-        "credentials", "declared", "pid", "protocol", "pushes", "silent", "usable_until", "version",
+        "credentials", "credentials_until", "declared", "pid", "protocol", "pushes", "silent", "usable_until", "version",
     )  # fmt: skip
 
     def __init__(self, connected: socket.socket, endpoint: Endpoint, timeout: float | None = None) -> None:
@@ -269,6 +271,8 @@ class Link:
         self.protocol = 2
         #: What it was told at the last AUTH.
         self.credentials: tuple[str, ...] = ()
+        #: When (monotonic) it is to be asked whether there are others by now.
+        self.credentials_until = 0.0
 
     def greet(self, protocol: int) -> None:
         """Authenticate, choose protocol and database, name the connection: one round trip.
@@ -278,6 +282,7 @@ class Link:
         endpoint = self._endpoint
         commands: list[Command] = []
         self.credentials = endpoint.credentials()
+        self.credentials_until = time.monotonic() + endpoint.reauth_check_interval
         if self.credentials:
             commands.append(("AUTH", *self.credentials))
         if protocol != 2:
@@ -316,10 +321,14 @@ class Link:
 
     def renew_credentials(self) -> None:
         """Authenticate again if the endpoint's credential provider has others by now (`[redis.19]`)."""
-        now = self._endpoint.credentials()
-        if now and now != self.credentials:
-            self.exchange([("AUTH", *now)])
-            self.credentials = now
+        now = time.monotonic()
+        if now < self.credentials_until:
+            return
+        self.credentials_until = now + self._endpoint.reauth_check_interval
+        credentials = self._endpoint.credentials()
+        if credentials and credentials != self.credentials:
+            self.exchange([("AUTH", *credentials)])
+            self.credentials = credentials
 
     def refusal(self, text: str) -> Exception:
         """The exception for an error reply. A server that has become a replica is left: the link is closed."""
