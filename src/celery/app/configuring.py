@@ -84,6 +84,10 @@ def _read_source(app: Celery) -> Any:
         return app.loader.conf
     except AttributeError as exc:  # who reads a setting would take it for a setting that is missing
         raise ModuleNotFoundError(str(exc)) from exc
+    except ModuleNotFoundError as exc:
+        if exc.name and isinstance(app._config_source, str) and app._config_source.startswith(exc.name):
+            exc.add_note(f"The settings are to be read from {app._config_source!r}: see config_from_object.")
+        raise
 
 
 def use_source(app: Celery, source: Any, silent: bool, namespace: str | None) -> None:
