@@ -66,7 +66,7 @@ def load(app: Celery) -> Settings:
         app._preconf,
         ignore_keys=app._preconf_set_by_auto,
         prefix=app.namespace,
-        strict=os.environ.get("CELERY_STRICT_SETTINGS", "").lower() in ("1", "true", "yes", "on"),
+        strict=is_strict(),
     )
     app._conf = settings
     while app._pending_defaults:
@@ -74,6 +74,11 @@ def load(app: Celery) -> Settings:
     periodic.apply_pending(app)
     app.on_after_configure.send(sender=app, source=settings)
     return settings
+
+
+def is_strict() -> bool:
+    """Whether `--strict-settings` was given: what would be a warning is then an error."""
+    return os.environ.get("CELERY_STRICT_SETTINGS", "").lower() in ("1", "true", "yes", "on")
 
 
 def _read_source(app: Celery) -> Any:
