@@ -158,7 +158,7 @@ class Keeper:
                 return  # it lives after all
             if cursor == b"0":
                 break
-        self._run(STRIKE.call((), (lease, layout.holders, holder)))
+        self._run(STRIKE.call((), (lease, layout.holders, holder, self._holder)))
 
     def _look_for(self, suspect: tuple[float, int, int], now: float) -> None:
         until, first, count = suspect

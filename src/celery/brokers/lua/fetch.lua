@@ -13,6 +13,7 @@ local many = ARGV[12] == '1'
 -- A holder whose lease ran out may have been struck off: nothing may be recorded under an unknown holder.
 if redis.call('PEXPIRE', lease, ARGV[6]) == 0 then
   redis.call('SET', lease, '1', 'PX', ARGV[6])
+  redis.call('DEL', lease .. '.heir')
   redis.call('SADD', ARGV[4], holder)
 end
 
