@@ -247,7 +247,7 @@ class Assembly:
     @property
     def barriers(self) -> Barrier | None:
         """Where the store counts the members of chords, if it can."""
-        barriers: Barrier | None = getattr(self.store, "barriers", None)
+        barriers: Barrier | None = getattr(self.store, "barriers", None)  # a bridged backend's is narrower
         return barriers
 
     @property

@@ -12,6 +12,8 @@ __all__ = ["PARTS", "part"]
 PARTS = {
     "Assembly": "celery.app.assembly:Assembly",
     "AsyncResult": "celery.result:AsyncResult",
+    "GroupResult": "celery.result:GroupResult",
+    "ResultSet": "celery.result:ResultSet",
     "Context": "celery.current:Context",
     "WorkController": "celery.worker:WorkController",
     "Worker": "celery.apps.worker:Worker",
