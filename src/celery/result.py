@@ -412,8 +412,8 @@ class AsyncResult(ResultBase, Generic[R]):
 
     def as_tuple(self) -> tuple[Any, None]:
         """`((id, parent), None)`, with the parent in the same form: what `result_from_tuple` reads ([result.15])."""
-        parent = self.parent
-        return (self.id, parent.as_tuple() if isinstance(parent, AsyncResult) else None), None
+        parent: Any = self.parent
+        return (self.id, None if parent is None else parent.as_tuple()), None
 
     def as_list(self) -> list[str]:
         """This id, then those of the tasks that it follows, nearest first."""

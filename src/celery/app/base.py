@@ -528,6 +528,11 @@ class Celery:
         """The class of results, bound to this app ([app.39])."""
         return cast("type[ResultType[Any]]", self.subclass_with_self(part("AsyncResult")))
 
+    @cached_property
+    def GroupResult(self) -> Any:  # noqa: N802 - its public name
+        """The class of the results of groups, bound to this app ([app.39])."""
+        return self.subclass_with_self(part("GroupResult"))
+
     def subclass_with_self(
         self,
         Class: Any,  # noqa: N803 - its public name

@@ -13,14 +13,18 @@ PARTS = {
     "Assembly": "celery.app.assembly:Assembly",
     "AsyncResult": "celery.result:AsyncResult",
     "Context": "celery.current:Context",
+    "GroupResult": "celery.grouped:GroupResult",
     "WorkController": "celery.worker:WorkController",
     "Worker": "celery.apps.worker:Worker",
     "by_url": "celery.app.backends:by_url",
     "bugreport": "celery.app.utils:bugreport",
     "clock": "kombu.clocks:LamportClock",
     "command": "celery.bin.celery:celery",
+    "chunks": "celery.canvas:chunks",
     "signature": "celery.canvas:signature",
     "timezone": "celery.utils.time:timezone",
+    "xmap": "celery.canvas:xmap",
+    "xstarmap": "celery.canvas:xstarmap",
 }
 
 
