@@ -90,6 +90,14 @@ class Documents:
             data = _as_text(exc, self._serializer)
             return plain.write(state, data, _Bare(request), text, None if request is None else request.id)
 
+    def part(self, task_id: str, state: str, value: Any) -> bytes:
+        """What a chord's barrier keeps of a member: `[1, id, state, result]` (`[rkeys.4]`).
+
+        Raises kombu's `EncodeError` for a value that the serializer refuses.
+        """
+        data = exception_to_data(value, self._serializer) if isinstance(value, BaseException) else _plain_result(value)
+        return codecs.encode([1, task_id, state, data], self._serializer)[2]
+
     def write(
         self, state: str, result: Any, request: Any, traceback: str | None = None, task_id: str | None = None
     ) -> bytes:

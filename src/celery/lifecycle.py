@@ -9,6 +9,7 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from celery.message import Message
+    from celery.outcome import Further
 
 __all__ = ["MOMENTS", "Ended", "Gate", "Latch", "Run", "Tellers"]
 
@@ -24,6 +25,8 @@ class Run(Struct, eq=False):
     embed: Any
     #: Envelopes of the messages that follow, once they are made: `(exchange, routing key, envelope)`.
     follow: list[tuple[str, str, bytes]] = []
+    #: What it means for other tasks of its flow.
+    further: Further | None = None
     #: How it ended, once that is known; hooks and receivers are told after that.
     ended: Ended | None = None
     #: Everybody has been told.

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
-__all__ = ["Failure", "Ignored", "Outcome", "Record", "Rejected", "Retrying", "Success"]
+__all__ = ["Arrival", "Failure", "Further", "Ignored", "Outcome", "Record", "Rejected", "Retrying", "Success"]
 
 
 class Record(msgspec.Struct, array_like=True):
@@ -24,7 +24,36 @@ class Record(msgspec.Struct, array_like=True):
     reply_to: str = ""
 
 
-class _Base(msgspec.Struct, array_like=True, tag_field="kind"):
+class Arrival(msgspec.Struct, array_like=True):
+    """A task of a chord's header has come to its end: what the chord's barrier is told."""
+
+    #: The barrier: the header's group id.
+    barrier: str
+    #: The task's id. A member counts once, however often it is told of.
+    member: str
+    #: Its place among the members; None: after those that have one.
+    index: int | None
+    #: `[1, id, state, result]`, encoded like a result (`[rkeys.4]`).
+    part: bytes
+    #: The signature of the chord's body, packed (`chords.pack`): whoever finds the barrier full sends it.
+    body: bytes
+    #: Members that this one has added to the chord (`Task.add_to_chord`).
+    more: int = 0
+
+
+class Further(msgspec.Struct, array_like=True):
+    """What an outcome means for other tasks of its flow; settled in the same step."""
+
+    #: Failures of tasks that will never run since this one failed.
+    records: list[Record] = []
+    arrivals: list[Arrival] = []
+
+
+class _Trailing(msgspec.Struct, array_like=True, kw_only=True):
+    further: Further | None = None
+
+
+class _Base(_Trailing, array_like=True, tag_field="kind"):
     #: Saved by whoever settles the delivery; None where results are ignored or the child has saved it itself.
     record: Record | None = None
     #: Envelopes of the messages that follow from this run (callbacks, chain, retry), published when it is settled.

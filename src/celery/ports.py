@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from msgspec import Struct, field
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import CodeType
 
     from celery.message import Message
-    from celery.outcome import Outcome, Record
+    from celery.outcome import Arrival, Further, Outcome, Record
     from celery.routing import QueueSpec, Route
 
 __all__ = [
-    "Accompanied", "BackendConfig", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery", "Depth",
-    "Exhaustible", "Gathered", "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication", "Report",
-    "Resizable", "ResultBackend", "Runner", "Settled", "SystemClock", "Tracked", "Watching",
+    "Accompanied", "BackendConfig", "Barrier", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery",
+    "Depth", "Exhaustible", "Firing", "Full", "Gathered", "Groups", "Interruptible", "Job", "Joining", "Killable",
+    "Pool", "Publication", "Report", "Resizable", "ResultBackend", "Runner", "Settled", "SystemClock", "Tracked",
+    "Watching",
 ]  # fmt: skip
 
 
@@ -140,6 +141,27 @@ class Settled(Struct, eq=False):
     disposition: str
     record: Record | None = None
     publications: Sequence[Publication] = ()
+    #: What it means for other tasks of its flow.
+    further: Further | None = None
+
+
+class Full(Struct, eq=False):
+    """A chord's barrier at which all members have arrived, and the chord's body, which is to be sent (`Arrival.body`).
+    It is kept as full until `fire` or `fired`, so that a death in between loses nothing."""
+
+    barrier: str
+    body: bytes
+
+
+class Firing(Struct, eq=False):
+    """What becomes of a full barrier: the body's messages, or what its failure leaves behind."""
+
+    barrier: str
+    publications: Sequence[Publication] = ()
+    records: Sequence[Record] = ()
+    arrivals: Sequence[Arrival] = ()
+    #: A member has failed: what the members came to is kept until it expires (`[rkeys.9]`).
+    failed: bool = False
 
 
 @runtime_checkable
@@ -149,9 +171,13 @@ class Joining(Protocol):
     def join(self, backend: ResultBackend) -> bool:
         """Asked once, after `consume`. True: `settle` stores records too, all of a batch in one transaction."""
 
-    def settle(self, settled: Sequence[Settled]) -> None:
-        """Records, publications and settlement of a batch, in one step. A record whose delivery this worker lost
-        meanwhile changes nothing."""
+    def settle(self, settled: Sequence[Settled]) -> Sequence[Full]:
+        """Records, publications, arrivals and settlement of a batch, in one step; returns barriers that are full now.
+        A record whose delivery this worker lost meanwhile changes nothing."""
+
+    def fire(self, firings: Sequence[Firing]) -> Sequence[Full]:
+        """Send the bodies of full barriers and take the barriers away, in one step. One that somebody else has fired
+        meanwhile is passed over. Returns those that have become full by this."""
 
 
 @runtime_checkable
@@ -188,6 +214,8 @@ class BackendConfig(Struct, frozen=True):
     connect_timeout: float = 4.0
     #: Seconds that the record of a failure is kept, where the adapter can tell (`[new57.4]`); None: as any other.
     failure_expires: float | None = None
+    #: Seconds that what is known of a chord or a group is kept; None: for ever (`[state.13]`).
+    chord_expires: float | None = 86400.0
     #: Connections open at once; more threads wait for one.
     pool_limit: int | None = 10
     #: The state that an encoded document says, for a serializer of the user's own. None: it is one of kombu's four,
@@ -227,6 +255,45 @@ class Watching(Protocol):
     def watch(self, id: str, timeout: float | None, heard: Callable[[bytes], object]) -> bytes | None:
         """As `wait` for one id, calling `heard` in this thread with each document that is stored meanwhile, the final
         one included; or with the one that is there, if that is final already. None: `timeout` seconds passed."""
+
+
+@runtime_checkable
+class Barrier(Protocol):
+    """Counts the members of chords; the `barriers` of a backend that can do so by itself."""
+
+    def open(self, id: str, size: int) -> None:
+        """So many members are awaited. To be told before the last one can arrive; opening again begins anew, but for
+        those who have arrived."""
+
+    def grow(self, id: str, more: int) -> None:
+        """So many members more."""
+
+    def arrive(self, arrivals: Sequence[Arrival]) -> list[Full]:
+        """Members have come to their ends, once each however often it is said. Returns barriers that are full now."""
+
+    def parts(self, id: str) -> Iterator[list[bytes]]:
+        """What the members came to, in the order of their places; in batches, so that no reply is too long."""
+
+    def full(self) -> list[Full]:
+        """Barriers that are full and that nobody seems to be about to fire: whoever was may have died."""
+
+    def fired(self, id: str, *, failed: bool = False) -> None:
+        """The body is on its way, or has failed: forget the barrier."""
+
+    def standing(self, id: str) -> tuple[int | None, int]:
+        """(members awaited, members arrived); (None, …) if nobody knows the barrier, or not any more."""
+
+
+@runtime_checkable
+class Groups(Protocol):
+    """Keeps which results belong to a group; the `groups` of a backend that can."""
+
+    def save_group(self, id: str, document: bytes) -> None:
+        """Keep what is known of a group (`[state.12]`)."""
+
+    def load_group(self, id: str) -> bytes | None: ...
+
+    def delete_group(self, id: str) -> None: ...
 
 
 # ------------------------------------------------------------------------------------------------------------ pools

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from celery.current import Context
     from celery.lifecycle import Gate, Tellers
     from celery.message import Message
+    from celery.outcome import Further
     from celery.pending import Pending
     from celery.ports import Publication
 
@@ -61,6 +62,11 @@ class TracerParts:
     save: Callable[[list[Record]], None]
     #: Signatures of callbacks, and the value that comes first → publications, not yet sent.
     callbacks: Callable[[Sequence[Any], Any], list[Publication]]
+    #: A finished request and its value → the next message of its chain, not yet sent.
+    next: Callable[[Any, Any], list[Publication]]
+    #: A run, the state that it came to, its value or exception and the traceback → what that means for other tasks of
+    #: its flow. Asked only about members of chains and chords.
+    further: Callable[[Run, str, Any, str | None], Further | None]
     #: A failed request, its exception and traceback → publications; other errbacks are called at once.
     errbacks: Callable[[Any, BaseException, str | None], list[Publication]]
     #: Where a record is until its run is over.
@@ -174,13 +180,16 @@ class Tracer:
         ended = Ended(SUCCESS, value, perf_counter() - begin)
         children = 0
         try:
-            if run.embed.get("callbacks"):
-                children = len(run.request.children)
-                run.follow = self._continue(run, value)
+            request = run.request
+            if request.callbacks or request.chain:
+                children = len(request.children)
+                run.follow = self._continue(request, value)
+            if request.chord:
+                run.further = self._parts.further(run, SUCCESS, value, None)
             record = None if self._ignores(run) else self._record(run, value)
         except Exception as exc:  # noqa: BLE001 - what cannot be encoded or published is a failure ([task.52], [task.54])
-            if run.embed.get("callbacks"):
-                del run.request.children[children:]  # callbacks are not sent
+            if run.request.callbacks or run.request.chain:
+                del run.request.children[children:]  # what follows is not sent
             return self._failed(plan, run, exc, begin)
         run.ended = ended
         if record is not None:
@@ -188,7 +197,8 @@ class Tracer:
         if plan.on_success is not None:
             self._hook(run, "on_success", plan.on_success, value, run.request.id, run.args, run.kwargs)
         self._ended(plan, run, ended)
-        return Success(self._held.pop(record.id, None) if record is not None else None, run.follow, ended.runtime)
+        kept = self._held.pop(record.id, None) if record is not None else None
+        return Success(kept, run.follow, ended.runtime, further=run.further)
 
     def aftermath(self, message: Message, exc: BaseException, *, hooks: bool = True) -> Failure:
         """What a failure leaves behind that was seen from outside: a hard time limit, the death of the process.
@@ -219,7 +229,23 @@ class Tracer:
         finally:
             self._parts.leave(task)
         record = self._held.pop(message.id, None)
-        return Failure(record, run.follow, reason=bounded_repr(exc), acknowledge=_acknowledges(task))
+        acknowledge = _acknowledges(task)
+        return Failure(record, run.follow, reason=bounded_repr(exc), acknowledge=acknowledge, further=run.further)
+
+    def fallout(self, message: Message, state: str, exc: BaseException) -> Failure | None:
+        """What it means for a message's flow that it ends here without a run, in that state with that exception: a
+        message that is refused, revoked or expired. The record of the task itself is the caller's. Never raises."""
+        run = self._read_lost(message)
+        request = run.request
+        if not (request.chord or request.chain or (request.errbacks and state == FAILURE)):
+            return None
+        try:
+            run.further = self._parts.further(run, state, exc, None)
+            if request.errbacks and state == FAILURE:
+                run.follow = _portable(self._parts.errbacks(request, exc, None))
+        except Exception:
+            logger.exception("Task %s[%s]: its flow cannot be told that it ended", message.task, message.id)
+        return Failure(None, run.follow, further=run.further)
 
     # -- the steps ---------------------------------------------------------------------------------------------------
 
@@ -272,9 +298,14 @@ class Tracer:
         """The one place where a task's body is called."""
         return (plan.callable or run.task.run)(*run.args, **run.kwargs)
 
-    def _continue(self, run: Run, value: Any) -> list[tuple[str, str, bytes]]:
-        """The messages that follow from success: one for each `link`."""
-        return _portable(self._parts.callbacks(run.embed["callbacks"], value))
+    def _continue(self, request: Any, value: Any) -> list[tuple[str, str, bytes]]:
+        """The messages that follow from success: one for each `link`, and the next of the chain."""
+        found: list[Publication] = []
+        if request.callbacks:
+            found += self._parts.callbacks(request.callbacks, value)
+        if request.chain:
+            found += self._parts.next(request, value)
+        return _portable(found)
 
     def _record(self, run: Run, value: Any) -> Record:
         return self._as_record(run, SUCCESS, self._parts.documents.success(value, run.request))
@@ -309,16 +340,19 @@ class Tracer:
         run.task.on_failure(exc, run.request.id, run.args, run.kwargs, einfo)
         self._ended(plan, run, run.ended)
         record = self._held.pop(run.request.id, None)
-        return Failure(record, run.follow, runtime, bounded_repr(exc), plan.acknowledge)
+        return Failure(record, run.follow, runtime, bounded_repr(exc), plan.acknowledge, further=run.further)
 
     def _fail(self, run: Run, exc: BaseException, traceback: str | None) -> None:
         """Make the record of a failure, then call the errbacks; their messages take the place of any callbacks'."""
-        run.follow = []
+        request = run.request
+        run.follow, run.further = [], None
         if not self._ignores(run) or (run.task.store_errors_even_if_ignored and self._parts.store_results):
             document = self._parts.documents.failure(exc, run.request, traceback)
             self._held[run.request.id] = self._as_record(run, FAILURE, document)
-        if run.embed.get("errbacks"):
-            run.follow = _portable(self._parts.errbacks(run.request, exc, traceback))
+        if request.chord or request.chain:
+            run.further = self._parts.further(run, FAILURE, exc, traceback)
+        if request.errbacks:
+            run.follow = _portable(self._parts.errbacks(request, exc, traceback))
 
     def _signalled(self, plan: Plan, run: Run, signal: Exception, begin: float) -> Outcome:
         """`Retry`, `Ignore` and `Reject` say what the outcome is; they are no failures."""
@@ -331,9 +365,11 @@ class Tracer:
             if not signal.requeue and not self._ignores(run):
                 document = self._parts.documents.failure(signal, run.request, None)
                 self._held[run.request.id] = self._as_record(run, FAILURE, document)
+            if not signal.requeue and (run.request.chord or run.request.chain):
+                run.further = self._parts.further(run, FAILURE, signal, None)
             self._ended(plan, run, Ended(REJECTED, signal, runtime, einfo))
-            record = self._held.pop(run.request.id, None)
-            return Rejected(record, [], runtime, bounded_repr(signal), bool(signal.requeue))
+            kept, reason = self._held.pop(run.request.id, None), bounded_repr(signal)
+            return Rejected(kept, [], runtime, reason, bool(signal.requeue), further=run.further)
         assert isinstance(signal, Retry)
         cause = signal.exc if signal.exc is not None else signal
         if not self._ignores(run):
@@ -349,7 +385,8 @@ class Tracer:
         self._tell(REJECTED, run, ended)
         self._finish(run, ended)
         record = self._held.pop(run.request.id, None)
-        return Rejected(record, run.follow, runtime, bounded_repr(signal), bool(signal.requeue))
+        further = None if signal.requeue else run.further
+        return Rejected(record, run.follow, runtime, bounded_repr(signal), bool(signal.requeue), further=further)
 
     def _leaving(self, run: Run, runtime: float) -> None:
         """The process is to be left from inside a run: a state that was reached already is saved, not lost."""
@@ -377,12 +414,11 @@ class Tracer:
         if document is None:
             return None
         logger.info("Task %s[%s] already completed successfully: not run again", run.task.name, run.message.id)
-        links = run.embed.get("callbacks")
-        if not links or document.get("children"):
-            return Success()
-        self._parts.enter(run.task, run.request)
+        request, value = run.request, document.get("result")
+        self._parts.enter(run.task, request)
         try:
-            return Success(None, _portable(self._parts.callbacks(links, document.get("result"))))
+            further = self._parts.further(run, SUCCESS, value, None) if request.chord else None
+            return Success(None, [] if document.get("children") else self._continue(request, value), further=further)
         except Exception as exc:  # noqa: BLE001 - the state is final; all that can be done is to say it
             return self._broke(run, exc, 0.0)
         finally:
@@ -393,7 +429,8 @@ class Tracer:
         logger.error("Task %s[%s] cannot be run: %r", message.task, message.id, exc)
         self._tell("broke", message, None, exc)
         record = self._failure_record(message, exc, self._parts.exception_info().traceback)
-        return Rejected(record, reason=bounded_repr(exc))
+        fallout = self.fallout(message, FAILURE, exc) or Failure()
+        return Rejected(record, fallout.follow, reason=bounded_repr(exc), further=fallout.further)
 
     def _broke(self, run: Run, exc: Exception, runtime: float) -> Outcome:
         """Something around the task's body failed (`[task.56]`)."""
@@ -405,7 +442,10 @@ class Tracer:
         self._tell("broke", run.message, run, exc)
         self._held.pop(run.request.id, None)
         record = self._failure_record(run.message, exc, traceback)
-        return Failure(record, run.follow, runtime, bounded_repr(exc), _acknowledges(run.task))
+        if run.further is None and not run.follow:
+            run.further = (self.fallout(run.message, FAILURE, exc) or Failure()).further
+        acknowledge = _acknowledges(run.task)
+        return Failure(record, run.follow, runtime, bounded_repr(exc), acknowledge, further=run.further)
 
     def _failure_record(self, message: Message, exc: BaseException, traceback: str | None) -> Record | None:
         if not self._parts.store_results:
@@ -417,7 +457,7 @@ class Tracer:
     def _read_lost(self, message: Message) -> Run:
         """As `_read`; without arguments where they cannot be read, with task None where it is not known here."""
         try:
-            return self._read(self._parts.tasks[message.task], message)
+            return self._read(self._parts.tasks.get(message.task), message)
         except Exception:  # noqa: BLE001 - that it failed is to be told all the same
             request = self._parts.context({**message.headers, "called_directly": False, "args": (), "kwargs": {}})
             return Run(message, self._parts.tasks.get(message.task), request, (), {}, {})

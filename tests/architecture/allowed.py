@@ -43,6 +43,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.assembly", "celery.app.kombu_transport"): "kombu: 0.1 s, and our own sending needs none of it",
     ("celery.app.assembly", "celery.app.eager"): SENDING,
     ("celery.app.assembly", "celery.app.runner"): SENDING,
+    ("celery.app.assembly", "celery.app.chords"): SENDING,
     ("celery.app.assembly", "celery.app.following"): SENDING,
     ("celery.app.assembly", "celery.backends.base"): SENDING,
     ("celery.app.assembly", "celery.app.trace"): SENDING,

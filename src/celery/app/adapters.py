@@ -11,7 +11,7 @@ from celery.exceptions import ImproperlyConfigured
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BACKENDS", "BROKERS", "adapter", "first_url", "scheme_of", "seconds"]
+__all__ = ["BACKENDS", "BROKERS", "adapter", "first_url", "longer", "scheme_of", "seconds"]
 
 #: URL scheme → adapter. The one table in which code is named by string: drivers are optional.
 BROKERS: dict[str, str] = {
@@ -70,3 +70,10 @@ def seconds(value: Any, never: float | None = None) -> float | None:
     if isinstance(value, dt.timedelta):
         value = value.total_seconds()
     return None if value is None else float(value) or never
+
+
+def longer(first: float | None, second: float | None) -> float | None:
+    """The longer of two times to keep something: None is for ever, and nothing was said by a `second` of None."""
+    if first is None or second is None:
+        return first
+    return None if second == 0 else max(first, second)

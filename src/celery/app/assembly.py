@@ -17,7 +17,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs, current
-from celery.app.adapters import BACKENDS, BROKERS, adapter, first_url, scheme_of, seconds
+from celery.app.adapters import BACKENDS, BROKERS, adapter, first_url, longer, scheme_of, seconds
 from celery.app.amqp import AMQP
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import PublishSignals
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from celery.app.base import Celery
+    from celery.app.chords import Closing
     from celery.app.eager import Eager
     from celery.app.following import Following
     from celery.app.trace import LogLines
     from celery.documents import Documents, Reading
     from celery.outcome import Failure, Record
     from celery.pending import Pending
-    from celery.ports import Broker, ResultBackend, Runner
+    from celery.ports import Barrier, Broker, ResultBackend, Runner
     from celery.result import AsyncResult
     from celery.tracer import Tracer, TracerParts
 
@@ -222,12 +223,32 @@ class Assembly:
 
         return self.tracer(hostname, LogLines()).aftermath
 
+    def fallout(self, hostname: str) -> Callable[..., Failure | None]:
+        """`fallout(message, state, exc)`: what it means for a message's flow that it ends without a run."""
+        from celery.app.trace import LogLines
+
+        return self.tracer(hostname, LogLines()).fallout
+
     @property
     def following(self) -> Following:
         """Makes the messages that follow from a run."""
         from celery.app.following import Following
 
-        return Following(self._app)
+        return Following(self._app, self.documents)
+
+    @property
+    def closing(self) -> Closing | None:
+        """Makes what becomes of chords whose members have all arrived; None where the store counts none."""
+        from celery.app.chords import Closing
+
+        barriers = self.barriers
+        return None if barriers is None else Closing(self._app, barriers, self.following)
+
+    @property
+    def barriers(self) -> Barrier | None:
+        """Where the store counts the members of chords, if it can."""
+        barriers: Barrier | None = getattr(self.store, "barriers", None)
+        return barriers
 
     @property
     def pending(self) -> Pending:
@@ -310,6 +331,7 @@ class Assembly:
             key_prefix=options.get("global_keyprefix") or "",
             ssl=conf.redis_backend_use_ssl or False,
             failure_expires=seconds(conf.result_failure_expires, 0.0),
+            chord_expires=longer(seconds(conf.result_expires), seconds(conf.result_chord_expires, 0.0)),
             pool_limit=conf.redis_max_connections or 10,
             state_of=self._state_of(conf.result_serializer),
         )
@@ -379,6 +401,8 @@ class Assembly:
             documents=self.documents,
             save=self._save,
             callbacks=following.callbacks,
+            next=following.next,
+            further=following.further,
             errbacks=following.errbacks,
             pending=self.pending,
             enter=_enter,

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from celery import codecs, current
 from celery.app.trace import LogLines
+from celery.eager import EagerResult
 from celery.exceptions import Reject, Retry
 from celery.lifecycle import Ended, Latch
 from celery.message import Message
 from celery.pending import Pending
 from celery.ports import Publication
 from celery.producer import new_id
-from celery.result import EagerResult, allow_join_result, denied_join_result, task_join_will_block
+from celery.result import allow_join_result, denied_join_result, task_join_will_block
 from celery.routing import Route
 from celery.states import REJECTED, RETRY, STARTED
 from celery.tracer import Tracer

@@ -6,17 +6,22 @@ import logging
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from celery.app.chords import pack
 from celery.canvas import maybe_signature
+from celery.outcome import Arrival, Further, Record
 from celery.producer import Gathered, new_id
+from celery.states import FAILURE, SUCCESS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from celery.app.base import Celery
     from celery.canvas import Signature
+    from celery.documents import Documents
+    from celery.lifecycle import Run
     from celery.ports import Publication
 
-__all__ = ["Following"]
+__all__ = ["Following", "awaited"]
 
 logger = logging.getLogger("celery.backends.base")
 
@@ -29,8 +34,9 @@ class Following:
     Each goes through `apply_async` of its signature and so through everything that users or vendors put in its way.
     """
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, documents: Documents) -> None:
         self._app = app
+        self._documents = documents
 
     def callbacks(self, links: Iterable[Any], value: Any) -> list[Publication]:
         """One message for each `link`; `value` comes first unless the signature is immutable ([call.9]).
@@ -42,6 +48,58 @@ class Following:
         for signature, options in zip(signatures, _together(len(signatures)), strict=True):
             signature.apply_async((value,), producer=gathered, **options)
         return gathered.publications
+
+    def next(self, request: Any, value: Any) -> list[Publication]:
+        """The message of the next task of the chain that the request is of; it takes the rest along ([canvas.32]).
+
+        Raises as `callbacks` does.
+        """
+        chain = list(request.chain)
+        signature = self._signature(chain.pop())
+        gathered = Gathered()
+        options = {"parent_id": request.id, "root_id": request.root_id or request.id}
+        signature.apply_async((value,), producer=gathered, chain=chain or None, **options)
+        return gathered.publications
+
+    def further(self, run: Run, state: str, value: Any, traceback: str | None) -> Further | None:
+        """What it means for other tasks that this one has come to `state` with `value` (or an exception).
+
+        The chord that it is a member of is told ([canvas.54]). What would have followed in its chain never runs: each
+        of those tasks fails as this one did, and so do the chords that they are members of ([canvas.34]).
+        """
+        request = run.request
+        made = Further()
+        if request.chord:
+            index = request.group_index
+            made.arrivals.append(self._arrival(run, (request.group, request.id, index), request.chord, state, value))
+        if state != SUCCESS:
+            for signature in awaited(request.chain or ()):
+                self._fail(run, signature, value, traceback, made)
+        return made if made.arrivals or made.records else None
+
+    def _fail(self, run: Run, signature: Any, exc: BaseException, traceback: str | None, made: Further) -> None:
+        get = signature["options"].get
+        task_id, group = get("task_id"), get("group_id")
+        if task_id is None:
+            return
+        if not get("ignore_result"):
+            fields = {"id": task_id, "task": signature["task"], "group": group}
+            request = self._app.Context(fields, root_id=run.request.root_id or run.request.id, parent_id=run.request.id)
+            document = self._documents.failure(exc, request, traceback)
+            made.records.append(Record(task_id, FAILURE, document, get("reply_to") or ""))
+        if get("chord") is not None and group is not None:
+            member = (group, task_id, get("group_index"))
+            made.arrivals.append(self._arrival(run, member, get("chord"), FAILURE, exc))
+
+    def _arrival(self, run: Run, member: tuple[str, str, int | None], body: Any, state: str, value: Any) -> Arrival:
+        """`member`: group, task and place in the group. Raises `EncodeError` for a value that cannot be kept."""
+        group, task_id, index = member
+        request = run.request
+        part = self._documents.part(task_id, state, value)
+        priority = (request.delivery_info or {}).get("priority")
+        packed = pack(body, task_id, request.root_id or request.id, priority, run.message.content_type)
+        more = getattr(request, "_added", 0) if task_id == request.id else 0
+        return Arrival(group, task_id, index, part, packed, more)
 
     def errbacks(self, request: Any, exc: BaseException, traceback: str | None) -> list[Publication]:
         """Call the errbacks that take a failure, and give messages for those that take a task id.
@@ -71,6 +129,23 @@ class Following:
     def _signature(self, link: Any) -> Signature[Any]:
         signature: Signature[Any] = maybe_signature(dict(link), app=self._app)
         return signature
+
+
+def awaited(signatures: Iterable[Any]) -> Iterator[Any]:
+    """The calls within these signatures: what was to be run, in the end."""
+    for one in signatures:
+        parts = one.get("kwargs") or {}
+        kind = one.get("subtask_type")
+        if kind in ("chain", "group"):
+            yield from awaited(parts.get("tasks") or ())
+        elif kind == "chord":
+            header = parts.get("header") or ()
+            yield from awaited([header] if isinstance(header, dict) else header)
+            if parts.get("body"):
+                yield from awaited([parts["body"]])
+        else:
+            yield one
+        yield from awaited((one.get("options") or {}).get("chain") or ())
 
 
 def _together(count: int) -> list[dict[str, Any]]:

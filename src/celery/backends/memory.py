@@ -6,6 +6,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
+from celery.backends.memory_barriers import LockedBarriers
 from celery.drivers.memory import server_of
 from celery.ports import SystemClock
 from celery.states import READY_STATES, SUCCESS
@@ -29,6 +30,8 @@ class MemoryBackend:
         self.server = server_of(config.url)
         self._expires = inf if config.expires is None else config.expires
         self._clock = clock
+        #: See `Barrier` and `Groups`.
+        self.barriers = self.groups = LockedBarriers(self.server, config.chord_expires, clock)
         self._next_cleanup = 0.0
         self.url_text = config.url if "://" in config.url else "memory://"
 

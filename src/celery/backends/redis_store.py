@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from celery.backends.redis_barriers import RedisBarriers
 from celery.backends.redis_waiting import Waiting, is_ready
 from celery.documents import COMPRESSED
 from celery.drivers.redis import Endpoint
@@ -35,13 +36,23 @@ class RedisStore:
 
     def __init__(self, config: BackendConfig, *, clock: Clock = SystemClock()) -> None:  # noqa: B008 - stateless
         self.endpoint = Endpoint(config.url, config.options, config.ssl, config.connect_timeout)
-        self.key_prefix = (config.key_prefix or _separated(self.endpoint.prefix)) + TASK_KEY
+        prefix = config.key_prefix or _separated(self.endpoint.prefix)
+        self.key_prefix = prefix + TASK_KEY
         #: Seconds as the server takes them; "" keeps for ever (`[state.13]`).
         self.ttl = _seconds(config.expires)
         self.failure_ttl = self.ttl if config.failure_expires is None else _seconds(config.failure_expires)
         self._pool = LinkPool(self.endpoint, config.pool_limit)
         self._state_of = config.state_of
         self._waiting = Waiting(self.endpoint, self.key_prefix, clock, config.state_of)
+        #: See `Barrier` and `Groups`.
+        self.barriers = self.groups = RedisBarriers(
+            self._pool,
+            prefix,
+            ordered=bool(config.options.get("result_chord_ordered", True)),
+            seconds=_seconds(config.chord_expires),
+            task_key=self.key_prefix,
+            ttl_of=self.ttl_of,
+        )
 
     def save(self, records: Sequence[Record]) -> None:
         """See `ResultBackend.save`: one script call a thousand records. A SUCCESS is final (`[state.10]`)."""

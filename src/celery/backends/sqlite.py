@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from celery.drivers.sqlite import Handle, file_of, options_of
+from celery.drivers.sqlite_barriers import Arrivals, SqliteBarriers
 from celery.drivers.sqlite_records import Records
 from celery.ports import SystemClock
 from celery.states import READY_STATES
@@ -42,6 +43,9 @@ class SqliteBackend:
         self._clock = clock
         self._writer = Handle(self.file, "NORMAL", timeout)
         self._reader = Handle(self.file, "NORMAL", timeout)
+        self.arrivals = Arrivals(config.chord_expires, clock)
+        #: See `Barrier` and `Groups`.
+        self.barriers = self.groups = SqliteBarriers(self._writer, self._reader, self.arrivals, clock)
         self._next_cleanup = clock.monotonic()
 
     def save(self, records: Sequence[Record]) -> None:
@@ -130,7 +134,7 @@ class SqliteBackend:
 
     def _clean(self) -> None:
         with self._writer.writing as db:
-            more = self.records.clean(db, CLEANUP_BATCH)
+            more = self.records.clean(db, CLEANUP_BATCH) | self.arrivals.clean(db, CLEANUP_BATCH)
         self._next_cleanup = self._clock.monotonic() + (1.0 if more else CLEANUP_EVERY)
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celery.drivers.memory import Item, Server
-    from celery.ports import BrokerConfig, Clock, Publication, ResultBackend, Settled
+    from celery.outcome import Arrival, Record
+    from celery.ports import BrokerConfig, Clock, Firing, Full, Publication, ResultBackend, Settled
     from celery.routing import QueueSpec
 
 __all__ = ["MemoryBroker", "MemoryConsumer"]
@@ -116,8 +117,9 @@ class MemoryConsumer:
         self._backend = backend if isinstance(backend, MemoryBackend) and backend.server is self._server else None
         return self._backend is not None
 
-    def settle(self, settled: Sequence[Settled]) -> None:
+    def settle(self, settled: Sequence[Settled]) -> Sequence[Full]:
         """See `Joining.settle`."""
+        full: list[Full] = []
         with self._server.changed:
             for one in settled:
                 item = self._held.pop(one.delivery.tag, None)
@@ -130,6 +132,27 @@ class MemoryConsumer:
                     self._backend.put([one.record])
                 if one.publications:
                     self._server.publish(one.publications)
+                if one.further is not None:
+                    full += self._put_further(one.further.records, one.further.arrivals)
+        return full
+
+    def fire(self, firings: Sequence[Firing]) -> Sequence[Full]:
+        """See `Joining.fire`."""
+        full: list[Full] = []
+        barriers = self._server.barriers
+        with self._server.changed:
+            for one in firings:
+                if barriers.take(one.barrier):
+                    self._server.publish(one.publications)
+                    barriers.fired(one.barrier, one.failed, self._clock.time())
+                    full += self._put_further(one.records, one.arrivals)
+        return full
+
+    def _put_further(self, records: Sequence[Record], arrivals: Sequence[Arrival]) -> list[Full]:
+        assert self._backend is not None, "settle with records or arrivals needs join first"
+        if records:
+            self._backend.put(records)
+        return self._backend.barriers.put(arrivals)
 
     def others(self, *, ask: bool = False) -> int:
         """See `Accompanied.others`."""

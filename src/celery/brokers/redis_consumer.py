@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
+from celery.backends.redis_barriers import fulls
 from celery.brokers.redis_keeper import Keeper, ack_commands, take_all
 from celery.brokers.redis_layout import DEAD_LETTERS
-from celery.brokers.redis_scripts import DEFER, DUE, FETCH, REJECT, RESTORE, SETTLE
+from celery.brokers.redis_scripts import DEFER, DUE, FETCH, FIRE, REJECT, RESTORE, SETTLE
 from celery.drivers.redis_errors import ServerReply
 from celery.drivers.redis_pool import run
 from celery.message import MalformedMessage, Message
@@ -27,9 +28,10 @@ from celery.waits import wait_readable
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from celery.backends.redis_barriers import RedisBarriers
     from celery.brokers.redis import RedisBroker
     from celery.drivers.redis import Command, Link
-    from celery.ports import ResultBackend, Settled
+    from celery.ports import Firing, Full, ResultBackend, Settled
     from celery.routing import QueueSpec
 
 __all__ = ["RedisConsumer"]
@@ -81,6 +83,7 @@ class RedisConsumer:
         self.held: dict[bytes, None] = {}
         self._acks: deque[bytes] = deque()
         self._ttl_of: Callable[[str], str] = str
+        self._barriers: RedisBarriers | None = None
         self._result_prefix = ""
         self._queues: dict[str, str] = {}
         broker.declare(queues)
@@ -215,9 +218,10 @@ class RedisConsumer:
         if endpoint is None or not self._broker.endpoint.same_server(endpoint):
             return False
         self._ttl_of, self._result_prefix = backend.ttl_of, backend.key_prefix  # type: ignore[attr-defined]
+        self._barriers = backend.barriers  # type: ignore[attr-defined]
         return True
 
-    def settle(self, settled: Sequence[Settled]) -> None:
+    def settle(self, settled: Sequence[Settled]) -> Sequence[Full]:
         """See `Joining.settle`: one script call."""
         arguments: list[Any] = [*self._layout.arguments, self._layout.dead, DEAD_LETTERS]
         link = self._connected()
@@ -235,11 +239,26 @@ class RedisConsumer:
                 self._dirty = True
             else:
                 arguments.append(0)
+            if item.further is not None:
+                assert self._barriers is not None, "settle with arrivals needs join first"
+                arguments += self._barriers.arguments(item.further.records, item.further.arrivals)
             if item.disposition == "requeue":
                 self._dirty = True
-        self._exchange(SETTLE.call((), arguments))
+        found = self._exchange(SETTLE.call((), arguments))[-1]
         for item in settled:
             self.held.pop(item.delivery.tag, None)
+        return fulls(found) if found else ()
+
+    def fire(self, firings: Sequence[Firing]) -> Sequence[Full]:
+        """See `Joining.fire`: one script call."""
+        assert self._barriers is not None, "fire needs join first"
+        arguments: list[Any] = []
+        link = self._connected()
+        for one in firings:
+            arguments += self._barriers.firing(one, self._broker.pushes(link, one.publications))
+        found = self._exchange(FIRE.call((), arguments))[-1]
+        self._dirty = True
+        return fulls(found)
 
     def others(self, *, ask: bool = False) -> int:
         """See `Accompanied.others`: consumers of ours, whatever their queues; real Celery keeps no such list."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from celery.drivers.redis_scripts import Script
 
-__all__ = ["DEFER", "DUE", "FETCH", "REJECT", "RESTORE", "SETTLE", "SWEEP", "TICK"]
+__all__ = ["DEFER", "DUE", "FETCH", "FIRE", "REJECT", "RESTORE", "SETTLE", "SWEEP", "TICK"]
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -19,4 +19,6 @@ def _broker_script(name: str, *shared: Path) -> Script:
 FETCH = Script(_LUA / "fetch.lua")
 TICK = Script(_LUA / "tick.lua")
 DUE, DEFER, RESTORE, SWEEP, REJECT = map(_broker_script, ("due", "defer", "restore", "sweep", "reject"))
-SETTLE = _broker_script("settle", _LUA.parent.parent / "backends" / "lua" / "record.lua")
+_RESULTS = _LUA.parent.parent / "backends" / "lua"
+SETTLE = _broker_script("settle", _RESULTS / "record.lua", _RESULTS / "barrier.lua")
+FIRE = Script(_RESULTS / "record.lua", _RESULTS / "barrier.lua", _RESULTS / "fire.lua")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from celery.drivers.sqlite import File
-    from celery.ports import BrokerConfig, Clock, Publication, ResultBackend, Settled
+    from celery.drivers.sqlite_barriers import Arrivals
+    from celery.ports import BrokerConfig, Clock, Firing, Full, Publication, ResultBackend, Settled
     from celery.routing import QueueSpec
 
 __all__ = ["SqliteBroker", "SqliteConsumer"]
@@ -94,6 +95,7 @@ class SqliteConsumer:
         self._returned: list[tuple[int]] = []
         self._settle_by = 0.0
         self._records: Records | None = None
+        self._arrivals: Arrivals | None = None
         self._watch = Watch(self._handle)
         #: True: the last look left, or this consumer made, something that the watch does not tell of.
         self._more = True
@@ -137,14 +139,18 @@ class SqliteConsumer:
         """See `Joining.join`: true for the backend of the same file."""
         records = getattr(backend, "records", None)
         self._records = records if isinstance(records, Records) and records.file is self._handle.file else None
+        self._arrivals = None if self._records is None else getattr(backend, "arrivals", None)
         return self._records is not None
 
-    def settle(self, settled: Sequence[Settled]) -> None:
+    def settle(self, settled: Sequence[Settled]) -> Sequence[Full]:
         """See `Joining.settle`. Committed on return."""
         valid = [
             one for one in settled if one.disposition == "done" or self._held.get(one.delivery.tag) is one.delivery
         ]
         records = [one.record for one in valid if one.record is not None]
+        further = [one.further for one in valid if one.further is not None]
+        records += [record for one in further for record in one.records]
+        full: Sequence[Full] = ()
         self.ack([one.delivery for one in valid if one.disposition in ("ack", "reject")])
         self.reject([one.delivery for one in valid if one.disposition == "requeue"], requeue=True)
         with self._handle.writing as db:
@@ -153,10 +159,31 @@ class SqliteConsumer:
             if records:
                 assert self._records is not None, "settle with a record needs join first"
                 self._records.write(db, records)
+            if further:
+                assert self._arrivals is not None, "settle with arrivals needs join first"
+                full = self._arrivals.write(db, [arrival for one in further for arrival in one.arrivals])
         self._settled()
         self._more = True  # what was published may be for this very consumer
         if records:
             self._handle.file.told()
+        return full
+
+    def fire(self, firings: Sequence[Firing]) -> Sequence[Full]:
+        """See `Joining.fire`. Committed on return."""
+        assert self._arrivals is not None, "fire needs join first"
+        assert self._records is not None, "fire needs join first"
+        full = []
+        with self._handle.writing as db:
+            for one in firings:
+                if not self._arrivals.take(db, one.barrier):
+                    continue
+                queues_of.put(db, one.publications)
+                self._records.write(db, one.records)
+                self._arrivals.fired(db, one.barrier, one.failed)
+                full += self._arrivals.write(db, one.arrivals)
+        self._more = True
+        self._handle.file.told()
+        return full
 
     def others(self, *, ask: bool = False) -> int:
         """See `Accompanied.others`."""

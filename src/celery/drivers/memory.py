@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from celery.brokers.bindings import Bindings
+from celery.drivers.memory_barriers import MemoryBarriers
 from celery.states import READY_STATES, SUCCESS
 from celery.waits import write
 
@@ -47,6 +48,7 @@ class Server:
         self._number = 0
         #: id → (state, document, wall-clock time of expiry)
         self._records: dict[str, tuple[str, bytes, float]] = {}
+        self.barriers = MemoryBarriers()
         #: id → where those who watch it gather (state, document) of each record.
         self.listeners: dict[str, list[deque[tuple[str, bytes]]]] = {}
 
@@ -179,7 +181,8 @@ class Server:
             self._records.pop(id, None)
 
     def drop_expired(self, now: float) -> None:
-        """Drop records that have expired, oldest first, up to the first that has not."""
+        """Drop barriers, groups and records that have expired; records oldest first, up to the first that has not."""
+        self.barriers.drop_expired(now)
         while self._records:
             oldest = next(iter(self._records))
             if self._records[oldest][2] > now:

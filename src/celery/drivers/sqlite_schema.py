@@ -40,6 +40,36 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE results (id TEXT PRIMARY KEY, state TEXT NOT NULL, meta BLOB NOT NULL, expires REAL)",
         "CREATE INDEX results_expiring ON results (expires) WHERE expires IS NOT NULL",
     ),
+    (
+        # body: what is to be sent, once the barrier is full and until it is fired; claimed: until when somebody is
+        # about to send it.
+        """
+        CREATE TABLE barriers (
+            id TEXT PRIMARY KEY,
+            size INTEGER,
+            more INTEGER NOT NULL DEFAULT 0,
+            arrived INTEGER NOT NULL DEFAULT 0,
+            body BLOB,
+            claimed REAL,
+            done INTEGER NOT NULL DEFAULT 0,
+            expires REAL
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX barriers_full ON barriers (id) WHERE body IS NOT NULL",
+        "CREATE INDEX barriers_expiring ON barriers (expires) WHERE expires IS NOT NULL",
+        """
+        CREATE TABLE arrivals (
+            barrier TEXT NOT NULL,
+            member TEXT NOT NULL,
+            place REAL NOT NULL,
+            part BLOB NOT NULL,
+            PRIMARY KEY (barrier, member)
+        ) WITHOUT ROWID
+        """,
+        "CREATE UNIQUE INDEX arrivals_in_order ON arrivals (barrier, place, member)",
+        "CREATE TABLE groups (id TEXT PRIMARY KEY, meta BLOB NOT NULL, expires REAL) WITHOUT ROWID",
+        "CREATE INDEX groups_expiring ON groups (expires) WHERE expires IS NOT NULL",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

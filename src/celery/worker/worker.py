@@ -245,6 +245,8 @@ class WorkController:
             accept=accept,
             read_other=partial(codecs.read_protocol_1, accept=accept),
             verdict=self._verdict,
+            fallout=app.assembly.fallout(self.hostname),
+            closing=app.assembly.closing,
             observer=self._telling,
             check=self._check,
             totals=state.total_count,

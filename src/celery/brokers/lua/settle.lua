@@ -1,8 +1,9 @@
 -- Results, follow-up messages and settlement of a batch in one step; a run whose message was taken from us meanwhile
 -- leaves nothing behind.
 -- ARGV[8]: prefix of dead letters; ARGV[9]: entries kept in each stream; then of each: tag, disposition, queue, reason,
--- result key or '', document, seconds to keep it or '', count of messages, and list and text of each.
-local place, count = 10, 0
+-- result key or '', document, seconds to keep it or '', count of messages, list and text of each, and records and
+-- arrivals of other tasks (barrier.lua). Returns id and body of each barrier that is full now.
+local place, found = 10, {}
 while place <= #ARGV do
   local tag, disposition, result, follow = ARGV[place], ARGV[place + 1], ARGV[place + 4], tonumber(ARGV[place + 7])
   local held
@@ -17,12 +18,11 @@ while place <= #ARGV do
     held = entry and release(tag, entry, true)
   end
   if held then
-    count = count + 1
     if result ~= '' then store(result, ARGV[place + 5], ARGV[place + 6]) end
     for message = place + 8, place + 7 + 2 * follow, 2 do
       redis.call('LPUSH', ARGV[message], ARGV[message + 1])
     end
   end
-  place = place + 8 + 2 * follow
+  place = further(place + 8 + 2 * follow, held, found)
 end
-return count
+return found

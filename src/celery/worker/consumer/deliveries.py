@@ -7,16 +7,18 @@ and only then is the delivery settled.
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from kombu.exceptions import ContentDisallowed
 
 from celery.exceptions import InvalidTaskError, NotRegistered, TaskRevokedError
 from celery.message import MalformedMessage, Message
-from celery.ports import Job, Joining, Publication, Settled
+from celery.outcome import Further
+from celery.ports import Job, Joining, Publication, Settled, SystemClock
 from celery.routing import Route
 from celery.states import FAILURE, REVOKED
 from celery.worker.admission import RUN, Drop, Refuse, Run, Wait, admit, limits_of
+from celery.worker.consumer.firings import Firings
 from celery.worker.settlement import ACK, REJECT, REQUEUE
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
-    from celery.outcome import Record
-    from celery.ports import Broker, Clock, Consumer, Delivery, ResultBackend
+    from celery.outcome import Arrival, Outcome, Record
+    from celery.ports import Broker, Clock, Consumer, Delivery, Firing, Full, ResultBackend
     from celery.worker.admission import Admission, TaskPolicy
     from celery.worker.consumer.observer import Attendant, Observer
     from celery.worker.consumer.strangers import Strangers
@@ -69,6 +71,7 @@ class Receiver:
         accept: AbstractSet[str] | None,
         read_other: Callable[[bytes], Message],
         verdict: Callable[[Message, str, BaseException], Record | None],
+        fallout: Callable[[Message, str, BaseException], Outcome | None] = lambda message, state, exc: None,
         observer: Observer,
         clock: Clock,
         totals: Counter[str],
@@ -80,13 +83,15 @@ class Receiver:
 
         `accept`: content types that may be decoded, None for all. `read_other` reads what is no protocol 2 message, or
         raises `MalformedMessage`. `verdict` makes the record of a message that ends here, in that state with that
-        exception. `totals` counts the messages taken on, by task name. `revoked`: ids of messages not to be run.
+        exception; `fallout`, what that means for its flow. `totals` counts the messages taken on, by task name.
+        `revoked`: ids of messages not to be run.
         """
         self._ask = policies
         self._policies: dict[str, TaskPolicy] = {}
         self._accept = accept
         self._read_other = read_other
         self._verdict = verdict
+        self._fallout = fallout
         self._observer = observer
         self._gates = tuple(observer.gates)
         self._clock = clock
@@ -216,14 +221,30 @@ class Receiver:
 
     def _refuse(self, delivery: Delivery, refusal: Refuse, settler: Settler) -> None:
         self._observer.refused(delivery, refusal)
-        record = None
-        if delivery.message is not None:  # somebody may wait for it
-            record = self._verdict(delivery.message, FAILURE, REFUSALS[refusal.kind](refusal.reason))
-        settler.add(delivery, REJECT, record)
+        if delivery.message is None:
+            settler.add(delivery, REJECT)
+        else:  # somebody may wait for it
+            self._end(delivery, delivery.message, REJECT, (FAILURE, REFUSALS[refusal.kind](refusal.reason)), settler)
 
     def _drop(self, delivery: Delivery, message: Message, drop: Drop, settler: Settler) -> None:
         self._observer.dropped(message, drop.why)
-        settler.add(delivery, ACK, self._verdict(message, REVOKED, TaskRevokedError(drop.why)))
+        self._end(delivery, message, ACK, (REVOKED, TaskRevokedError(drop.why)), settler)
+
+    def _end(
+        self,
+        delivery: Delivery,
+        message: Message,
+        disposition: str,
+        end: tuple[str, Exception],
+        settler: Settler,
+    ) -> None:
+        """It ends here, in that state with that exception: so does what was to follow from it."""
+        fallout = self._fallout(message, *end)
+        record = self._verdict(message, *end)
+        if fallout is None:
+            settler.add(delivery, disposition, record)
+        else:
+            settler.add(delivery, disposition, record, fallout.follow, fallout.further)
 
 
 def publications(follow: Sequence[tuple[str, str, bytes]]) -> list[Publication]:
@@ -243,7 +264,15 @@ class Settler:
     `settle`; those before it are not.
     """
 
-    def __init__(self, consumer: Consumer, broker: Broker, store: ResultBackend | None) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        broker: Broker,
+        store: ResultBackend | None,
+        closing: Callable[[Full], Firing] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """`closing`: what becomes of chords whose members have all arrived; None where the store counts none."""
         self._consumer = consumer
         self._broker = broker
         self._store = store
@@ -251,7 +280,11 @@ class Settler:
         if store is not None and isinstance(consumer, Joining) and consumer.join(store):
             self._joined = consumer
         self._batch: list[Settled] = []
+        self._firings: Firings | None = None
+        if closing is not None:
+            self._firings = Firings(self._joined, broker, cast("Any", store), closing, clock or SystemClock())
         self._records: list[Record] = []
+        self._arrivals: list[Arrival] = []
         self._publications: list[Publication] = []
         self._settlements: dict[str, list[Delivery]] = {ACK: [], REJECT: [], REQUEUE: []}
         #: Whether there is anything in `_settlements`.
@@ -263,18 +296,25 @@ class Settler:
         disposition: str,
         record: Record | None = None,
         follow: Sequence[tuple[str, str, bytes]] = (),
+        further: Further | None = None,
     ) -> None:
         """Settle this one with the next `settle`."""
-        if (record is None and not follow) or self._joined is None:
+        if self._firings is None and further is not None:
+            further = Further(further.records) if self._store is not None and further.records else None
+        if (record is None and not follow and further is None) or self._joined is None:
             if record is not None:
                 self._records.append(record)
+            if further is not None:
+                self._records += further.records
+                self._arrivals += further.arrivals
             if follow:
                 self._publications.extend(publications(follow))
             if disposition in self._settlements:
                 self._others = True
                 self._settlements[disposition].append(delivery)
         else:
-            self._batch.append(Settled(delivery, disposition, record, publications(follow) if follow else ()))
+            sent = publications(follow) if follow else ()
+            self._batch.append(Settled(delivery, disposition, record, sent, further))
 
     @property
     def pending(self) -> int:
@@ -283,6 +323,8 @@ class Settler:
             len(self._batch)
             + len(self._records)
             + len(self._publications)
+            + len(self._arrivals)
+            + (len(self._firings.full) if self._firings is not None else 0)
             + sum(len(deliveries) for deliveries in self._settlements.values())
         )
 
@@ -290,17 +332,30 @@ class Settler:
         """Settle everything gathered. Raises `OperationalError`; then what is left is settled by the next call."""
         if self._batch:
             assert self._joined is not None
-            self._joined.settle(self._batch)
+            full = self._joined.settle(self._batch)
             self._batch = []
+            if full:
+                assert self._firings is not None, "only members of chords can fill a barrier"
+                self._firings.full += full
         if self._records:
             if self._store is not None:
                 self._store.save(self._records)
             self._records = []
+        if self._firings is not None and self._arrivals:
+            self._firings.arrive(self._arrivals)
+            self._arrivals = []
         if self._publications:
             self._broker.publish(self._publications)
             self._publications = []
         if self._others:
             self._settle_deliveries()
+        if self._firings is not None and (self._firings.full or self._firings.looking):
+            self._firings.tend()
+
+    def look(self) -> None:
+        """It is time to see whether there is something that another worker left undone; the next `settle` does."""
+        if self._firings is not None:
+            self._firings.look()
 
     def _settle_deliveries(self) -> None:
         settlements = self._settlements

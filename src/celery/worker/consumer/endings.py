@@ -70,7 +70,7 @@ class Endings:
         outcome = self._aftermath(one.message, exc, hooks=True)
         disposition = timeout_disposition(one.policy, acknowledged=one.acknowledged)
         disposition = disposition if one.acknowledged else asked or disposition
-        settler.add(one.delivery, disposition, outcome.record, outcome.follow)
+        settler.add(one.delivery, disposition, outcome.record, outcome.follow, outcome.further)
 
     def lost(self, one: Held, why: str, settler: Settler, *, terminating: bool) -> None:
         """The process died (`[task.36]`, `[task.37]`). `terminating`: we killed it, so the task did not fail."""
@@ -85,14 +85,16 @@ class Endings:
         if one.policy.retry_on_worker_lost:
             outcome = self._again(one.message, exc)
             if outcome is not None:
-                settler.add(one.delivery, DONE if one.acknowledged else ACK, outcome.record, outcome.follow)
+                settler.add(
+                    one.delivery, DONE if one.acknowledged else ACK, outcome.record, outcome.follow, outcome.further
+                )
                 return
         self._observer.lost(one.message, exc)
         if disposition == REQUEUE:
             settler.add(one.delivery, REQUEUE)
             return
         outcome = self._aftermath(one.message, exc, hooks=False)
-        settler.add(one.delivery, disposition, outcome.record, outcome.follow)
+        settler.add(one.delivery, disposition, outcome.record, outcome.follow, outcome.further)
 
 
 def _plain(seconds: float) -> float:

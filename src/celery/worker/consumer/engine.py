@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from celery.message import Message
     from celery.outcome import Outcome, Record
-    from celery.ports import Broker, Clock, Consumer, Delivery, Pool, Report, ResultBackend
+    from celery.ports import Broker, Clock, Consumer, Delivery, Firing, Full, Pool, Report, ResultBackend
     from celery.routing import QueueSpec
     from celery.worker.admission import TaskPolicy
     from celery.worker.consumer.deliveries import Held
@@ -84,6 +84,10 @@ class EngineParts:
     accept: AbstractSet[str] | None
     read_other: Callable[[bytes], Message]
     verdict: Callable[[Message, str, BaseException], Record | None]
+    #: See `Receiver`.
+    fallout: Callable[[Message, str, BaseException], Outcome | None] = lambda message, state, exc: None
+    #: See `Settler`.
+    closing: Callable[[Full], Firing] | None = None
     observer: Observer
     #: Called about once a second; raises `WorkerShutdown` or `WorkerTerminate` to stop.
     check: Callable[[], None] = lambda: None
@@ -129,6 +133,7 @@ class Engine:
             accept=parts.accept,
             read_other=parts.read_other,
             verdict=parts.verdict,
+            fallout=parts.fallout,
             observer=parts.observer,
             clock=parts.clock,
             totals=parts.totals,
@@ -219,7 +224,8 @@ class Engine:
             wait_readable([self._wake.descriptor], min(left, _LONGEST_WAIT))
 
     def _run(self, consumer: Consumer) -> None:
-        settler = Settler(consumer, self._parts.publisher or self._parts.broker, self._parts.store)
+        parts = self._parts
+        settler = Settler(consumer, parts.publisher or parts.broker, parts.store, parts.closing, parts.clock)
         waiting = self._waiting = WaitingRoom(consumer)
         self._strangers.others = consumer.others if isinstance(consumer, Accompanied) else None
         leaving: BaseException | None = None
@@ -231,6 +237,7 @@ class Engine:
                     self._check_at = now + _CHECK_EVERY
                     self._parts.check()
                     self._strangers.look()
+                    settler.look()
                 self._turn(consumer, settler, waiting)
         except (SystemExit, KeyboardInterrupt) as exc:
             leaving = exc
@@ -338,7 +345,7 @@ class Engine:
                 disposition = DONE if one.acknowledged else ACK
             else:
                 disposition = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
-            settler.add(one.delivery, disposition, outcome.record, outcome.follow)
+            settler.add(one.delivery, disposition, outcome.record, outcome.follow, outcome.further)
         if report.timed_out or report.lost:
             self._take_endings(report, settler)
         for key in report.begun:
@@ -373,7 +380,7 @@ class Engine:
         asked = self._attendant.ended(one, outcome)
         if one.acknowledged or asked is None:
             asked = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
-        settler.add(one.delivery, asked, outcome.record, outcome.follow)
+        settler.add(one.delivery, asked, outcome.record, outcome.follow, outcome.further)
 
     def _take_endings(self, report: Report, settler: Settler) -> None:
         held, endings = self.held, self._endings
