@@ -21,8 +21,11 @@ PARTS = {
     "bugreport": "celery.app.utils:bugreport",
     "clock": "kombu.clocks:LamportClock",
     "command": "celery.bin.celery:celery",
+    "chunks": "celery.canvas:chunks",
     "signature": "celery.canvas:signature",
     "timezone": "celery.utils.time:timezone",
+    "xmap": "celery.canvas:xmap",
+    "xstarmap": "celery.canvas:xstarmap",
 }
 
 

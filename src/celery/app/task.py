@@ -5,21 +5,25 @@ from __future__ import annotations
 import sys
 import warnings
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from celery import _state, exceptions
 from celery.app import retrying
 from celery.app.annotations import apply_to
+from celery.app.parts import part
 from celery.app.registry import _unpickle_task_v2
 from celery.current import Context, LocalStack, task_stack
 from celery.exceptions import CDeprecationWarning, MaxRetriesExceededError
 from celery.local import class_property
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from celery.app.base import Celery
     from celery.canvas import Signature
+    from celery.canvas import chunks as CallsInChunks  # noqa: N812
+    from celery.canvas import xmap as CallsForAll  # noqa: N812
+    from celery.canvas import xstarmap as CallsForAllArguments  # noqa: N812
     from celery.exceptions import Retry
     from celery.result import AsyncResult, EagerResult
 
@@ -319,6 +323,18 @@ class Task(Generic[P, R]):
     def si(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """`.si(1, 2)`: the signature of a call with exactly these arguments."""
         return self.signature(args, kwargs, immutable=True)
+
+    def chunks(self, it: Iterable[Any], n: int) -> CallsInChunks:
+        """Calls with the arguments that `it` yields, `n` of them in a message ([call.26])."""
+        return cast("CallsInChunks", part("chunks")(self.s(), it, n, app=self.app))
+
+    def map(self, it: Iterable[Any]) -> CallsForAll:
+        """One message: a call for each element of `it`, which gives the list of what they return."""
+        return cast("CallsForAll", part("xmap")(self.s(), it, app=self.app))
+
+    def starmap(self, it: Iterable[Any]) -> CallsForAllArguments:
+        """One message: the same, each element being the arguments of a call."""
+        return cast("CallsForAllArguments", part("xstarmap")(self.s(), it, app=self.app))
 
     def apply(
         self,

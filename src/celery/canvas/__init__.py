@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from celery.canvas.chains import _chain
+from celery.canvas.chords import _chord, chord
+from celery.canvas.groups import group
+from celery.canvas.mapping import chunks, xmap, xstarmap
+from celery.canvas.pipes import chain
 from celery.canvas.signatures import Signature, maybe_signature, signature
 
-__all__ = ["Signature", "maybe_signature", "maybe_subtask", "signature", "subtask"]
+__all__ = [
+    "Signature", "_chain", "_chord", "chain", "chord", "chunks", "group", "maybe_signature", "maybe_subtask",
+    "signature", "subtask", "xmap", "xstarmap",
+]  # fmt: skip
 
 subtask = signature
 maybe_subtask = maybe_signature
