@@ -148,8 +148,12 @@ def test_some_options_are_never_merged_over() -> None:
 
 
 def test_or_is_not_a_dicts() -> None:
+    assert (add.s(1) | add.s(2)).tasks == [add.s(1), add.s(2)]
+    joined = add.s(1)
+    joined |= add.s(2)
+    assert joined == add.s(1) | add.s(2)
     with pytest.raises(TypeError):
-        add.s(1) | add.s(2)
+        add.s(1) | {"task": "tasks.add"}
 
 
 # ----------------------------------------------------------------------------------------------------------- links

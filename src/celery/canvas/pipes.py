@@ -136,5 +136,5 @@ def _first(task: Any) -> Any:
     return _chain(*(task.unchain_tasks() if isinstance(task, _chain) else [task]), app=task._app)
 
 
-Signature._join = staticmethod(join)
+Signature._join = staticmethod(join)  # type: ignore[method-assign]
 Signature.TYPES["chain"] = _chain
