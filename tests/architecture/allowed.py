@@ -82,7 +82,6 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.bin.celery:celery": "click hands each option over by its name",
     "celery.bin.worker:detach": PUBLIC,
     "celery.bin.worker:worker": "click hands each option over by its name",
-    "celery.app.builtins:add_chord_task.chord": PUBLIC,
     "celery.app.task:Task.apply": PUBLIC,
     "celery.canvas.chains:_chain.prepare_steps": PUBLIC,
     "celery.canvas.chords:_chord.run": PUBLIC,

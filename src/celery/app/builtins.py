@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from celery._state import connect_on_app_finalize
+from celery.app.parts import part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,9 +71,7 @@ def add_chunk_task(app: Celery) -> Any:
 
     @app.task(name="celery.chunks", shared=False, lazy=False)
     def chunks(task: Any, it: Iterable[Any], n: int) -> Any:
-        from celery.canvas import chunks as calls
-
-        return calls.apply_chunks(app.signature(task), it, n, app=app)
+        return part("chunks").apply_chunks(app.signature(task), it, n, app=app)
 
     return chunks
 
@@ -82,13 +81,12 @@ def add_group_task(app: Celery) -> Any:
     """`celery.group`: send the members, whose ids are chosen, as old senders ask for it."""
 
     @app.task(name="celery.group", bind=True, shared=False, lazy=False)
-    def group(self: Any, tasks: Any, result: Any, group_id: str, partial_args: Any, add_to_parent: bool = True) -> Any:
-        from celery.canvas import group as calls
-        from celery.result import result_from_tuple
-
+    def group(
+        self: Any, /, tasks: Any, result: Any, group_id: str, partial_args: Any, add_to_parent: bool = True
+    ) -> Any:
         members = [app.signature(task) for task in tasks]
-        calls(members, app=app).apply_async(partial_args, task_id=group_id, add_to_parent=False)
-        found = result_from_tuple(result, app)
+        part("group")(members, app=app).apply_async(partial_args, task_id=group_id, add_to_parent=False)
+        found = part("result_from_tuple")(result, app)
         if add_to_parent:
             self.add_trail(found)
         return found
@@ -114,6 +112,7 @@ def add_chord_task(app: Celery) -> Any:
     @app.task(name="celery.chord", bind=True, shared=False, lazy=False)
     def chord(
         self: Any,
+        /,
         header: Any,
         body: Any,
         partial_args: Any = (),
@@ -123,9 +122,7 @@ def add_chord_task(app: Celery) -> Any:
         eager: bool = False,
         **kwargs: Any,
     ) -> Any:
-        from celery.canvas import chord as calls
-
-        whole = calls(header, body, app=app)
+        whole = part("chord")(header, body, app=app)
         how: dict[str, Any] = {"interval": interval, "countdown": countdown, "max_retries": max_retries, "eager": eager}
         return whole.run(whole.tasks, whole.body, partial_args, **how, **kwargs)
 

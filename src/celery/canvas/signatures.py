@@ -132,6 +132,9 @@ class Signature(dict[str, Any], Generic[R]):
     #: A dict's own `|=` would merge the keys of two calls into nonsense ([combo.65]).
     __ior__ = __or__
 
+    def __ror__(self, other: Any) -> Any:
+        return self._join(other, self)
+
     @staticmethod
     def _join(left: Any, right: Any) -> Any:
         """What `|` does; `celery.canvas.pipes`, which knows all kinds, puts its own here."""
