@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.app.task import Task
     from celery.canvas import (
-        Signature, chain, chord, chunks, group, maybe_signature, signature, subtask, xmap, xstarmap,
+        Signature,
+        chain,
+        chord,
+        chunks,
+        group,
+        maybe_signature,
+        signature,
+        subtask,
+        xmap,
+        xstarmap,
     )  # fmt: skip
     from celery.utils.ids import uuid
 

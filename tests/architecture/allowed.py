@@ -85,6 +85,8 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.bin.worker:detach": PUBLIC,
     "celery.bin.worker:worker": "click hands each option over by its name",
     "celery.app.task:Task.apply": PUBLIC,
+    "celery.canvas.chains:_chain.prepare_steps": PUBLIC,
+    "celery.canvas.chords:_chord.run": PUBLIC,
     "celery.app.bridge:build_tracer": PUBLIC,
     "celery.app.bridge:fast_trace_task": PUBLIC,
     "celery.app.pickling:AppPickler.build_standard_kwargs": PUBLIC,

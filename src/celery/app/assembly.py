@@ -403,6 +403,7 @@ class Assembly:
             callbacks=following.callbacks,
             next=following.next,
             further=following.further,
+            grow=self._grow,
             errbacks=following.errbacks,
             pending=self.pending,
             enter=_enter,
@@ -417,6 +418,11 @@ class Assembly:
             pid=os.getpid,
             store_results=self.store is not None,
         )
+
+    def _grow(self, group_id: str, more: int) -> None:
+        barriers = self.barriers
+        if barriers is not None:
+            barriers.grow(group_id, more)
 
     def _around(self, task: Any) -> tuple[Callable[[str, Any], None] | None, Callable[[], None] | None]:
         """What loader and backend of a task do before and after each run, if it is more than nothing ([task.51])."""

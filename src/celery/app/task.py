@@ -431,6 +431,25 @@ class Task(Generic[P, R]):
     def override_max_retries(self, value: int | None) -> None:
         self.request.override_max_retries = value
 
+    def replace(self, sig: Any) -> Any:
+        """End this run; `sig` is run in its place: under its id, with what should follow it ([canvas.64]).
+
+        The value of a group is its list. Returns what `on_replace` does: the value where the task is run eagerly.
+        Raises `Ignore`, and `ImproperlyConfigured` for a signature of another chord or an empty chain.
+        """
+        return part("replace")(self, sig)
+
+    def on_replace(self, sig: Any) -> Any:
+        """How `replace` starts the signature, which is all prepared; for subclasses ([canvas.67])."""
+        return part("hand_over")(self, sig)
+
+    def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:
+        """Add a call to the header of the chord that this run belongs to; its value follows the others' ([canvas.68]).
+
+        Sends it and returns its result; `lazy`: returns it, for the caller to send. Raises ValueError outside chords.
+        """
+        return part("add_to_chord")(self, sig, lazy)
+
     def update_state(
         self, task_id: str | None = None, state: str | None = None, meta: Any = None, **kwargs: Any
     ) -> None:

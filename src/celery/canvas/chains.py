@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery.canvas.chords import chord
 from celery.canvas.groups import group, shortened
-from celery.canvas.planning import attach, start
 from celery.canvas.plain import plain
+from celery.canvas.planning import attach, start
 from celery.canvas.signatures import Signature, as_list, maybe_signature
 from celery.states import IGNORED, REJECTED
 
@@ -80,9 +80,7 @@ class _chain(Signature[Any]):  # noqa: N801 - its public name
         """`apply_async`, published even where tasks are run eagerly."""
         return start(self, args, kwargs, options, eager=False)
 
-    def apply(
-        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> Any:
+    def apply(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Run the steps here. Returns the result of the last one, or of one that is ignored or rejected ([canvas.35]).
 
         Raises what a step raises that is not the last.
@@ -122,6 +120,9 @@ class _chain(Signature[Any]):  # noqa: N801 - its public name
         last = {name: merged.pop(name) for name in _LAST if merged.get(name) is not None}
         last_id = merged.pop("task_id", None)
         results = _freeze_steps(rest, last_id, merged.get("root_id"), last)
+        if (nesting := merged.get("replaced_task_nesting")) is not None:
+            for step in rest:
+                step.options["replaced_task_nesting"] = nesting
         following = [*(merged.pop("chain", None) or ()), *(plain(step) for step in reversed(rest))]
         if not rest:
             merged |= last
@@ -194,11 +195,15 @@ class _chain(Signature[Any]):  # noqa: N801 - its public name
     # -- variations --------------------------------------------------------------------------------------------------
 
     def _copy(self, **parts: Any) -> Any:
-        parts["kwargs"] = {"tasks": [task.clone() for task in self.tasks]}
-        return type(self)._revived({**self, **parts, "args": parts.get("args") or self.args}, parts["kwargs"], self._app)
+        more = {name: value for name, value in parts.pop("kwargs", {}).items() if name != "tasks"}
+        args = parts.pop("args", ())
+        tasks = [task.clone() for task in self.tasks]
+        if tasks and (args or more):
+            tasks[0] = tasks[0].clone(args, more)
+        return type(self)._revived({**self, **parts, "args": ()}, {"tasks": tasks}, self._app)
 
     def clone(self, *args: Any, **kwargs: Any) -> Any:
-        """A copy, steps included; further arguments are not for the chain itself."""
+        """A copy, steps included; further arguments are for the first step."""
         return super().clone(*args, **kwargs)
 
     def freeze(

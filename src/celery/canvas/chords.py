@@ -26,6 +26,7 @@ __all__ = ["_chord", "chord"]
 _HEADER_ONLY = frozenset({"countdown", "eta", "parent_id", "add_to_parent", "task_id", *POLLING})
 #: Options that are not for the members of the header.
 _BODY_ONLY = frozenset({"link", "link_error", "chain", "chord", "group_id", "group_index", "task_id", *POLLING})
+_PARTS = ("kwargs", "header", "body")
 
 
 @Signature.register_type("chord")
@@ -109,7 +110,7 @@ class _chord(Signature[Any]):  # noqa: N801 - its public name
         options |= {"task_id": task_id, "producer": producer, "publisher": publisher, "connection": connection}
         return start(self, args, kwargs, options)
 
-    def apply(  # type: ignore[override]
+    def apply(
         self,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
@@ -165,21 +166,20 @@ class _chord(Signature[Any]):  # noqa: N801 - its public name
         header = whole._header_group()
         header_id = header.options.get("task_id") or self.options.get("task_id") or new_id()
         body, body_result = whole._prepared_body(merged, options.get("task_id"), header_id)
-        header_result = self.app.GroupResult(header_id, [])
-        body_result.parent = header_result
         members = unrolled(header.tasks)
         if not members:  # [canvas.47]
+            body_result.parent = self.app.GroupResult(header_id, [])
             body._lower(plan, ([],), {}, {"group_id": header_id, "task_id": body_result.id})
             return body_result
-        if for_header.pop("add_to_parent", True):
-            plan.trail.append(header_result)
+        noted = for_header.pop("add_to_parent", True)
         for_header |= {"group_id": header_id, "chord": plain(body), "add_to_parent": False}
-        results, size = _lower_header(
-            plan, members, ((*(args or ()), *self.args), whole._header_kwargs(kwargs)), for_header
-        )
-        header_result.results.extend(results)
+        call = (*(args or ()), *self.args), whole._header_kwargs(kwargs)
+        results, size = _lower_header(plan, members, call, for_header)
+        body_result.parent = self.app.GroupResult(header_id, results)
+        if noted:
+            plan.trail.append(body_result.parent)
         polling = {to: merged[name] for name, to in POLLING.items() if merged.get(name) is not None}
-        plan.openings.append(Opening(header_id, size, body, header_result.results, polling))
+        plan.openings.append(Opening(header_id, size, body, results, polling))
         return body_result
 
     def _with_body(self, body: Any, kwargs: Mapping[str, Any] | None) -> _chord:
@@ -229,13 +229,13 @@ class _chord(Signature[Any]):  # noqa: N801 - its public name
     def _taken_apart(self) -> list[Any] | None:
         """Where the body is a chain that begins with a task: this chord with that task as its body, then the rest."""
         body = self.body
-        if not isinstance(body, Signature) or body.subtask_type != "chain":
+        if body is None or body.subtask_type != "chain" or not body.tasks:
             return None
-        links = self.options.get("link")
-        first, *rest = body._unchained([*as_list(body.options.get("link")), *as_list(links)], body.options.get("link_error"))
+        links = [*as_list(body.options.get("link")), *as_list(self.options.get("link"))]
+        first, *rest = body._unchained(links, body.options.get("link_error"))
         if not rest or first.subtask_type is not None:
             return None
-        ahead = self.clone()
+        ahead: Any = self.clone()
         ahead.options.pop("link", None)
         ahead.body = first
         return [ahead, *rest]
@@ -245,14 +245,16 @@ class _chord(Signature[Any]):  # noqa: N801 - its public name
         return _is_wide(self.body)
 
     def _followed_by(self, following: Any) -> Any:
-        joined = self.clone()
+        joined: Any = self.clone()
         joined.body = joined.body | following
         return joined
 
     # -- variations --------------------------------------------------------------------------------------------------
 
     def _copy(self, **parts: Any) -> Any:
-        kwargs = dict(parts.get("kwargs") or self.kwargs)
+        given = parts.pop("kwargs", self.kwargs)
+        kwargs = {name: given[name] for name in _PARTS if name in given}
+        kwargs["kwargs"] = {**(kwargs.get("kwargs") or {}), **{n: given[n] for n in given if n not in _PARTS}}
         header, body = kwargs["header"], kwargs["body"]
         kwargs["header"] = header.clone() if isinstance(header, group) else members_of(header, maybe_clone)
         kwargs["body"] = maybe_clone(body)
@@ -333,6 +335,9 @@ class _chord(Signature[Any]):  # noqa: N801 - its public name
         body = self.body
         if isinstance(body, Signature) and body.subtask_type is None:
             text = body.reprcall(_Shown(header))
+        elif isinstance(body, Signature) and body.subtask_type == "chain" and body["kwargs"]["tasks"]:
+            first, *rest = body["kwargs"]["tasks"]
+            text = f"({' | '.join([first.reprcall(_Shown(header)), *map(repr, rest)])})"
         else:
             text = f"({header} | {body!r})"
         return "%" + remove_repeating_from_task(body.task, text)
@@ -358,7 +363,7 @@ def _header(given: Any, app: Celery | None) -> Any:
         if isinstance(given, group):
             return given if given.options else given.tasks
         given = given.tasks if given.subtask_type == "chain" else [given]
-    return members_of(given, lambda task: maybe_signature(task, app=app))
+    return members_of(given, lambda task: maybe_signature(task, app=app, clone=True))
 
 
 def _lower_header(
@@ -384,8 +389,11 @@ def _is_wide(task: Any) -> bool:
         return True
     if isinstance(task, _chord):
         return _is_wide(task.body)
-    return isinstance(task, Signature) and task.subtask_type == "chain" and bool(task["kwargs"]["tasks"]) and _is_wide(
-        task["kwargs"]["tasks"][-1]
+    return (
+        isinstance(task, Signature)
+        and task.subtask_type == "chain"
+        and bool(task["kwargs"]["tasks"])
+        and _is_wide(task["kwargs"]["tasks"][-1])
     )
 
 

@@ -100,9 +100,7 @@ class group(Signature[Any]):  # noqa: N801 - its public name
             raise TypeError("Cannot add link to group: do that on individual tasks")
         return start(self, args, kwargs, {**options, "add_to_parent": add_to_parent, "producer": producer})
 
-    def apply(
-        self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> Any:
+    def apply(self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Run the members here, one after the other. Returns a `GroupResult` of eager results."""
         _, _, merged = self._merge((), {}, options)
         group_id = merged.pop("task_id", None) or new_id()
@@ -118,11 +116,11 @@ class group(Signature[Any]):  # noqa: N801 - its public name
         first = merged.pop("group_index", None) or 0 if merged.get("chord") is not None else 0
         merged.pop("group_index", None)
         merged.pop("group_id", None)  # members that have one already keep it ([canvas.7])
-        result = self.app.GroupResult(group_id, [])
-        if merged.pop("add_to_parent", True):
-            plan.trail.append(result)
+        noted = merged.pop("add_to_parent", True)
         merged["group_id"], merged["add_to_parent"] = group_id, False
-        result.results.extend(self._lower_members(plan, args, kwargs, merged, first))
+        result = self.app.GroupResult(group_id, self._lower_members(plan, args, kwargs, merged, first))
+        if noted:
+            plan.trail.append(result)
         return result
 
     def _lower_members(self, plan: Plan, args: Any, kwargs: Any, options: dict[str, Any], first: int) -> list[Any]:
@@ -141,8 +139,10 @@ class group(Signature[Any]):  # noqa: N801 - its public name
     # -- variations --------------------------------------------------------------------------------------------------
 
     def _copy(self, **parts: Any) -> group:
-        parts |= {"args": self.args, "kwargs": {"tasks": members_of(self.tasks, _cloned)}}
-        copied: group = self._revived({**self, **parts}, parts["kwargs"], self._app)
+        more = {name: value for name, value in parts.pop("kwargs", {}).items() if name != "tasks"}
+        args = parts.pop("args", ())
+        tasks = members_of(self.tasks, lambda member: _cloned(member, args, more))
+        copied: group = self._revived({**self, **parts, "args": ()}, {"tasks": tasks}, self._app)
         return copied
 
     def _inherited(self) -> list[Any]:
@@ -193,7 +193,7 @@ class group(Signature[Any]):  # noqa: N801 - its public name
             index += member._completions()
         return self.app.GroupResult(own_id, results)
 
-    _freeze = freeze  # type: ignore[assignment]
+    _freeze = freeze
 
     def _completions(self) -> int:
         return sum(member._completions() for member in self.tasks)
@@ -255,5 +255,5 @@ def unrolled(members: Any) -> list[Any]:
     return flat
 
 
-def _cloned(member: Any) -> Any:
-    return member.clone() if isinstance(member, Signature) else member
+def _cloned(member: Any, args: Any, kwargs: Any) -> Any:
+    return member.clone(args, kwargs) if isinstance(member, Signature) else member

@@ -13,8 +13,9 @@ __all__ = ["chain", "join"]
 
 
 def join(left: Any, right: Any) -> Any:
-    """`left | right`; NotImplemented for what is no signature."""
-    if not isinstance(right, Signature):
+    """`left | right`; a dict is the signature that it was. NotImplemented for what is none."""
+    left, right = maybe_signature(left), maybe_signature(right)
+    if not (isinstance(left, Signature) and isinstance(right, Signature)):
         return NotImplemented
     if isinstance(left, group):
         return _after_group(left, right)
@@ -136,5 +137,5 @@ def _first(task: Any) -> Any:
     return _chain(*(task.unchain_tasks() if isinstance(task, _chain) else [task]), app=task._app)
 
 
-Signature._join = staticmethod(join)
+Signature._join = staticmethod(join)  # type: ignore[method-assign]
 Signature.TYPES["chain"] = _chain

@@ -35,8 +35,6 @@ class Signature(dict[str, Any], Generic[R]):
 
     #: Kinds that `from_dict` tells apart by `subtask_type`.
     TYPES: ClassVar[dict[str, type[Signature[Any]]]] = {}
-    #: What `|` does; `celery.canvas.pipes`, which knows all kinds, puts it here.
-    _join: ClassVar[Callable[[Any, Any], Any]] = staticmethod(lambda left, right: NotImplemented)
     _app: Celery | None = None
     _type: Task[..., Any] | None = None
 
@@ -132,7 +130,15 @@ class Signature(dict[str, Any], Generic[R]):
         return self._join(self, other)
 
     #: A dict's own `|=` would merge the keys of two calls into nonsense ([combo.65]).
-    __ior__ = __or__  # type: ignore[assignment]
+    __ior__ = __or__
+
+    def __ror__(self, other: Any) -> Any:
+        return self._join(other, self)
+
+    @staticmethod
+    def _join(left: Any, right: Any) -> Any:
+        """What `|` does; `celery.canvas.pipes`, which knows all kinds, puts its own here."""
+        return NotImplemented
 
     # -- as a part of a plan -----------------------------------------------------------------------------------------
 
@@ -195,9 +201,9 @@ class Signature(dict[str, Any], Generic[R]):
 
     @classmethod
     def _revived(cls, d: Mapping[str, Any], kwargs: dict[str, Any], app: Celery | None) -> Any:
-        """One of this kind with the parts of `d`, but for its kwargs. Parts that are missing are empty ([canvas.70])."""
+        """One of this kind with the parts of `d`, but with these kwargs. Parts that are missing are empty."""
         made = cls.__new__(cls)
-        blank = {"task": None, "args": (), "options": {}, "subtask_type": None, "immutable": False}
+        blank: dict[str, Any] = {"task": None, "args": (), "options": {}, "subtask_type": None, "immutable": False}
         dict.update(made, {**blank, **d, "kwargs": kwargs})
         made._app = app
         return made
@@ -421,7 +427,7 @@ def maybe_signature(d: Any, app: Celery | None = None, clone: bool = False) -> A
     if isinstance(d, Signature):
         d = d.clone() if clone else d
     elif isinstance(d, dict):
-        d = signature(d)
+        d = signature(d, app=app)  # those within it belong to the app too
     else:
         return d
     if app is not None:
