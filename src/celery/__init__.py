@@ -14,13 +14,24 @@ if TYPE_CHECKING:
     from celery.app import bugreport, shared_task
     from celery.app.base import Celery
     from celery.app.task import Task
-    from celery.canvas import Signature, maybe_signature, signature, subtask
+    from celery.canvas import (
+        Signature,
+        chain,
+        chord,
+        chunks,
+        group,
+        maybe_signature,
+        signature,
+        subtask,
+        xmap,
+        xstarmap,
+    )  # fmt: skip
     from celery.utils.ids import uuid
 
 __all__ = [
-    "SERIES", "VERSION", "VERSION_BANNER", "Celery", "Signature", "Task", "__version__", "bugreport", "current_app",
-    "current_task", "local", "maybe_patch_concurrency", "maybe_signature", "shared_task", "signature", "subtask",
-    "uuid", "version_info", "version_info_t",
+    "SERIES", "VERSION", "VERSION_BANNER", "Celery", "Signature", "Task", "__version__", "bugreport", "chain", "chord",
+    "chunks", "current_app", "current_task", "group", "local", "maybe_patch_concurrency", "maybe_signature",
+    "shared_task", "signature", "subtask", "uuid", "version_info", "version_info_t", "xmap", "xstarmap",
 ]  # fmt: skip
 
 
@@ -43,14 +54,20 @@ _HOMES = {
     "Signature": "celery.canvas",
     "Task": "celery.app.task",
     "bugreport": "celery.app",
+    "chain": "celery.canvas",
+    "chord": "celery.canvas",
+    "chunks": "celery.canvas",
     "current_app": "celery._state",
     "current_task": "celery._state",
+    "group": "celery.canvas",
     "maybe_patch_concurrency": "celery.patching",
     "maybe_signature": "celery.canvas",
     "shared_task": "celery.app",
     "signature": "celery.canvas",
     "subtask": "celery.canvas",
     "uuid": "celery.utils.ids",
+    "xmap": "celery.canvas",
+    "xstarmap": "celery.canvas",
 }
 #: Submodules that are attributes without having been imported ([app.49]).
 _MODULES = frozenset({"execute", "local", "log", "messaging", "registry"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,7 +20,6 @@ from tests.running import PATIENCE, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 class Shell:
@@ -109,11 +109,24 @@ def test_a_setting_that_cannot_be_right_is_told_without_a_traceback(cli: Shell) 
         ("-A broken report", "No module named 'no_such_package'"),
         ("-A proj workr", "Did you mean one of these?\n    worker"),
         ("-A proj worker --bogus", "No such option"),
+        ("-A proj:add report", "expected a Celery app at proj:add, got <@task: proj.add"),
+        ("-A ./proj report", "expected the name of a module, such as proj or proj.celery:app, got the path ./proj"),
+        ("-A proj.py report", "got the path proj.py"),
         ("-A proj worker -c x", "must be a non-negative integer or 'auto', got 'x'"),
         ("-A proj worker -P zzz", "'zzz' is not one of"),
         ("-A proj worker -P custom", "expected the path of a pool class (module:Class) in CELERY_CUSTOM_WORKER_POOL"),
         ("-A proj worker -n %p@%h", "Unknown format %p"),
         ("-A proj worker -l foo", "Invalid value for '-l' / '--loglevel'"),
+        ("-A proj worker -f /no/such/log", "'-f' / '--logfile': /no/such/log: the folder /no/such does not exist"),
+        ("-A proj worker -D -f /no/such/log", "the folder /no/such does not exist"),
+        ("-A proj worker --pidfile no/such/pid", "'--pidfile': no/such/pid: the folder"),
+        ("-A proj worker --uid no-such-user", "'--uid': User does not exist: no-such-user"),
+        ("-A proj worker --gid no-such-group", "'--gid': Group does not exist: no-such-group"),
+        ("-A proj worker --umask 9", "expected octal digits such as 022, got '9'"),
+        ("-A proj worker --max-tasks-per-child -3", "-3 is not in the range"),
+        ("-A proj worker --max-memory-per-child 1.5", "'1.5' is not a valid integer"),
+        ("-A proj worker --time-limit -1", "-1.0 is not in the range"),
+        ("-A proj worker --soft-time-limit soon", "'soon' is not a valid float"),
         ("-A proj worker bogus", "Unable to parse extra configuration from command line."),
         ("-A proj call add -a [1", "Invalid value for '-a' / '--args'"),
         ("-A proj call add -k [1]", "expected a json object"),
@@ -123,6 +136,80 @@ def test_what_is_wrong_is_said_and_ends_with_2(cli: Shell, arguments: str, says:
     code, output = cli.invoke(arguments)
     assert says in output
     assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("app", "arguments", "says", "shows"),
+    [
+        ("", "-I no_such_module", "No module named 'no_such_module'. If no_such_module is named by the setting", ""),
+        ("include=['broken']", "", "No module named 'no_such_package'", "broken.py"),
+        ("include=['unclosed']", "", "SyntaxError: '(' was never closed", ""),
+        ("include=['raises']", "", "The worker cannot start: at import", 'raises.py", line 2, in <module>'),
+        ("", "-P no.such.Pool", "worker_pool: No module named 'no'", ""),
+        ("", "-c 1000000000", "there is no memory for", ""),
+    ],
+)
+def test_what_keeps_a_worker_from_starting_is_told_in_short(
+    cli: Shell, app: str, arguments: str, says: str, shows: str
+) -> None:
+    (cli.folder / "unclosed.py").write_text("x = (\n")
+    (cli.folder / "raises.py").write_text("# a comment\nraise RuntimeError('at import')\n")
+    (cli.folder / "made.py").write_text(
+        f"from celery import Celery\napp = Celery('made', broker='memory://made', {app})\n"
+    )
+    code, output = cli.run(f"-A made -q worker {arguments}")
+    assert code == 1
+    assert says in output
+    assert shows in output
+    assert ("Traceback" in output) is bool(shows)
+    assert "importlib" not in output
+
+
+def test_a_module_of_settings_that_is_not_there(cli: Shell) -> None:
+    (cli.folder / "made.py").write_text(
+        "from celery import Celery\napp = Celery('made')\napp.config_from_object('no_such_settings')\n"
+    )
+    code, output = cli.run("-A made report")
+    assert code == 1
+    assert output == (
+        "Error: No module named 'no_such_settings'. "
+        "The settings are to be read from 'no_such_settings': see config_from_object.\n"
+    )
+
+
+def test_task_modules_are_found_in_the_current_directory(cli: Shell) -> None:
+    (cli.folder / "pack").mkdir()
+    (cli.folder / "pack" / "__init__.py").write_text("")
+    (cli.folder / "pack" / "tasks.py").write_text("print('found')\nraise SystemExit(7)\n")
+    (cli.folder / "made.py").write_text(
+        "from celery import Celery\napp = Celery('made', broker='memory://made')\napp.autodiscover_tasks(['pack'])\n"
+    )
+    # The script, unlike `python -m`, does not have the current directory on its path.
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "celery"), "-A", "made", "worker"], cwd=cli.folder, env=cli.variables,
+        text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE,
+    )  # fmt: skip
+    assert "found" in done.stdout
+    assert done.returncode == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ("-b redis://127.0.0.1:1 call x", "cannot use the Redis server at redis://127.0.0.1:1"),
+        ("-b redis://127.0.0.1:1 purge -f", "cannot use the Redis server"),
+        ("--result-backend redis://127.0.0.1:1 result x", "cannot use the Redis server"),
+        ("--result-backend nosuch:// result x", "Unknown result backend: 'nosuch'"),
+        ("result x", "No result backend is configured"),
+        ("-A proj call proj.add --serializer jsn", "jsn"),
+    ],
+)
+def test_errors_of_a_command_are_one_line(cli: Shell, arguments: str, says: str) -> None:
+    code, output = cli.run(arguments)
+    assert code == 1
+    assert output.startswith("Error: ")
+    assert says in output
+    assert "Traceback" not in output
 
 
 def test_the_app_comes_before_the_command(cli: Shell) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
+
 from tests.running import ROOT
 
 EXTRAS = """
@@ -47,3 +49,11 @@ def test_importing_is_cheap() -> None:
     assert not {name for name in shown.split() if name.startswith(("kombu", "celery.backends", "celery.brokers"))}
     shown = python("-c", "import sys; from celery import Celery; Celery('x', broker='redis://'); print(*sys.modules)")
     assert not {"kombu", "redis", "asyncio", "multiprocessing"} & {name.split(".")[0] for name in shown.split()}
+
+
+@pytest.mark.parametrize("name", ["setup_security", "map", "starmap", "routes", "bootstep"])
+def test_names_that_only_old_texts_have_are_not_there(name: str) -> None:
+    with pytest.raises(ImportError, match=f"cannot import name {name!r}"):
+        exec(f"from celery import {name}")
+    with pytest.raises(ImportError):
+        __import__(f"celery.{name}")

@@ -13,6 +13,19 @@ from celery.exceptions import SecurityError, SecurityWarning
 from celery.platforms import LockFailed, Pidfile, create_pidlock, signals
 
 
+def test_names_of_old():
+    assert platforms.PIDFile is Pidfile
+    for alias, method in (
+        ("get_signal", "signum"),
+        ("install_signal_handler", "__setitem__"),
+        ("reset_signal", "reset"),
+        ("ignore_signal", "ignore"),
+    ):
+        assert getattr(platforms, alias) == getattr(signals, method)
+    assert (platforms.EX_OK, platforms.EX_FAILURE) == (0, 1)
+    assert (platforms.EX_USAGE, platforms.EX_UNAVAILABLE, platforms.EX_CANTCREAT) == (64, 69, 73)
+
+
 class TestSignals:
     def test_names(self):
         assert signals.signum("TERM") == signals.signum("SIGTERM") == signals.signum(15) == 15

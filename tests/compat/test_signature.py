@@ -148,8 +148,16 @@ def test_some_options_are_never_merged_over() -> None:
 
 
 def test_or_is_not_a_dicts() -> None:
-    with pytest.raises(TypeError):
-        add.s(1) | add.s(2)
+    assert (add.s(1) | add.s(2)).tasks == [add.s(1), add.s(2)]
+    joined = add.s(1)
+    joined |= add.s(2)
+    assert joined == add.s(1) | add.s(2)
+    assert add.s(1) | dict(add.s(2)) == dict(add.s(1)) | add.s(2) == joined
+    for other in (5, None, "tasks.add", [add.s(2)]):
+        with pytest.raises(TypeError):
+            add.s(1) | other
+        with pytest.raises(TypeError):
+            other | add.s(1)
 
 
 # ----------------------------------------------------------------------------------------------------------- links

@@ -248,7 +248,7 @@ class Assembly:
     @property
     def barriers(self) -> Barrier | None:
         """Where the store counts the members of chords, if it can."""
-        barriers: Barrier | None = getattr(self.store, "barriers", None)
+        barriers: Barrier | None = getattr(self.store, "barriers", None)  # a bridged backend's is narrower
         return barriers
 
     @property
@@ -409,6 +409,7 @@ class Assembly:
             callbacks=following.callbacks,
             next=following.next,
             further=following.further,
+            grow=self._grow,
             errbacks=following.errbacks,
             pending=self.pending,
             enter=_enter,
@@ -423,6 +424,11 @@ class Assembly:
             pid=os.getpid,
             store_results=self.store is not None,
         )
+
+    def _grow(self, group_id: str, more: int) -> None:
+        barriers = self.barriers
+        if barriers is not None:
+            barriers.grow(group_id, more)
 
     def _around(self, task: Any) -> tuple[Callable[[str, Any], None] | None, Callable[[], None] | None]:
         """What loader and backend of a task do before and after each run, if it is more than nothing ([task.51])."""

@@ -66,7 +66,7 @@ def load(app: Celery) -> Settings:
         app._preconf,
         ignore_keys=app._preconf_set_by_auto,
         prefix=app.namespace,
-        strict=os.environ.get("CELERY_STRICT_SETTINGS", "").lower() in ("1", "true", "yes", "on"),
+        strict=is_strict(),
     )
     app._conf = settings
     while app._pending_defaults:
@@ -74,6 +74,11 @@ def load(app: Celery) -> Settings:
     periodic.apply_pending(app)
     app.on_after_configure.send(sender=app, source=settings)
     return settings
+
+
+def is_strict() -> bool:
+    """Whether `--strict-settings` was given: what would be a warning is then an error."""
+    return os.environ.get("CELERY_STRICT_SETTINGS", "").lower() in ("1", "true", "yes", "on")
 
 
 def _read_source(app: Celery) -> Any:
@@ -84,6 +89,10 @@ def _read_source(app: Celery) -> Any:
         return app.loader.conf
     except AttributeError as exc:  # who reads a setting would take it for a setting that is missing
         raise ModuleNotFoundError(str(exc)) from exc
+    except ModuleNotFoundError as exc:
+        if exc.name and isinstance(app._config_source, str) and app._config_source.startswith(exc.name):
+            exc.add_note(f"The settings are to be read from {app._config_source!r}: see config_from_object.")
+        raise
 
 
 def use_source(app: Celery, source: Any, silent: bool, namespace: str | None) -> None:

@@ -12,6 +12,8 @@ __all__ = ["PARTS", "part"]
 PARTS = {
     "Assembly": "celery.app.assembly:Assembly",
     "AsyncResult": "celery.result:AsyncResult",
+    "GroupResult": "celery.result:GroupResult",
+    "ResultSet": "celery.result:ResultSet",
     "Context": "celery.current:Context",
     "WorkController": "celery.worker:WorkController",
     "Worker": "celery.apps.worker:Worker",
@@ -19,8 +21,17 @@ PARTS = {
     "bugreport": "celery.app.utils:bugreport",
     "clock": "kombu.clocks:LamportClock",
     "command": "celery.bin.celery:celery",
+    "chord": "celery.canvas:chord",
+    "chunks": "celery.canvas:chunks",
+    "group": "celery.canvas:group",
+    "result_from_tuple": "celery.result:result_from_tuple",
+    "add_to_chord": "celery.app.replacing:add_to_chord",
+    "hand_over": "celery.app.replacing:hand_over",
+    "replace": "celery.app.replacing:replace",
     "signature": "celery.canvas:signature",
     "timezone": "celery.utils.time:timezone",
+    "xmap": "celery.canvas:xmap",
+    "xstarmap": "celery.canvas:xstarmap",
 }
 
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 import sys
 import warnings
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from celery import _state, exceptions
 from celery.app import retrying
 from celery.app.annotations import apply_to
+from celery.app.parts import part
 from celery.app.registry import _unpickle_task_v2
 from celery.current import Context, LocalStack, task_stack
 from celery.exceptions import CDeprecationWarning, MaxRetriesExceededError
 from celery.local import class_property
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from celery.app.base import Celery
     from celery.canvas import Signature
+    from celery.canvas import chunks as CallsInChunks  # noqa: N812
+    from celery.canvas import xmap as CallsForAll  # noqa: N812
+    from celery.canvas import xstarmap as CallsForAllArguments  # noqa: N812
     from celery.exceptions import Retry
     from celery.result import AsyncResult, EagerResult
 
@@ -320,6 +324,18 @@ class Task(Generic[P, R]):
         """`.si(1, 2)`: the signature of a call with exactly these arguments."""
         return self.signature(args, kwargs, immutable=True)
 
+    def chunks(self, it: Iterable[Any], n: int) -> CallsInChunks:
+        """Calls with the arguments that `it` yields, `n` of them in a message ([call.26])."""
+        return cast("CallsInChunks", part("chunks")(self.s(), it, n, app=self.app))
+
+    def map(self, it: Iterable[Any]) -> CallsForAll:
+        """One message: a call for each element of `it`, which gives the list of what they return."""
+        return cast("CallsForAll", part("xmap")(self.s(), it, app=self.app))
+
+    def starmap(self, it: Iterable[Any]) -> CallsForAllArguments:
+        """One message: the same, each element being the arguments of a call."""
+        return cast("CallsForAllArguments", part("xstarmap")(self.s(), it, app=self.app))
+
     def apply(
         self,
         args: Sequence[Any] | None = None,
@@ -414,6 +430,25 @@ class Task(Generic[P, R]):
     @override_max_retries.setter
     def override_max_retries(self, value: int | None) -> None:
         self.request.override_max_retries = value
+
+    def replace(self, sig: Any) -> Any:
+        """End this run; `sig` is run in its place: under its id, with what should follow it ([canvas.64]).
+
+        The value of a group is its list. Returns what `on_replace` does: the value where the task is run eagerly.
+        Raises `Ignore`, and `ImproperlyConfigured` for a signature of another chord or an empty chain.
+        """
+        return part("replace")(self, sig)
+
+    def on_replace(self, sig: Any) -> Any:
+        """How `replace` starts the signature, which is all prepared; for subclasses ([canvas.67])."""
+        return part("hand_over")(self, sig)
+
+    def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:
+        """Add a call to the header of the chord that this run belongs to; its value follows the others' ([canvas.68]).
+
+        Sends it and returns its result; `lazy`: returns it, for the caller to send. Raises ValueError outside chords.
+        """
+        return part("add_to_chord")(self, sig, lazy)
 
     def update_state(
         self, task_id: str | None = None, state: str | None = None, meta: Any = None, **kwargs: Any

@@ -36,4 +36,8 @@ _ROUTING: dict[str, Any] = {"cls": CeleryOption, "help_group": "Routing Options"
 def call(ctx: click.Context, name: str, args: list[Any], kwargs: dict[str, Any], **options: Any) -> None:
     """Send a task by its name and print its id."""
     wanted = {key: value for key, value in options.items() if value is not None}
-    ctx.obj.echo(ctx.obj.app.send_task(name, args=args, kwargs=kwargs, **wanted).id)
+    try:
+        sent = ctx.obj.app.send_task(name, args=args, kwargs=kwargs, **wanted)
+    except (TypeError, ValueError) as exc:  # says what was expected
+        raise click.UsageError(str(exc), ctx=ctx) from exc
+    ctx.obj.echo(sent.id)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from click_didyoumean import DYMGroup  # type: ignore[import-untyped]
+from kombu.exceptions import KombuError
 
 from celery import VERSION_BANNER
 from celery._state import get_current_app
@@ -29,6 +30,11 @@ UNABLE_TO_LOAD_APP_ERROR_OCCURRED = click.style(
     fg="red",
 )
 UNABLE_TO_LOAD_APP_APP_MISSING = click.style("\nUnable to load celery application.\n{0}", fg="red")
+UNABLE_TO_LOAD_APP_PATH = click.style(
+    "\nUnable to load celery application.\nexpected the name of a module, such as proj or proj.celery:app, got the "
+    "path {0}",
+    fg="red",
+)
 WRONG_APP_OPTION_USAGE_MESSAGE = (
     "{option_name} names the app and comes before the command, since Celery 5:\n"
     "    celery {option_name} celeryapp {info_name} <...>\n"
@@ -165,8 +171,13 @@ def _export(**variables: str | None) -> None:
 
 def _find_app(ctx: click.Context, name: str) -> Any:
     """Import the app, or say which of the three things went wrong (`[cli.2]`)."""
+    if "/" in name or name.endswith(".py"):
+        raise click.UsageError(UNABLE_TO_LOAD_APP_PATH.format(name), ctx=ctx)
     try:
-        return find_app(name)
+        found = find_app(name)
+        if hasattr(found, "user_options"):
+            return found
+        text = UNABLE_TO_LOAD_APP_APP_MISSING.format(f"expected a Celery app at {name}, got {found!r}")
     except ModuleNotFoundError as exc:
         if exc.name is not None and _is_part_of(exc.name, name):
             text = UNABLE_TO_LOAD_APP_MODULE_NOT_FOUND.format(exc.name)
@@ -198,8 +209,13 @@ def main() -> int:
     _warn_of_late_app(sys.argv[1:])
     try:
         code: int = celery(auto_envvar_prefix="CELERY", prog_name="celery")
-    except ImproperlyConfigured as exc:  # says what to do; where it was found helps nobody
+    except (ImproperlyConfigured, KombuError) as exc:  # says what to do; where it was found helps nobody
         click.echo(f"Error: {exc}", err=True)
+        return EX_FAILURE
+    except ImportError as exc:
+        if not getattr(exc, "__notes__", None):
+            raise
+        click.echo(f"Error: {exc}. {' '.join(exc.__notes__)}", err=True)
         return EX_FAILURE
     return code
 

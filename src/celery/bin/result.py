@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from celery.bin.base import CeleryCommand, CeleryOption, handle_preload_options
+from celery.states import PROPAGATE_STATES
 
 _RESULT: dict[str, Any] = {"cls": CeleryOption, "help_group": "Result Options"}
 
@@ -20,5 +21,16 @@ _RESULT: dict[str, Any] = {"cls": CeleryOption, "help_group": "Result Options"}
 def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool) -> None:
     """Print what a task returned, by its id."""
     app = ctx.obj.app
+    if task and task not in app.tasks:
+        raise click.BadParameter(f"there is no task {task!r} here", param_hint="'-t' / '--task'")
     found = (app.tasks[task] if task else app).AsyncResult(task_id)
-    ctx.obj.echo(found.traceback if traceback else found.get())
+    try:
+        value = found.traceback if traceback else found.get(propagate=False)
+    except NotImplementedError as exc:  # no results are kept: it says what to set
+        raise click.ClickException(str(exc)) from exc
+    if traceback:
+        ctx.obj.echo(value)
+        return
+    if found.state in PROPAGATE_STATES:
+        raise click.ClickException(f"the task failed with {type(value).__name__}: {value} (--traceback shows where)")
+    ctx.obj.echo(value)

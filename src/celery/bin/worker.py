@@ -20,13 +20,15 @@ from celery.bin.base import (
     _ParamType,
     handle_preload_options,
 )
+from celery.bin.starting import check_files, check_owner, refused
 from celery.concurrency import ALIASES
-from celery.exceptions import ImproperlyConfigured
 from celery.platforms import EX_FAILURE, EX_OK, detached, maybe_drop_privileges
 from celery.utils.nodenames import default_nodename, host_format, node_format
 
 __all__ = ["HOSTNAME", "WORKERS_POOL", "Hostname", "WorkersPool", "detach", "worker"]
 
+#: 0 is none, as it is for the settings.
+_SECONDS, _COUNT = click.FloatRange(min=0), click.IntRange(min=0)
 C_FAKEFORK = os.environ.get("C_FAKEFORK")
 
 _WORKER: dict[str, Any] = {"cls": CeleryOption, "help_group": "Worker Options"}
@@ -156,7 +158,7 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
 )
 @click.option(
     "--prefetch-multiplier",
-    type=int,
+    type=_COUNT,
     **_WORKER,
     help="Hold at most this many messages for each process; 0: as many as the processes have a use for, which is also "
     "the default.",
@@ -187,10 +189,10 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     **_POOL,
     help="Tell monitors of each task (not sent by this version yet).",
 )
-@click.option("--time-limit", type=float, help="Seconds after which a task's process is killed.", **_POOL)
-@click.option("--soft-time-limit", type=float, help="Seconds after which a task is told to stop.", **_POOL)
-@click.option("--max-tasks-per-child", type=int, help="Tasks after which a process is replaced.", **_POOL)
-@click.option("--max-memory-per-child", type=int, help="KiB of memory above which a process is replaced.", **_POOL)
+@click.option("--time-limit", type=_SECONDS, help="Seconds after which a task's process is killed.", **_POOL)
+@click.option("--soft-time-limit", type=_SECONDS, help="Seconds after which a task is told to stop.", **_POOL)
+@click.option("--max-tasks-per-child", type=_COUNT, help="Tasks after which a process is replaced.", **_POOL)
+@click.option("--max-memory-per-child", type=_COUNT, help="KiB of memory above which a process is replaced.", **_POOL)
 @click.option(
     "--pool-start-method",
     type=Choice(("fork", "spawn", "forkserver")),
@@ -234,6 +236,9 @@ def worker(
     app = ctx.obj.app
     if ctx.args:
         _settings_from_words(ctx, app)
+    name = default_nodename(hostname or "")
+    check_owner(uid, gid, umask)
+    check_files(logfile and node_format(logfile, name), pidfile and node_format(pidfile, name))
     if options.pop("detach"):
         daemon = {
             "logfile": logfile,
@@ -245,7 +250,6 @@ def worker(
         }
         ctx.exit(_in_background(app, daemon, hostname))
     maybe_drop_privileges(uid=uid, gid=gid)
-    name = default_nodename(hostname or "")
     try:
         worker = app.Worker(
             hostname=name,
@@ -256,9 +260,8 @@ def worker(
             quiet=ctx.obj.quiet,
             **options,
         )
-    except ImproperlyConfigured as exc:  # says what to do; where it was found helps nobody
-        logging.getLogger("celery.worker").critical("The worker cannot start: %s", exc)
-        ctx.exit(EX_FAILURE)
+    except Exception as exc:  # noqa: BLE001 - the app's modules are imported here
+        ctx.exit(refused(exc, logs=app.log.already_setup))
     worker.start()
     if worker.restart:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - HUP asks for it

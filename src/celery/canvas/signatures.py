@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from celery import _state
+from celery.canvas.planning import Sending
 from celery.producer import new_id
 
 if TYPE_CHECKING:
@@ -13,9 +14,10 @@ if TYPE_CHECKING:
 
     from celery.app.base import Celery
     from celery.app.task import Task
+    from celery.canvas.planning import Plan
     from celery.result import AsyncResult, EagerResult
 
-__all__ = ["Signature", "maybe_signature", "signature"]
+__all__ = ["Signature", "as_list", "maybe_signature", "signature"]
 
 R = TypeVar("R", covariant=True)
 
@@ -124,8 +126,36 @@ class Signature(dict[str, Any], Generic[R]):
         return self.apply_async().get()
 
     def __or__(self, other: Any) -> Any:
-        # A dict's own `|` would merge the keys of two calls into nonsense.
+        """`a | b`: call `b` with the result of `a` ([canvas.25], [combo])."""
+        return self._join(self, other)
+
+    #: A dict's own `|=` would merge the keys of two calls into nonsense ([combo.65]).
+    __ior__ = __or__
+
+    def __ror__(self, other: Any) -> Any:
+        return self._join(other, self)
+
+    @staticmethod
+    def _join(left: Any, right: Any) -> Any:
+        """What `|` does; `celery.canvas.pipes`, which knows all kinds, puts its own here."""
         return NotImplemented
+
+    # -- as a part of a plan -----------------------------------------------------------------------------------------
+
+    def _lower(self, plan: Plan, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
+        """Add to the plan what starting this means. Returns the result; nothing is sent, nor this signature changed."""
+        task_id = options.get("task_id") or self.options.get("task_id") or new_id()
+        options["task_id"] = task_id
+        plan.sendings.append(Sending(self, args, kwargs, options))
+        return self.AsyncResult(task_id)
+
+    def _completions(self) -> int:
+        """How many members of a chord's header this is to its barrier ([canvas.52])."""
+        return 1
+
+    def _group_id(self) -> str | None:
+        """The group that the last of its tasks belongs to already."""
+        return self.options.get("group_id")
 
     # -- variations --------------------------------------------------------------------------------------------------
 
@@ -141,7 +171,11 @@ class Signature(dict[str, Any], Generic[R]):
         merged = dict(own)
         if options:
             fixed = _FIXED.union(own.get("stamped_headers") or ())
-            merged.update((key, value) for key, value in options.items() if not (key in own and key in fixed))
+            merged.update(
+                (key, value)
+                for key, value in options.items()
+                if value is not None and not (key in own and key in fixed)
+            )
         if self.immutable and not force:
             return tuple(self.args), dict(self.kwargs), merged
         return (*(args or ()), *self.args), {**self.kwargs, **(kwargs or {})}, merged
@@ -151,7 +185,7 @@ class Signature(dict[str, Any], Generic[R]):
     ) -> Signature[R]:
         """A copy with these arguments and options too; changing its options leaves this one alone ([canvas.9])."""
         merged_args, merged_kwargs, merged = self._merge(args, kwargs, opts)
-        return self._copy(args=merged_args, kwargs=merged_kwargs, options=deepcopy(merged))
+        return self._copy(args=merged_args, kwargs=merged_kwargs, options=deepcopy(merged) if merged else {})
 
     partial = clone
 
@@ -164,6 +198,15 @@ class Signature(dict[str, Any], Generic[R]):
         """A copy in which the parts that are given stand in place of the old ones ([canvas.10])."""
         given = {"args": args, "kwargs": kwargs, "options": options}
         return self.clone()._copy(**{part: value for part, value in given.items() if value is not None})
+
+    @classmethod
+    def _revived(cls, d: Mapping[str, Any], kwargs: dict[str, Any], app: Celery | None) -> Any:
+        """One of this kind with the parts of `d`, but with these kwargs. Parts that are missing are empty."""
+        made = cls.__new__(cls)
+        blank: dict[str, Any] = {"task": None, "args": (), "options": {}, "subtask_type": None, "immutable": False}
+        dict.update(made, {**blank, **d, "kwargs": kwargs})
+        made._app = app
+        return made
 
     def _copy(self, **parts: Any) -> Signature[R]:
         copied = self.from_dict({**self, **parts}, app=self._app)
@@ -243,17 +286,17 @@ class Signature(dict[str, Any], Generic[R]):
 
     def extend_list_option(self, key: str, value: Any) -> None:
         """Add one value, or all of a list."""
-        self._list_option(key).extend(_as_list(value))
+        self._list_option(key).extend(as_list(value))
 
     def _list_option(self, key: str) -> list[Any]:
         items = self.options.get(key)
         if not isinstance(items, list):
-            items = self.options[key] = _as_list(items)
+            items = self.options[key] = as_list(items)
         return items
 
     def flatten_links(self) -> list[Signature[Any]]:
         """This signature, its callbacks, their callbacks … ([canvas.14])."""
-        links = [maybe_signature(link, app=self._app) for link in _as_list(self.options.get("link"))]
+        links = [maybe_signature(link, app=self._app) for link in as_list(self.options.get("link"))]
         return [self, *(nested for link in links for nested in link.flatten_links())]
 
     # -- the task ----------------------------------------------------------------------------------------------------
@@ -360,7 +403,8 @@ class Signature(dict[str, Any], Generic[R]):
         return copied
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """The elements of a list or tuple, or the one value; none of None."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]
@@ -383,7 +427,7 @@ def maybe_signature(d: Any, app: Celery | None = None, clone: bool = False) -> A
     if isinstance(d, Signature):
         d = d.clone() if clone else d
     elif isinstance(d, dict):
-        d = signature(d)
+        d = signature(d, app=app)  # those within it belong to the app too
     else:
         return d
     if app is not None:

@@ -109,7 +109,10 @@ class Child:
         self._soft.install()
         self._runner.start(self._index)
         self._slot.greet()
-        self._sock.sendall(frame(HELLO))
+        try:
+            self._sock.sendall(frame(HELLO))
+        except (BrokenPipeError, ConnectionResetError):  # the worker is gone already: nobody waits for this process
+            return 0
         threading.Thread(target=self._read, name="pool-reader", daemon=True).start()
         self._worker = replaced_worker()
         try:

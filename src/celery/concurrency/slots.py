@@ -16,6 +16,7 @@ import tempfile
 from typing import NamedTuple
 
 from celery.concurrency.frames import array
+from celery.exceptions import ImproperlyConfigured
 
 __all__ = ["Run", "Slot", "Slots"]
 
@@ -132,7 +133,12 @@ class Slots:
         """`shared`: with processes too that are no forks of this one; they `attach` to it by its descriptor."""
         self.capacity = capacity
         self._descriptor = _memory_file(capacity * _STRIDE) if shared else -1
-        self._memory = mmap.mmap(self._descriptor, capacity * _STRIDE)
+        try:
+            self._memory = mmap.mmap(self._descriptor, capacity * _STRIDE)
+        except OSError as exc:
+            raise ImproperlyConfigured(
+                f"worker_concurrency: there is no memory for {capacity} processes, successors counted ({exc}): lower it"
+            ) from exc
 
     @classmethod
     def attach(cls, descriptor: int, capacity: int) -> Slots:

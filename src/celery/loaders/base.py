@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 from celery.settings import BY_NAME, NEW_NAME
 from celery.utils.collections import DictAttribute, force_mapping
-from celery.utils.imports import NotAPackage, find_module, import_from_cwd, symbol_by_name
+from celery.utils.imports import NotAPackage, cwd_in_path, find_module, import_from_cwd, symbol_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -260,8 +260,9 @@ def _listed(value: Any) -> Sequence[str]:
 
 
 def autodiscover_tasks(packages: Iterable[str], related_name: str | None = "tasks") -> list[ModuleType | None]:
-    """`find_related_module` of each package, each once."""
-    return [find_related_module(package, related_name) for package in dict.fromkeys(packages)]
+    """`find_related_module` of each package, each once; the current directory counts as it does for the app itself."""
+    with cwd_in_path():
+        return [find_related_module(package, related_name) for package in dict.fromkeys(packages)]
 
 
 def find_related_module(package: str, related_name: str | None) -> ModuleType | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.url import maybe_sanitize_url
 
 from celery import codecs, signals
+from celery.app.hazards import look_out
 from celery.app.pools import make_pool
 from celery.app.utils import sanitize_url
 from celery.exceptions import ImproperlyConfigured
@@ -186,6 +187,8 @@ class WorkController:
         self.setup_queues(queues, exclude_queues)
         self.setup_includes(_listed(include))
         self.app.finalize()
+        for text in look_out(self.app, self.soft_time_limit, self.time_limit):
+            logger.warning("%s", text)
         signals.worker_init.send(sender=self)
         self.on_init_blueprint()
         self._make_parts()

@@ -16,6 +16,7 @@ if strict then turn = 0 end
 -- A holder whose lease ran out may have been struck off: nothing may be recorded under an unknown holder.
 if redis.call('PEXPIRE', lease, ARGV[6]) == 0 then
   redis.call('SET', lease, '1', 'PX', ARGV[6])
+  redis.call('DEL', lease .. '.heir')
   redis.call('SADD', ARGV[4], holder)
 end
 

@@ -1,9 +1,12 @@
 -- Renew a lease, re-score what its holder keeps so that nobody takes it for abandoned, and look for dead holders.
 -- ARGV: index, lease prefix, holders, holder, lease in ms, due index, tags. Returns how many holders there are, then the
--- dead. What was parked since the holder listed its tags keeps its score, by which others inherit it on time.
+-- dead, of whom it is the heir from now on: who renews a lease that had run out has none any more (strike.lua).
+-- What was parked since the holder listed its tags keeps its score, by which others inherit it on time.
 local lease = ARGV[2] .. ARGV[4]
-redis.call('PEXPIRE', lease, ARGV[5]) -- a script that has written may go on where memory is full
-redis.call('SET', lease, '1', 'PX', ARGV[5])
+if redis.call('PEXPIRE', lease, ARGV[5]) == 0 then -- a script that has written may go on where memory is full
+  redis.call('SET', lease, '1', 'PX', ARGV[5])
+  redis.call('DEL', lease .. '.heir')
+end
 redis.call('SADD', ARGV[3], ARGV[4])
 if #ARGV > 6 then
   local time = redis.call('TIME')
@@ -17,6 +20,9 @@ end
 local holders = redis.call('SMEMBERS', ARGV[3])
 local answer = {#holders}
 for _, holder in ipairs(holders) do
-  if redis.call('EXISTS', ARGV[2] .. holder) == 0 then answer[#answer + 1] = holder end
+  if redis.call('EXISTS', ARGV[2] .. holder) == 0 then
+    answer[#answer + 1] = holder
+    redis.call('SET', ARGV[2] .. holder .. '.heir', ARGV[4], 'EX', 3600)
+  end
 end
 return answer

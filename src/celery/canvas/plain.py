@@ -1,0 +1,29 @@
+"""Application. Signatures as plain dicts, as they are embedded in messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.canvas.lazy import Lazy
+from celery.canvas.signatures import Signature
+
+__all__ = ["plain"]
+
+#: Where signatures are among the arguments of a canvas, and among options.
+_PARTS = frozenset({"tasks", "header", "body", "task"})
+_LINKS = frozenset({"link", "link_error", "chain", "chord"})
+
+
+def plain(value: Any) -> Any:
+    """A signature, and those in it, as plain dicts; lists of them as lists. Anything else stays as it is."""
+    if isinstance(value, list | Lazy):
+        return [plain(item) for item in value]
+    if not isinstance(value, Signature):
+        return value
+    copied = dict(value)
+    options, kwargs = copied.get("options"), copied.get("kwargs")
+    if options and not _LINKS.isdisjoint(options):
+        copied["options"] = {name: plain(given) if name in _LINKS else given for name, given in options.items()}
+    if type(value) is not Signature and kwargs:
+        copied["kwargs"] = {name: plain(given) if name in _PARTS else given for name, given in kwargs.items()}
+    return copied
