@@ -171,3 +171,47 @@ def test_what_a_pool_cannot_do_is_said_at_start(project: Limited, pool: str) -> 
         if pool == "solo":
             project.send("add", 1, 1, time_limit=9).get(timeout=30)
             worker.wait_for("Time limits have no effect with -P solo")
+
+
+REPLACED = """
+import time
+from celery import Celery
+from celery.app import trace
+from celery.exceptions import SoftTimeLimitExceeded
+
+app = Celery("proj", broker=URL, backend=URL)
+
+
+def build_tracer(name, task, *args, **kwargs):
+    "All of it by itself: nothing of the worker's own tracer is called."
+
+    def traced(uuid, args, kwargs, request=None):
+        try:
+            value = task.run(*args, **kwargs)
+        except SoftTimeLimitExceeded as exc:
+            value = f"theirs: {exc!r}"
+        task.backend.store_result(uuid, value, "SUCCESS")
+        return trace.trace_ok_t(value, None, 0.0, repr(value))
+
+    return traced
+
+
+trace.build_tracer = build_tracer
+
+
+@app.task
+def nap(seconds):
+    time.sleep(seconds)
+    return "rested"
+"""
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_soft_limits_reach_tasks_under_a_wholly_replaced_tracer(tmp_path: Path, pool: str) -> None:
+    project = Project(tmp_path, REPLACED, PYTHONWARNINGS="ignore")
+    with project.ready(f"-P {pool} -c 1"):
+        assert project.send("nap", 0).get(timeout=30) == "rested"
+        seconds = 60 if pool == "prefork" else 1.0  # a thread hears of it when it next runs Python code
+        result = project.send("nap", seconds, soft_time_limit=0.2)
+        assert result.get(timeout=30) == "theirs: SoftTimeLimitExceeded()"
+    project.app.close()

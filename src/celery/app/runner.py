@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.app.spawning import changes, reference, restore_runner
+from celery.app.trace import call_replacement
 from celery.platforms import set_mp_process_title
 from celery.tracer import Tracer
 from celery.utils.log import flush_lines
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from celery.app.trace import LogLines
 
 __all__ = ["TaskRunner", "process_destructor", "process_initializer"]
+
+#: Below our tracer only where it calls the task; below one that somebody has put in its place anywhere.
+_INTERRUPTIBLE = {
+    Tracer._call.__code__: True,
+    Tracer.run_as.__code__: False,
+    call_replacement.__code__: True,
+}
 
 
 class TaskRunner:
@@ -36,7 +44,7 @@ class TaskRunner:
         #: One message to its outcome.
         self.run = tracer.run
         #: Where a soft limit may be raised.
-        self.interruptible = frozenset({Tracer._call.__code__})
+        self.interruptible = _INTERRUPTIBLE
         #: Write the log lines of the runs since the last time.
         self.flush: Callable[[], object] = lines.flush
 

@@ -25,7 +25,7 @@ from celery import exceptions
 from celery.concurrency.tally import INSIST, TELL, LetGo, Run, Tally, is_inside, warn_of_unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import CodeType
 
     from celery.outcome import Outcome
@@ -71,7 +71,7 @@ class ThreadPool:
         self._tally.open()
         self._queue = SimpleQueue()
         self._runner.start(0)
-        self._watch = _Watch(self._tally, self._stuck, self._replace, getattr(self._runner, "interruptible", ()))
+        self._watch = _Watch(self._tally, self._stuck, self._replace, getattr(self._runner, "interruptible", {}))
         self._watch.start()
         for _ in range(self._size):
             self._add(self._watch)
@@ -89,7 +89,7 @@ class ThreadPool:
         watch.close()
         for run in list(self._tally.running.values()):
             if self._tally.lose(run, "still running when the pool of threads stopped."):
-                run.strand.interrupt(LetGo, getattr(self._runner, "interruptible", ()))
+                run.strand.interrupt(LetGo, getattr(self._runner, "interruptible", {}))
         _join(self._threads, monotonic() + _GRACE)
         self._threads.clear()
         self._stuck.clear()
@@ -228,7 +228,7 @@ class _Strand(threading.Thread):
                 pass
 
     def interrupt(
-        self, exc: type[BaseException], bodies: Collection[CodeType], tell: Callable[[], object] = bool
+        self, exc: type[BaseException], bodies: Mapping[CodeType, bool], tell: Callable[[], object] = bool
     ) -> bool:
         """Raise this inside the present run, having called `tell`. False: it is not in the task's own code."""
         with self.interrupting:
@@ -243,7 +243,7 @@ class _Strand(threading.Thread):
 class _Watch(threading.Thread):
     """Tells which jobs have begun, and keeps the time limits. Sleeps while nothing new runs and no limit is near."""
 
-    def __init__(self, tally: Tally, stuck: set[_Strand], replace: Any, bodies: Collection[CodeType]) -> None:
+    def __init__(self, tally: Tally, stuck: set[_Strand], replace: Any, bodies: Mapping[CodeType, bool]) -> None:
         super().__init__(name="ThreadPool-watch", daemon=True)
         self._tally = tally
         self._stuck = stuck
