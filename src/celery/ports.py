@@ -442,9 +442,10 @@ class Interruptible(Protocol):
     """A runner whose runs may be interrupted in certain functions. Without it there are no soft limits."""
 
     @property
-    def interruptible(self) -> frozenset[CodeType]:
-        """The functions below which `SoftTimeLimitExceeded` may be raised at any instruction: user code is called
-        there, and whatever it raises becomes the run's outcome."""
+    def interruptible(self) -> Mapping[CodeType, bool]:
+        """True: the functions below which `SoftTimeLimitExceeded` may be raised at any instruction, since user code is
+        called there, and whatever it raises becomes the run's outcome. False: those below which it may not, unless one
+        of the others lies in between."""
 
 
 class Pool(Protocol):

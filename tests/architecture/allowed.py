@@ -68,7 +68,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
 UPWARD: dict[tuple[str, str], str] = {
     (f"celery.concurrency.{name}", "celery.concurrency.classic"): "`TaskPool`, Celery's own name there, asked for late"
     for name in ("eventlet", "gevent", "solo", "thread")
-}
+} | {("celery.concurrency.prefork", "celery.app.runner"): "names of Celery's own that packages wrap, asked for late"}
 
 #: Modules of more than 400 code lines.
 LONG_MODULES: dict[str, str] = {"src/celery/settings.py": "one table: a row a setting"}

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from celery.concurrency import get_implementation
-from tests.contracts.pool_limits import LimitsContract
+from tests.contracts.pool_limits import LimitsContract, TerminateContract
 
 if TYPE_CHECKING:
     from celery.concurrency.green import GreenPool
@@ -15,21 +15,9 @@ if TYPE_CHECKING:
 LIBRARY = os.environ["GREEN_LIBRARY"]
 
 
-class TestGreen(LimitsContract):
-    concurrency = 2
-
+class TestGreen(TerminateContract):
     def make(self, runner: Scripted) -> GreenPool:
         return get_implementation(LIBRARY)(runner, self.concurrency)  # type: ignore[no-any-return]
-
-    def test_terminate_ends_the_run_it_was_meant_for_and_no_other(self, bench: Bench) -> None:
-        key, other = bench.submit(bench.job("wait"), bench.job("wait"))
-        bench.until(lambda: {key, other} <= set(bench.told.begun))
-        bench.pool.terminate(key, 15)
-        bench.settle(key)
-        assert bench.told.lost == {key: "terminated (signal 15)"}
-        bench.runner.released.set()
-        bench.settle(other)
-        assert other in bench.told.finished
 
     def test_it_can_grow_and_shrink(self, bench: Bench) -> None:
         bench.pool.grow(3)

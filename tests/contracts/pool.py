@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -64,7 +64,7 @@ class Scripted:
         return function(message, *args)
 
     #: Time limits are for what happens inside this.
-    interruptible = frozenset({_call.__code__})
+    interruptible: ClassVar = {_call.__code__: True}
 
     def do_noop(self, message: Message) -> None: ...
 

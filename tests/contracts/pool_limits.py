@@ -134,3 +134,47 @@ class LimitsContract(PoolContract):
         bench.stop(0.1)
         assert time.monotonic() - began < 5
         assert "still running" in bench.told.lost[key]
+
+
+class TerminateContract(LimitsContract):
+    """Runs can be ended from outside (`Killable`) where they execute Python code or wait interruptibly."""
+
+    concurrency = 2
+
+    def test_terminate_ends_the_run_it_was_meant_for_and_no_other(self, bench: Bench) -> None:
+        key, other = bench.submit(bench.job("wait"), bench.job("wait"))
+        bench.until(lambda: {key, other} <= set(bench.told.begun))
+        bench.pool.terminate(key, 15)
+        bench.settle(key)
+        assert bench.told.lost == {key: "terminated (signal 15)"}
+        (third,) = bench.submit(bench.job("noop"))  # its place is free again
+        bench.settle(third)
+        bench.runner.released.set()
+        bench.settle(other)
+        assert bench.told.finished.keys() == {third, other}
+        bench.until(lambda: not getattr(bench.pool, "_stuck", None))
+
+    def test_terminate_ends_a_run_with_limits(self, bench: Bench) -> None:
+        (key,) = bench.submit(bench.job("stubborn", soft_limit=DEADLINE, hard_limit=DEADLINE))
+        bench.until(lambda: key in bench.told.begun)
+        bench.pool.terminate(key, 9)
+        bench.settle(key)
+        bench.pool.terminate(key, 9)  # too late: nothing more is told
+        bench.runner.released.set()
+        bench.until(lambda: not getattr(bench.pool, "_stuck", None))
+        bench.look()
+        assert bench.told.lost == {key: "terminated (signal 9)"}
+        assert not bench.told.finished
+
+    def test_terminate_leaves_alone_what_has_ended(self, bench: Bench) -> None:
+        """Short runs, each asked to be ended at about its end: it is told as one or the other, and no other is hit."""
+        asked, others = [], []
+        for _ in range(200):
+            marked, other = bench.submit(bench.job("last", 0.0002), bench.job("noop"))
+            bench.pool.terminate(marked, 15)
+            bench.settle(marked, other)
+            asked.append(marked)
+            others.append(other)
+        assert set(others) <= bench.told.finished.keys()
+        assert bench.told.lost.keys() | bench.told.finished.keys() == {*asked, *others}
+        assert not bench.told.lost.keys() & bench.told.finished.keys()

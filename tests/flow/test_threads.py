@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from celery.concurrency.thread import ThreadPool
-from tests.contracts.pool_limits import LimitsContract
+from tests.contracts.pool_limits import LimitsContract, TerminateContract
 
 if TYPE_CHECKING:
     from tests.contracts.pool import Scripted
 
 
-class TestContract(LimitsContract):
-    concurrency = 2
-
+class TestContract(TerminateContract):
     def make(self, runner: Scripted) -> ThreadPool:
         return ThreadPool(runner, self.concurrency)
 

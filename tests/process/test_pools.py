@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from celery import Celery
-from tests.running import Background, environment, wait_until
+from tests.process.project import Project, lines
+from tests.running import wait_until
 from tests.servers import RedisServer
 
 if TYPE_CHECKING:
@@ -88,32 +88,6 @@ def pool_postshutdown(sender, **_):
 """
 
 
-class Project:
-    """A folder with an app, a client of it, and workers."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        self.folder = folder
-        self.url = url
-        (folder / "proj.py").write_text(f"URL = {url!r}\n{PROJECT}")
-        self.variables = environment(folder, PYTHONWARNINGS="ignore")
-        self.app = Celery("proj", broker=url, backend=url, set_as_current=False)
-
-    def ready(self, options: str) -> Background:
-        worker = Background(f"celery -A proj worker -l INFO {options}", self.folder, self.variables)
-        worker.wait_for(r"ready\.$")
-        return worker
-
-    def send(self, name: str, *args: object, **options: object):  # type: ignore[no-untyped-def]
-        return self.app.send_task(f"proj.{name}", args, **options)
-
-    def note(self, name: str = "note") -> Path:
-        return self.folder / name
-
-
-def lines(note: Path) -> int:
-    return len(note.read_text().splitlines()) if note.exists() else 0
-
-
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
     with RedisServer() as server:
@@ -128,14 +102,14 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
         server: RedisServer = request.getfixturevalue("redis")
         server.call("FLUSHALL")
         url = server.url()
-    project = Project(tmp_path, url)
+    project = Project(tmp_path, PROJECT, url, PYTHONWARNINGS="ignore")
     yield project
     project.app.close()
 
 
 @pytest.fixture
 def on_sqlite(tmp_path: Path) -> Iterator[Project]:
-    project = Project(tmp_path, f"sqlite:///{tmp_path}/celery.sqlite3")
+    project = Project(tmp_path, PROJECT, PYTHONWARNINGS="ignore")
     yield project
     project.app.close()
 

@@ -35,7 +35,7 @@ class Limited(Scripted):
 
     @property
     def interruptible(self) -> Any:
-        return frozenset({Limited._call.__code__})
+        return {Limited._call.__code__: True}
 
     def run(self, message: Message) -> Outcome:
         args = json.loads(message.body)

@@ -14,6 +14,7 @@ import pytest
 from celery.concurrency.billiard_worker import replaced_worker
 from celery.concurrency.prefork import PreforkPool
 from tests.contracts.pool import Bench
+from tests.process.project import Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,3 +104,70 @@ def test_billiards_pool_is_not_loaded_for_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delitem(sys.modules, "billiard.pool")
     assert replaced_worker() is None
     assert "billiard.pool" not in sys.modules
+
+
+WRAPPED = """
+from celery import Celery
+from celery.concurrency import prefork
+from celery.signals import worker_process_init, worker_process_shutdown
+
+app = Celery("proj", broker=URL, backend=URL)
+
+
+@app.task
+def add(x, y):
+    return x + y
+
+
+def wrap(name):
+    original = getattr(prefork, name)
+
+    def wrapper(*args, **kwargs):
+        note(name, *[getattr(arg, "main", arg) for arg in args], kwargs)
+        return original(*args, **kwargs)
+
+    setattr(prefork, name, wrapper)
+
+
+def note(*words):
+    with open("note", "a") as file:
+        print(*words, file=file)
+
+
+wrap("process_initializer")
+wrap("process_destructor")
+
+
+@worker_process_init.connect
+def init(**kwargs):
+    note("init")
+
+
+@worker_process_shutdown.connect
+def shutdown(exitcode, **kwargs):
+    note("shutdown", exitcode)
+"""
+
+
+@pytest.mark.parametrize("options", ["", "--pool-start-method spawn"])
+def test_each_child_calls_a_replaced_initializer_and_destructor(tmp_path: Path, options: str) -> None:
+    """As newrelic replaces them: the module's names, before the worker starts."""
+    project = Project(tmp_path, WRAPPED, PYTHONWARNINGS="ignore")
+    with project.ready(f"-c 1 -n w1@here {options}") as worker:
+        assert project.send("add", 1, 2).get(timeout=30) == 3
+        assert worker.stop(signal.SIGTERM) == 0
+    project.app.close()
+    said = project.note().read_text().splitlines()
+    assert said[:2] == ["process_initializer proj w1@here {}", "init"]
+    assert said[2].startswith("process_destructor ")
+    assert said[2].endswith(" 0 {}")
+    assert said[3:] == ["shutdown 0"]
+
+
+def test_pools_without_processes_call_neither(tmp_path: Path) -> None:
+    project = Project(tmp_path, WRAPPED, PYTHONWARNINGS="ignore")
+    with project.ready("-P solo") as worker:
+        assert project.send("add", 1, 2).get(timeout=30) == 3
+        assert worker.stop(signal.SIGTERM) == 0
+    project.app.close()
+    assert project.note().read_text().splitlines() == ["init", "shutdown 0"]

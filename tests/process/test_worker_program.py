@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.running import Background, environment, shell, wait_until
+from tests.process.project import Project, lines
+from tests.running import Background, shell, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from celery import Celery
 
 pytestmark = pytest.mark.process
 
@@ -70,45 +70,9 @@ def in_main_thread():
 """
 
 
-class Project:
-    """A folder with an app on SQLite, a client of it, and workers."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "proj.py").write_text(PROJECT)
-        self.variables = environment(folder)
-        self.app = self._client()
-
-    def _client(self) -> Celery:
-        from celery import Celery
-
-        url = f"sqlite:///{self.folder}/celery.sqlite3"
-        return Celery("proj", broker=url, backend=url, set_as_current=False)
-
-    def worker(self, options: str = "-c 1") -> Background:
-        return Background(f"celery -A proj worker {options}", self.folder, self.variables)
-
-    def ready(self, options: str = "-l INFO -c 1") -> Background:
-        worker = self.worker(options)
-        worker.wait_for(r"ready\.$")
-        return worker
-
-    def send(self, name: str, *args: object):  # type: ignore[no-untyped-def]
-        return self.app.send_task(f"proj.{name}", args)
-
-    def depth(self) -> int:
-        return self.app.assembly.broker.depth("celery")  # type: ignore[attr-defined, no-any-return]
-
-    def note(self, name: str = "note") -> Path:
-        return self.folder / name
-
-    def lines(self, note: Path) -> int:
-        return len(note.read_text().splitlines()) if note.exists() else 0
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
-    project = Project(tmp_path)
+    project = Project(tmp_path, PROJECT)
     yield project
     project.app.close()
 
@@ -162,7 +126,7 @@ def test_two_lines_a_task(project: Project) -> None:
 def test_a_warm_stop_finishes_what_runs(project: Project, pool: str, number: int, code: int, says: str) -> None:
     worker = project.ready(f"-l INFO -c 1 -P {pool}")
     running = project.send("nap", 1.0, str(project.note()))
-    wait_until(lambda: project.lines(project.note()), "the task runs")
+    wait_until(lambda: lines(project.note()), "the task runs")
     waiting = project.send("add", 1, 1)
     assert worker.stop(number) == code
     assert re.search(says, worker.output)
@@ -175,14 +139,14 @@ def test_a_warm_stop_lets_the_children_end_in_order(project: Project) -> None:
     with project.ready() as worker:
         project.send("at_exit", str(project.note())).get(timeout=30)
         assert worker.stop(signal.SIGTERM) == 0
-    assert project.lines(project.note()) == 1
+    assert lines(project.note()) == 1
 
 
 @pytest.mark.parametrize("pool", ["prefork", "solo"])
 def test_a_cold_stop_gives_back_what_was_not_acknowledged(project: Project, pool: str) -> None:
     worker = project.ready(f"-c 1 -l INFO -P {pool}")
     late = project.send("late_nap", 60, str(project.note()))
-    wait_until(lambda: project.lines(project.note()), "the task runs")
+    wait_until(lambda: lines(project.note()), "the task runs")
     assert worker.stop(signal.SIGQUIT) == 1
     assert "worker: Cold shutdown (MainProcess)" in worker.output
     assert late.state == "PENDING"
@@ -192,7 +156,7 @@ def test_a_cold_stop_gives_back_what_was_not_acknowledged(project: Project, pool
 def test_the_second_ctrl_c_is_cold(project: Project) -> None:
     worker = project.ready()
     project.send("late_nap", 60, str(project.note()))
-    wait_until(lambda: project.lines(project.note()), "the task runs")
+    wait_until(lambda: lines(project.note()), "the task runs")
     worker._process.send_signal(signal.SIGINT)
     worker.wait_for("Warm shutdown")
     assert worker.stop(signal.SIGINT) == 1
@@ -204,11 +168,11 @@ def test_a_worker_that_is_killed_loses_nothing(project: Project) -> None:
     worker = project.ready("-c 2 -l INFO")
     notes = [project.note(f"note{n}") for n in range(2)]
     results = [project.send("late_nap", 2.0, str(note)) for note in notes]
-    wait_until(lambda: all(project.lines(note) for note in notes), "both tasks run")
+    wait_until(lambda: all(lines(note) for note in notes), "both tasks run")
     worker.stop(signal.SIGKILL)
     with project.ready("-c 2 -l INFO"):
         assert [result.get(timeout=30) for result in results] == ["rested"] * 2
-    assert [project.lines(note) for note in notes] == [2, 2]
+    assert [lines(note) for note in notes] == [2, 2]
 
 
 def test_a_child_that_is_killed_fails_its_task_and_is_replaced(project: Project) -> None:
@@ -223,7 +187,7 @@ def test_a_child_that_is_killed_fails_its_task_and_is_replaced(project: Project)
 def test_a_task_may_ask_to_run_again_when_its_child_dies(project: Project) -> None:
     with project.ready():
         assert project.send("die_once", str(project.note())).get(timeout=30) == "alive"
-    assert project.lines(project.note()) == 2
+    assert lines(project.note()) == 2
 
 
 def test_what_a_task_forks_dies_of_term_however_early_it_comes(project: Project) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
 from celery.app.spawning import changes, reference, restore_runner
+from celery.app.trace import call_replacement
 from celery.platforms import set_mp_process_title
 from celery.tracer import Tracer
 from celery.utils.log import flush_lines
@@ -18,7 +20,14 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.app.trace import LogLines
 
-__all__ = ["TaskRunner"]
+__all__ = ["TaskRunner", "process_destructor", "process_initializer"]
+
+#: Below our tracer only where it calls the task; below one that somebody has put in its place anywhere.
+_INTERRUPTIBLE = {
+    Tracer._call.__code__: True,
+    Tracer.run_as.__code__: False,
+    call_replacement.__code__: True,
+}
 
 
 class TaskRunner:
@@ -35,7 +44,7 @@ class TaskRunner:
         #: One message to its outcome.
         self.run = tracer.run
         #: Where a soft limit may be raised.
-        self.interruptible = frozenset({Tracer._call.__code__})
+        self.interruptible = _INTERRUPTIBLE
         #: Write the log lines of the runs since the last time.
         self.flush: Callable[[], object] = lines.flush
 
@@ -53,13 +62,38 @@ class TaskRunner:
             self._app.set_current()
             self._app.assembly.reset_after_fork()
             self._app.on_after_fork.send(sender=self._app)
-        self._app.loader.init_worker_process()
+            _chosen("process_initializer")(self._app, self._hostname)
+        else:
+            process_initializer(self._app, self._hostname)
         self._lines.refresh()
         if not self._lines.successes.receivers:
             self.flush = object  # nothing is ever held back: a call that does nothing, without a frame
-        signals.worker_process_init.send(sender=None)
 
     def stop(self) -> None:
         """Tell that a child ends."""
-        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+        if self.spawned or os.getpid() != self._main:
+            _chosen("process_destructor")(os.getpid(), 0)
+        else:
+            process_destructor(os.getpid(), 0)
         flush_lines()
+
+
+def process_initializer(app: Celery, hostname: str) -> None:
+    """Tell that a pool's process is there: the loader, then the receivers of `worker_process_init`.
+
+    Users find it as `celery.concurrency.prefork.process_initializer`. What stands there in its place when a child of
+    the prefork pool starts is called instead (ECOSYSTEM 1.0).
+    """
+    app.loader.init_worker_process()
+    signals.worker_process_init.send(sender=None)
+
+
+def process_destructor(pid: int, exitcode: int) -> None:
+    """Tell that a pool's process ends. As `celery.concurrency.prefork.process_destructor` it may be replaced too."""
+    signals.worker_process_shutdown.send(sender=None, pid=pid, exitcode=exitcode)
+
+
+def _chosen(name: str) -> Callable[..., object]:
+    """What stands under that name in the pool's module, ours or another."""
+    found: Callable[..., object] = getattr(import_module("celery.concurrency.prefork"), name)
+    return found

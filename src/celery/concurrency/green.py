@@ -17,7 +17,7 @@ from celery import exceptions
 from celery.concurrency.tally import TELL, LetGo, Run, Tally, is_inside, warn_of_unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import CodeType
 
     from celery.ports import Job, Report, Runner
@@ -52,7 +52,7 @@ class GreenPool:
         self._patched = False
         #: When the clock is looked at next (monotonic).
         self._look_at = inf
-        self._bodies: Collection[CodeType] = ()
+        self._bodies: Mapping[CodeType, bool] = {}
 
     # --------------------------------------------------------------------------------------------- what differs
 
@@ -88,7 +88,7 @@ class GreenPool:
             )
         self._tally.open()
         self._runner.start(0)
-        self._bodies = getattr(self._runner, "interruptible", ())
+        self._bodies = getattr(self._runner, "interruptible", {})
         self._started = True
 
     def stop(self, deadline: float) -> None:

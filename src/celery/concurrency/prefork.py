@@ -520,3 +520,12 @@ def _pack(runner: Runner, slots: Slots, terms: Terms) -> Parcel:
     except ValueError:
         slots.close()
         raise
+
+
+def __getattr__(name: str) -> Any:
+    """What Celery has here and monitoring packages wrap; what they put in its place is called by each child."""
+    if name not in ("process_destructor", "process_initializer"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from celery.app import runner
+
+    return getattr(runner, name)

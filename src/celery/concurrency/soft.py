@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from celery.ports import Interruptible
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import CodeType, FrameType
 
     from celery.message import Message
@@ -46,7 +47,7 @@ class SoftLimits:
 
     def __init__(self, runner: Runner) -> None:
         self._run = runner.run
-        self._interruptible: frozenset[CodeType] = frozenset()
+        self._interruptible: Mapping[CodeType, bool] = {}
         if isinstance(runner, Interruptible):
             self._interruptible = runner.interruptible
         #: The current run, as long as it has not been told.
@@ -111,8 +112,9 @@ class SoftLimits:
         it."""
         while frame is not None:
             code = frame.f_code
-            if code in self._interruptible:
-                return True
+            verdict = self._interruptible.get(code)
+            if verdict is not None:
+                return verdict
             if code.co_name == "__del__" or code.co_filename == _LOGGING:
                 return False
             frame = frame.f_back

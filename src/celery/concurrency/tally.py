@@ -20,7 +20,7 @@ from celery.ports import Report
 from celery.waits import drain, poke
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import CodeType, FrameType
 
     from celery.outcome import Outcome
@@ -271,14 +271,15 @@ class Tally:
         return again
 
 
-def is_inside(frame: FrameType | None, bodies: Collection[CodeType]) -> bool:
-    """Whether this stack runs a task's own code: `bodies` are the functions that call it (none: they are not known, and
-    whatever is run counts)."""
+def is_inside(frame: FrameType | None, bodies: Mapping[CodeType, bool]) -> bool:
+    """Whether this stack runs a task's own code: `bodies` are `Interruptible`'s (none: they are not known, and whatever
+    is run counts)."""
     if not bodies:
         return True
     while frame is not None:
-        if frame.f_code in bodies:
-            return True
+        verdict = bodies.get(frame.f_code)
+        if verdict is not None:
+            return verdict
         frame = frame.f_back
     return False
 

@@ -25,7 +25,7 @@ from celery import exceptions
 from celery.concurrency.tally import INSIST, TELL, LetGo, Run, Tally, is_inside, warn_of_unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import CodeType
 
     from celery.outcome import Outcome
@@ -42,7 +42,7 @@ _GRACE = 0.2
 class ThreadPool:
     """A pool of threads (`[pool.10]`). Each takes the next job as soon as it is free: nothing waits behind a slow one.
 
-    Time limits (`[pool.11]`): see the module. No terminate, no resizing, no recycling.
+    Time limits (`[pool.11]`): see the module. No resizing, no recycling.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ThreadPool:
         self._tally.open()
         self._queue = SimpleQueue()
         self._runner.start(0)
-        self._watch = _Watch(self._tally, self._stuck, self._replace, getattr(self._runner, "interruptible", ()))
+        self._watch = _Watch(self._tally, self._stuck, self._replace, getattr(self._runner, "interruptible", {}))
         self._watch.start()
         for _ in range(self._size):
             self._add(self._watch)
@@ -89,7 +89,7 @@ class ThreadPool:
         watch.close()
         for run in list(self._tally.running.values()):
             if self._tally.lose(run, "still running when the pool of threads stopped."):
-                run.strand.interrupt(LetGo, getattr(self._runner, "interruptible", ()))
+                run.strand.interrupt(LetGo, getattr(self._runner, "interruptible", {}))
         _join(self._threads, monotonic() + _GRACE)
         self._threads.clear()
         self._stuck.clear()
@@ -101,16 +101,16 @@ class ThreadPool:
         self._threads.add(strand)
         strand.start()
 
-    def _replace(self, strand: _Strand) -> None:
-        """Called by the watch: this thread was given up."""
+    def _replace(self, strand: _Strand, why: str = "ran past its hard time limit") -> None:
+        """This thread was given up."""
         with self._adding:
             self._stuck.add(strand)
             self._threads.discard(strand)
             if self._watch is not None:  # else the pool stops
                 self._add(self._watch)
         logger.error(
-            "A thread of the pool was given up: its task ran past its hard time limit. Threads that were given up and "
-            "have not ended: %d",
+            "A thread of the pool was given up: its task %s. Threads that were given up and have not ended: %d",
+            why,
             len(self._stuck),
         )
 
@@ -144,6 +144,18 @@ class ThreadPool:
                     jobs.append(job)
         self._tally.give_back(jobs)
 
+    def terminate(self, key: int, signal: int) -> None:
+        """See `Killable`. The thread of the run ends when it next runs Python code; another takes its place now."""
+        run = self._tally.running.get(key)
+        if run is None or not self._tally.lose(run, f"terminated (signal {int(signal)})"):
+            return
+        strand: _Strand = run.strand
+        strand.given_up = True
+        self._replace(strand, "was terminated")
+        if run.job.hard_limit is not None:  # else nobody has looked at what it had started before this run
+            _kill(_children(strand.native_id) - strand.earlier)
+        strand.interrupt(LetGo, getattr(self._runner, "interruptible", {}))
+
     @property
     def exhausted(self) -> bool:
         """See `ports.Exhaustible`: as many threads were given up, and still occupy the process, as the pool has."""
@@ -175,6 +187,8 @@ class _Strand(threading.Thread):
         self.interrupting = threading.Lock()
         #: An exception may be raised in this thread.
         self.open = False
+        #: Its run was told as terminated. It begins no other, so that it may be interrupted whatever it does.
+        self.given_up = False
         #: Processes that this thread had started before its present run, where that has a hard limit.
         self.earlier: set[int] = set()
 
@@ -191,7 +205,11 @@ class _Strand(threading.Thread):
                 if not goes_on:
                     return
         finally:
-            self._stuck.discard(self)
+            try:
+                self._shut()
+            finally:  # what was raised on the way into it was the last
+                self._shut()
+                self._stuck.discard(self)
 
     def _run(self, job: Job) -> tuple[Outcome | None, str]:
         try:
@@ -219,20 +237,20 @@ class _Strand(threading.Thread):
 
     def _shut(self) -> None:
         """From here on nothing is raised in this thread, and what was not raised yet never will be."""
-        while self.open:
+        while self.open or self.given_up:
             try:
                 with self.interrupting:
                     _raise_in(self, None)
-                    self.open = False
+                    self.open = self.given_up = False
             except (LetGo, exceptions.SoftTimeLimitExceeded):
                 pass
 
     def interrupt(
-        self, exc: type[BaseException], bodies: Collection[CodeType], tell: Callable[[], object] = bool
+        self, exc: type[BaseException], bodies: Mapping[CodeType, bool], tell: Callable[[], object] = bool
     ) -> bool:
         """Raise this inside the present run, having called `tell`. False: it is not in the task's own code."""
         with self.interrupting:
-            frame = sys._current_frames().get(self.ident or 0) if self.open else None
+            frame = sys._current_frames().get(self.ident or 0) if self.open or self.given_up else None
             if frame is None or not is_inside(frame, bodies):
                 return False
             tell()
@@ -243,7 +261,7 @@ class _Strand(threading.Thread):
 class _Watch(threading.Thread):
     """Tells which jobs have begun, and keeps the time limits. Sleeps while nothing new runs and no limit is near."""
 
-    def __init__(self, tally: Tally, stuck: set[_Strand], replace: Any, bodies: Collection[CodeType]) -> None:
+    def __init__(self, tally: Tally, stuck: set[_Strand], replace: Any, bodies: Mapping[CodeType, bool]) -> None:
         super().__init__(name="ThreadPool-watch", daemon=True)
         self._tally = tally
         self._stuck = stuck
