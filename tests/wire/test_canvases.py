@@ -44,11 +44,11 @@ def reference(folder: Path) -> dict[str, Any]:
 #: Forms that are not what Celery makes of them, and why ours are better.
 DIFFERS = {
     "frozen(chain(a.s(), group(b.s(), c.s()), d.s()))": "no copies of the body in a header that is not sent yet",
-    "chord([chain(a.s(1), group(b.s(), c.s()))], e.s()).apply_async()": "the result's parent is the header that is sent",
-    "inside(lambda: t.replace(group(a.s(1), b.s())), callbacks=[J(h.s())], errbacks=[J(g.s())])": "a body has its group",
+    "chord([chain(a.s(1), group(b.s(), c.s()))], e.s()).apply_async()": "the parent is the header that is sent",
+    "inside(lambda: t.replace(group(a.s(1), b.s())), callbacks=[J(h.s())], errbacks=[J(g.s())])": "group of a body",
     "inside(lambda: t.replace(chain(a.s(1), group(b.s(), c.s()))), chord=J(f.s()), group='GG', group_index=3)":
         "root ids are with the members, which are what is sent",
-    "inside(lambda: t.replace(chord([a.s(1), b.s()], c.s())), replaced_task_nesting=2)": "a body has its group",
+    "inside(lambda: t.replace(chord([a.s(1), b.s()], c.s())), replaced_task_nesting=2)": "group of a body",
 }  # fmt: skip
 
 THEIRS: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}

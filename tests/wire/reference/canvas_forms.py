@@ -1,4 +1,4 @@
-"""What a Celery makes of canvases: their JSON, the messages that they send and the results that they give. Under either.
+"""What a Celery makes of canvases: their JSON, the messages that they send, the results that they give. Under either.
 
     python tests/wire/reference/canvas_forms.py memory://
 
