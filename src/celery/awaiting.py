@@ -1,7 +1,7 @@
 """Application. The async twin of `get`: `await result`, `await result.aget(timeout=…)`.
 
 The event loop goes on meanwhile: a thread of a small pool waits in its place. A wait is cut into slices, so that any
-number of results can be awaited by the threads that there are, and one that is cancelled holds its thread for no longer.
+number of results can be awaited by the threads that there are, and a cancelled one does not hold its thread for long.
 """
 
 from __future__ import annotations
