@@ -10,6 +10,7 @@ from celery.canvas.groups import group, shortened
 from celery.canvas.plain import plain
 from celery.canvas.planning import attach, start
 from celery.canvas.signatures import Signature, as_list, maybe_signature
+from celery.canvas.stamping import added
 from celery.states import IGNORED, REJECTED
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from celery.app.base import Celery
     from celery.canvas.planning import Plan
+    from celery.canvas.stamping import StampingVisitor
 
 __all__ = ["_chain"]
 
@@ -231,6 +233,17 @@ class _chain(Signature[Any]):  # noqa: N801 - its public name
 
     def _group_id(self) -> str | None:
         return self.tasks[-1]._group_id() if self.tasks else None
+
+    def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Any:
+        """Stamp the links and each step."""
+        if visitor is not None:
+            headers = added(headers, visitor.on_chain_start(self, **headers))
+        self.stamp_links(visitor, append_stamps, **headers)
+        for task in self.tasks:
+            task.stamp(visitor, append_stamps, **headers)
+        if visitor is not None:
+            visitor.on_chain_end(self, **headers)
+        return self
 
     # -- other forms -------------------------------------------------------------------------------------------------
 

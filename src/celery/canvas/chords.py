@@ -10,6 +10,7 @@ from celery.canvas.lazy import Lazy, members_of
 from celery.canvas.plain import plain
 from celery.canvas.planning import POLLING, Opening, attach, start
 from celery.canvas.signatures import Signature, as_list, maybe_signature
+from celery.canvas.stamping import added
 from celery.exceptions import CPendingDeprecationWarning
 from celery.producer import new_id
 from celery.utils.text import remove_repeating_from_task
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from celery.app.base import Celery
     from celery.canvas.planning import Plan
+    from celery.canvas.stamping import StampingVisitor
 
 __all__ = ["_chord", "chord"]
 
@@ -325,6 +327,23 @@ class _chord(Signature[Any]):  # noqa: N801 - its public name
             return super().link_error(errback)
         self.body.link_error(errback)
         return errback
+
+    def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Any:
+        """Stamp the members of the header, and the body if a visitor is there to choose its stamps ([stamp.9])."""
+        if visitor is not None:
+            headers = added(headers, visitor.on_chord_header_start(self, **headers))
+        header = self.kwargs["header"]
+        made = members_of(self.tasks, lambda task: task.stamp(visitor, append_stamps, **headers))
+        if isinstance(header, group):
+            header.tasks = made
+        else:
+            self.kwargs["header"] = made
+        if visitor is None:
+            return self
+        visitor.on_chord_header_end(self, **headers)
+        if self.body is not None:
+            self.body.stamp(visitor, append_stamps, **added(headers, visitor.on_chord_body(self, **headers)))
+        return self
 
     # -- other forms -------------------------------------------------------------------------------------------------
 

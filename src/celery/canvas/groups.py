@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from celery.canvas.lazy import Lazy, members_of
 from celery.canvas.planning import start
 from celery.canvas.signatures import Signature, maybe_signature
+from celery.canvas.stamping import added
 from celery.producer import new_id
 from celery.utils.text import remove_repeating_from_task
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from celery.app.base import Celery
     from celery.canvas.planning import Plan
+    from celery.canvas.stamping import StampingVisitor
 
 __all__ = ["group", "in_order", "shortened", "shown", "unrolled"]
 
@@ -211,6 +213,16 @@ class group(Signature[Any]):  # noqa: N801 - its public name
         """Have each member call a copy of `sig` if it fails. Returns the copies ([canvas.42])."""
         errback = maybe_signature(sig)
         return tuple(member.link_error(errback.clone()) for member in self.tasks)
+
+    def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Any:
+        """Stamp each member; those that a generator will yield, when they are needed ([stamp.13])."""
+        if visitor is not None:
+            headers = added(headers, visitor.on_group_start(self, **headers))
+        self.stamp_links(visitor, append_stamps, **headers)
+        self.tasks = members_of(self.tasks, lambda task: task.stamp(visitor, append_stamps, **headers))
+        if visitor is not None:
+            visitor.on_group_end(self, **headers)
+        return self
 
     # -- other forms -------------------------------------------------------------------------------------------------
 

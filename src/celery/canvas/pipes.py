@@ -19,14 +19,20 @@ def join(left: Any, right: Any) -> Any:
         return NotImplemented
     if isinstance(left, group):
         return _after_group(left, right)
-    if isinstance(right, group) and len(right) == 1:
-        right = right._inherited()[0]
+    right = _unrolled(right)
     if isinstance(left, chord):
         return _after_chord(left, right)
     if isinstance(left, _chain):
         return _after_chain(left, right)
     following = right.unchain_tasks() if isinstance(right, _chain) else [right]
     return _chain(left, *following, app=left._app)
+
+
+def _unrolled(task: Any) -> Any:
+    """The one member of a group, in place of the group ([canvas.28])."""
+    while isinstance(task, group) and len(task) == 1:
+        task = task._inherited()[0]
+    return task
 
 
 def _after_group(left: group, right: Any) -> Any:
@@ -64,10 +70,9 @@ def _kept(options: dict[str, Any]) -> dict[str, Any]:
 
 def _append(steps: list[Any], step: Any) -> None:
     """One more step at the end of a chain."""
-    if isinstance(step, group) and len(step) < 2:
-        if not step.tasks:
-            return
-        step = step._inherited()[0]
+    step = _unrolled(step)
+    if isinstance(step, group) and not step.tasks:
+        return
     last = steps[-1] if steps else None
     if isinstance(last, group) and not isinstance(step, group):
         made = chord(last, body=step)
@@ -130,8 +135,7 @@ def _folded(tasks: list[Any]) -> Any:
 
 
 def _first(task: Any) -> Any:
-    while isinstance(task, group) and len(task) == 1:
-        task = task._inherited()[0]
+    task = _unrolled(task)
     if isinstance(task, group):
         return task
     return _chain(*(task.unchain_tasks() if isinstance(task, _chain) else [task]), app=task._app)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from celery import _state
 from celery.canvas.planning import Sending
+from celery.canvas.stamping import added, stamped
 from celery.producer import new_id
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.app.task import Task
     from celery.canvas.planning import Plan
+    from celery.canvas.stamping import StampingVisitor
     from celery.result import AsyncResult, EagerResult
 
 __all__ = ["Signature", "as_list", "maybe_signature", "signature"]
@@ -298,6 +300,29 @@ class Signature(dict[str, Any], Generic[R]):
         """This signature, its callbacks, their callbacks … ([canvas.14])."""
         links = [maybe_signature(link, app=self._app) for link in as_list(self.options.get("link"))]
         return [self, *(nested for link in links for nested in link.flatten_links())]
+
+    # -- stamps ------------------------------------------------------------------------------------------------------
+
+    def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Any:
+        """Stamp the call and its links with these headers and what the visitor chooses ([stamp.1]). Returns this.
+
+        To be done before it is sent. `append_stamps`: values of a stamp that is there already are kept beside the new.
+        """
+        self.stamp_links(visitor, append_stamps, **headers)
+        if visitor is not None:
+            headers = added(headers, visitor.on_signature(self, **headers))
+        self.options.update(stamped(self.options, headers, append_stamps))
+        return self
+
+    def stamp_links(self, visitor: StampingVisitor | None, append_stamps: bool = False, **headers: Any) -> None:
+        """Stamp the callbacks and errbacks that it has by now."""
+        for key, hook in (("link", "on_callback"), ("link_error", "on_errback")):
+            if not self.options.get(key):
+                continue
+            links = self.options[key] = [maybe_signature(link, app=self._app) for link in as_list(self.options[key])]
+            for link in links:
+                found = added(headers, getattr(visitor, hook)(link, **headers)) if visitor is not None else headers
+                link.stamp(visitor, append_stamps, **found)
 
     # -- the task ----------------------------------------------------------------------------------------------------
 
