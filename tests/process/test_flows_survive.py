@@ -1,4 +1,4 @@
-"""A chord of chains whose worker is killed half way, or whose Redis is started anew: its body runs once, with all parts.
+"""A chord of chains whose worker is killed half way, or whose Redis is started anew: its body runs, once.
 
 Scaled down; `CHAOS=1` runs it with 200 chains.
 """
