@@ -14,11 +14,12 @@ from celery.current import get_current_worker_task, task_stack
 from celery.exceptions import IncompleteStream, TimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator
 
     from celery.app.base import Celery
     from celery.eager import EagerResult
     from celery.result_sets import GroupResult, ResultSet
+    from celery.standing import Flow
     from celery.utils.graph import DependencyGraph, GraphFormatter
 
 __all__ = [
@@ -86,6 +87,30 @@ class ResultBase:
 
     def forget(self) -> None:
         """Delete what is kept."""
+        raise NotImplementedError
+
+    async def aget(
+        self, timeout: float | None = None, propagate: bool = True, disable_sync_subtasks: bool = True
+    ) -> Any:
+        """`get` for asyncio: the event loop goes on while this waits. `await result` is the same.
+
+        `timeout` in seconds. Raises what `get` raises.
+        """
+        from celery.awaiting import value_of
+
+        return await value_of(self, timeout, propagate, disable_sync_subtasks)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.aget().__await__()
+
+    def flow(self) -> Flow:
+        """Where the flow stands that this result belongs to: every task that can be found from it, and its state."""
+        from celery.standing import Flow
+
+        return Flow(self)
+
+    def _leaves(self) -> Iterator[AsyncResult[Any]]:
+        """The results of single tasks in it."""
         raise NotImplementedError
 
 
@@ -467,6 +492,9 @@ class AsyncResult(ResultBase, Generic[R]):
         return type(self)(*self.__reduce_args__())
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _leaves(self) -> Iterator[AsyncResult[Any]]:
+        yield self
 
     def _unknown_to(self, backend: Any) -> bool:
         """Whether this backend is to be asked how the task stands."""

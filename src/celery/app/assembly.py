@@ -32,6 +32,7 @@ from celery.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from concurrent.futures import ThreadPoolExecutor
 
     from celery.app.base import Celery
     from celery.app.chords import Closing
@@ -52,6 +53,8 @@ logger = logging.getLogger("celery.app.trace")
 
 #: Characters of the arguments that the `argsrepr` and `kwargsrepr` headers show (`[wire.6]`).
 _REPRESENTED = 1024
+#: Results that are awaited at once; more take turns.
+_WAITERS = 32
 DEFAULT_BROKER = "amqp://guest@localhost//"
 
 
@@ -252,6 +255,12 @@ class Assembly:
         return barriers
 
     @property
+    def waiters(self) -> ThreadPoolExecutor:
+        """Threads that wait for results in the place of an event loop."""
+        waiters: ThreadPoolExecutor = self._part("waiters", _make_waiters)
+        return waiters
+
+    @property
     def pending(self) -> Pending:
         """Records that are on their way to the store with the outcomes of runs in this process."""
         if self._pending is None:
@@ -269,6 +278,8 @@ class Assembly:
         with self._lock:
             parts, self._parts = self._parts, {}
             self._producer = self._reading = None
+            if parts.get("waiters") is not None:
+                parts["waiters"].shutdown(wait=False)
             for name in ("broker", "broker_for_read", "store", "adapter"):
                 if parts.get(name) is not None:
                     parts[name].close()
@@ -459,6 +470,12 @@ class Assembly:
         store = self.store
         if store is not None:
             store.save(records)
+
+
+def _make_waiters() -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(_WAITERS, "celery-await")
 
 
 class _Address(threading.local):

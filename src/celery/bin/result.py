@@ -16,15 +16,19 @@ _RESULT: dict[str, Any] = {"cls": CeleryOption, "help_group": "Result Options"}
 @click.argument("task_id")
 @click.option("-t", "--task", help="Name of the task, if it keeps its results elsewhere.", **_RESULT)
 @click.option("--traceback", is_flag=True, help="Show the traceback instead.", **_RESULT)
+@click.option("--flow", is_flag=True, help="Show where the flow stands that begins with the task.", **_RESULT)
 @click.pass_context
 @handle_preload_options
-def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool) -> None:
-    """Print what a task returned, by its id."""
+def result(ctx: click.Context, task_id: str, task: str | None, traceback: bool, flow: bool) -> None:
+    """Print what a task returned, by its id; with --flow what became of it and of all tasks that it has sent."""
     app = ctx.obj.app
     if task and task not in app.tasks:
         raise click.BadParameter(f"there is no task {task!r} here", param_hint="'-t' / '--task'")
     found = (app.tasks[task] if task else app).AsyncResult(task_id)
     try:
+        if flow:
+            ctx.obj.echo(found.flow())
+            return
         value = found.traceback if traceback else found.get(propagate=False)
     except NotImplementedError as exc:  # no results are kept: it says what to set
         raise click.ClickException(str(exc)) from exc
