@@ -102,6 +102,10 @@ class Background:
                 self._process.stdout.close()
         return self._process.returncode
 
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Wait until it ends by itself; returns the exit code."""
+        return self._process.wait(timeout)
+
     def kill(self) -> None:
         """`kill -9` of the command and of all processes that it started."""
         os.killpg(self._process.pid, signal.SIGKILL)
