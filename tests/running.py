@@ -72,6 +72,10 @@ class Background:
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
     def output(self) -> str:
         with self._changed:
             return "".join(self._lines)
