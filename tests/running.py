@@ -72,6 +72,10 @@ class Background:
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
     def output(self) -> str:
         with self._changed:
             return "".join(self._lines)
@@ -101,6 +105,10 @@ class Background:
             if self._process.stdout:
                 self._process.stdout.close()
         return self._process.returncode
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Wait until it ends by itself; returns the exit code."""
+        return self._process.wait(timeout)
 
     def kill(self) -> None:
         """`kill -9` of the command and of all processes that it started."""

@@ -190,7 +190,7 @@ def test_outcomes_wait_while_the_store_is_away(house: House) -> None:
 
 
 def test_delays_grow_to_half_a_minute() -> None:
-    assert list(islice(trouble_delays(), 8)) == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert list(islice(trouble_delays(), 8)) == [1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0, 8.0]
 
 
 class Away:

@@ -31,11 +31,15 @@ __all__ = ["File", "Handle", "Watch", "file_of", "file_system", "options_of"]
 DEFAULT_NAME = "celery.sqlite3"
 #: Seconds that a write waits for the writers before it.
 BUSY_TIMEOUT = 10.0
+#: Seconds of waiting for other threads that count.
+_SOME_TIME = 0.1
 #: Bytes; measured: claims and acks cost a third less than with 4096.
 PAGE_SIZE = 8192
 #: Pages in the write-ahead log before they are copied to the file: 4 MB. Writing over a log is twice as fast as growing
 #: it (an fsync then writes no metadata), so it had better reach its full size soon.
 CHECKPOINT = 500
+#: The same where there is little room: nothing can be copied any more once the log has taken it all.
+LEAST_CHECKPOINT = 20
 SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
 #: Nanoseconds; some ticks of the clock that files are stamped with.
 YOUNG = 50_000_000
@@ -84,11 +88,20 @@ class File:
                 self._prepare(timeout)
             try:
                 db = self._connect(timeout)
+                self._version(db)  # another process may have migrated it since this one first looked
                 db.execute(f"PRAGMA synchronous = {synchronous}")
-                db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}")
+                db.execute(f"PRAGMA wal_autocheckpoint = {self._checkpoint()}")
             except sqlite3.Error as exc:
                 self.fail(exc)
             return db
+
+    def _checkpoint(self) -> int:
+        """Pages that the log may have: a twentieth of the free space, within bounds."""
+        try:
+            room = os.statvfs(os.path.dirname(self.path))
+        except OSError:
+            return CHECKPOINT
+        return max(LEAST_CHECKPOINT, min(CHECKPOINT, room.f_bavail * room.f_frsize // PAGE_SIZE // 20))
 
     def fail(self, exc: sqlite3.Error) -> NoReturn:
         """Raise what the driver's error means to the callers of a broker or backend."""
@@ -215,24 +228,47 @@ class Handle:
         self._synchronous = synchronous
         self._timeout = timeout
         self._pinned = pinned
+        #: The connection waits less than `timeout` for other processes.
+        self._hurried = False
         self._inode = 0
         self._lock = threading.Lock()
         self._db: sqlite3.Connection | None = None
         _handles.add(self)
 
     def acquire(self) -> sqlite3.Connection:
-        """The connection, for this thread alone until `release`."""
-        self._lock.acquire()
-        if self._db is not None and self._inode == self.file.inode():
-            return self._db
+        """The connection, for this thread alone until `release`. Raises `OperationalError` if others keep it too long.
+
+        Who has waited for other threads has that much less time to wait for other processes.
+        """
+        waited = 0.0
+        if not self._lock.acquire(blocking=False):
+            began = time.monotonic()
+            if not self._lock.acquire(timeout=self._timeout):
+                raise exceptions.OperationalError(
+                    f"{self.file.url_text}: other threads waited for the file for too long ({self._timeout:g} s)"
+                )
+            waited = time.monotonic() - began
         try:
-            return self._connect()
+            db = self._db
+            if db is None or self._inode != self.file.inode():
+                db = self._connect()
+            if waited > _SOME_TIME or self._hurried:
+                self._hurried = waited > _SOME_TIME
+                db.execute(f"PRAGMA busy_timeout = {max(0, int((self._timeout - waited) * 1000))}")
         except BaseException:
             self._lock.release()
             raise
+        return db
 
     def release(self) -> None:
         self._lock.release()
+
+    def relieve(self, exc: BaseException | None) -> None:
+        """After an error, before `release`: on a full disk, copy the log to the file and keep it short from now on."""
+        if getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL and self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.execute(f"PRAGMA wal_autocheckpoint = {LEAST_CHECKPOINT}")
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the connection; the next use opens another one."""
@@ -280,6 +316,8 @@ class _Reading:
         return self._handle.acquire()
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: TracebackType | None) -> None:
+        if exc is not None:
+            self._handle.relieve(exc)
         self._handle.release()
         if isinstance(exc, sqlite3.Error):
             self._handle.file.fail(exc)
@@ -315,6 +353,8 @@ class _Writing:
             if db.in_transaction:
                 with suppress(sqlite3.Error):  # the first error is the one to tell
                     db.execute("ROLLBACK")
+            if exc is not None:
+                handle.relieve(exc)
             handle.release()
         if isinstance(exc, sqlite3.Error):
             handle.file.fail(exc)

@@ -54,11 +54,11 @@ _LAST_HOOKS = 5.0
 
 
 def trouble_delays() -> Iterator[float]:
-    """Seconds between tries while broker or store are away: 1, 2, 4 … 30."""
+    """Seconds between tries while broker or store are away: 1, 2, 4, 8, 8 …: who is back is not kept waiting."""
     seconds = 1.0
     while True:
         yield seconds
-        seconds = min(seconds * 2, 30.0)
+        seconds = min(seconds * 2, 8.0)
 
 
 def startup_delays() -> Iterator[float]:
