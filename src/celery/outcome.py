@@ -43,6 +43,8 @@ class Failure(_Base, array_like=True, tag="failure"):
     reason: str = ""
     #: False where a late-acknowledged failure is to be rejected instead (`[task.38]`).
     acknowledge: bool = True
+    #: Where it is to be rejected; else "".
+    traceback: str = ""
 
 
 class Retrying(_Base, array_like=True, tag="retrying"):
@@ -60,6 +62,7 @@ class Rejected(_Base, array_like=True, tag="rejected"):
 
     reason: str = ""
     requeue: bool = False
+    traceback: str = ""
 
 
 Outcome: TypeAlias = Success | Failure | Retrying | Ignored | Rejected

@@ -309,7 +309,8 @@ class Tracer:
         run.task.on_failure(exc, run.request.id, run.args, run.kwargs, einfo)
         self._ended(plan, run, run.ended)
         record = self._held.pop(run.request.id, None)
-        return Failure(record, run.follow, runtime, bounded_repr(exc), plan.acknowledge)
+        kept = "" if plan.acknowledge else einfo.traceback  # by the dead letter, if it becomes one
+        return Failure(record, run.follow, runtime, bounded_repr(exc), plan.acknowledge, kept)
 
     def _fail(self, run: Run, exc: BaseException, traceback: str | None) -> None:
         """Make the record of a failure, then call the errbacks; their messages take the place of any callbacks'."""
@@ -333,7 +334,7 @@ class Tracer:
                 self._held[run.request.id] = self._as_record(run, FAILURE, document)
             self._ended(plan, run, Ended(REJECTED, signal, runtime, einfo))
             record = self._held.pop(run.request.id, None)
-            return Rejected(record, [], runtime, bounded_repr(signal), bool(signal.requeue))
+            return Rejected(record, [], runtime, bounded_repr(signal), bool(signal.requeue), einfo.traceback)
         assert isinstance(signal, Retry)
         cause = signal.exc if signal.exc is not None else signal
         if not self._ignores(run):
@@ -392,8 +393,8 @@ class Tracer:
         """The message cannot be run at all: a dead letter, and a FAILURE for whoever waits."""
         logger.error("Task %s[%s] cannot be run: %r", message.task, message.id, exc)
         self._tell("broke", message, None, exc)
-        record = self._failure_record(message, exc, self._parts.exception_info().traceback)
-        return Rejected(record, reason=bounded_repr(exc))
+        traceback = self._parts.exception_info().traceback
+        return Rejected(self._failure_record(message, exc, traceback), reason=bounded_repr(exc), traceback=traceback)
 
     def _broke(self, run: Run, exc: Exception, runtime: float) -> Outcome:
         """Something around the task's body failed (`[task.56]`)."""

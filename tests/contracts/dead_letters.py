@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from tests.contracts.broker import MakeBackend, PutRaw
 
     class MakeBounded(Protocol):
-        def __call__(self, bounds: DeadLetterBounds = DeadLetterBounds()) -> Broker:
+        def __call__(self, bounds: DeadLetterBounds = ...) -> Broker:
             """A new broker on the test's own fresh storage, each time the same; closed after the test."""
+
+
+#: What a broker has by default.
+BOUNDS = DeadLetterBounds()
 
 
 def letters(broker: Broker, queue: str = "q", limit: int = 100, before: str = "") -> list[DeadLetter]:
@@ -63,7 +67,7 @@ class DeadLetterContract:
     # --------------------------------------------------------------------------------------------------------- kept
 
     def test_everything_of_a_refused_message_is_kept(self, broker: Broker) -> None:
-        sent = message("täsk-1", priority=3, body="[[\"❤\"], {}, {}]".encode(), root_id="r", eta=None)
+        sent = message("täsk-1", priority=3, body='[["❤"], {}, {}]'.encode(), root_id="r", eta=None)
         broker.publish(to("q", sent))
         before = time.time()
         consumer = broker.consume([spec("q")])
@@ -192,9 +196,7 @@ class DeadLetterContract:
 
     # ------------------------------------------------------------------------------------------------------ bounded
 
-    def test_bounded_by_number_of_each_queue(
-        self, make_bounded: MakeBounded, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_bounded_by_number_of_each_queue(self, make_bounded: MakeBounded, caplog: pytest.LogCaptureFixture) -> None:
         broker = make_bounded(DeadLetterBounds(count=3))
         broker.publish([*to("other", message("o")), *to("q", *(message(i) for i in range(5)))])
         consumer = broker.consume([spec("q"), spec("other")])
@@ -274,7 +276,7 @@ class DeadLetterContract:
         assert again.message.deaths == 1
 
     def test_the_dead_are_blamed_for_what_they_had_begun(self, make_bounded: MakeBounded) -> None:
-        """First deliveries are all suspected; of redelivered ones only those that had begun are; close blames nobody."""
+        """First deliveries are all suspected, of redelivered ones those that had begun; close blames nobody."""
         if not self.crosses_processes:
             pytest.skip("lives in one process")
         broker = make_bounded()

@@ -17,7 +17,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs, current
-from celery.app.adapters import BACKENDS, BROKERS, adapter, first_url, scheme_of, seconds
+from celery.app.adapters import BACKENDS, BROKERS, adapter, dead_letter_bounds, first_url, scheme_of, seconds
 from celery.app.amqp import AMQP
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import PublishSignals
@@ -287,6 +287,7 @@ class Assembly:
             connect_timeout=conf.broker_connection_timeout or 4.0,
             pool_limit=conf.broker_pool_limit,
             node=f"{socket.gethostname()}-{os.getpid()}-{new_id()[:8]}",
+            dead_letters=dead_letter_bounds(conf),
         )
         broker: Broker = factory(config)
         return broker

@@ -10,8 +10,8 @@ import os
 from typing import TYPE_CHECKING
 
 from celery.brokers import sqlite_queues as queues_of
-from celery.brokers.sqlite_dead import Cemetery, SqliteDeadLetters
 from celery.brokers.dead_letters import cut
+from celery.brokers.sqlite_dead import Cemetery, SqliteDeadLetters
 from celery.drivers.custody import lock_file
 from celery.drivers.sqlite import Handle, Watch, file_of, options_of
 from celery.drivers.sqlite_records import Records

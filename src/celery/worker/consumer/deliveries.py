@@ -6,12 +6,14 @@ and only then is the delivery settled.
 
 from __future__ import annotations
 
+import traceback
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import ContentDisallowed
 
 from celery.exceptions import InvalidTaskError, NotRegistered, TaskRevokedError
+from celery.failures import repr_of
 from celery.message import MalformedMessage, Message
 from celery.ports import Job, Joining, Publication, Settled
 from celery.routing import Route
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from celery.worker.admission import Admission, TaskPolicy
     from celery.worker.consumer.observer import Attendant, Observer
     from celery.worker.consumer.strangers import Strangers
+    from celery.worker.consumer.suspects import Suspects
     from celery.worker.consumer.waiting import WaitingRoom
 
 __all__ = ["REFUSALS", "Held", "Receiver", "Settler", "publications"]
@@ -73,6 +76,7 @@ class Receiver:
         clock: Clock,
         totals: Counter[str],
         strangers: Strangers,
+        suspects: Suspects,
         revoked: Collection[str] = (),
         attendant: Attendant | None = None,
     ) -> None:
@@ -92,12 +96,13 @@ class Receiver:
         self._clock = clock
         self._totals = totals
         self._strangers = strangers
+        self._suspects = suspects
         self._revoked = revoked
         self._attendant = attendant
         self._keys = count(1)
 
     def receive(self, deliveries: Iterable[Delivery], settler: Settler, waiting: WaitingRoom) -> list[Held]:
-        """Take these on; returns those that may be run now, in order."""
+        """Take these on; returns those that may be run now, in order. What was redelivered joins the suspects."""
         policies, accept, keys = self._policies, self._accept, self._keys
         if self._revoked:
             policies = {}  # each is looked at
@@ -107,6 +112,7 @@ class Receiver:
             message = delivery.message
             if (  # what `admit` says of nearly every message, without asking it
                 message is not None
+                and not message.redelivered
                 and message.eta is None
                 and message.expires is None
                 and (policy := policies.get(message.task)) is not None
@@ -143,7 +149,8 @@ class Receiver:
             kind = "message" if exc.__cause__ is None else "undecodable"
             self._refuse(delivery, Refuse(kind, str(exc)), settler)
         except Exception as exc:  # noqa: BLE001 - one message that upsets us must not take its neighbours with it
-            self._refuse(delivery, Refuse("invalid", repr(exc)), settler)
+            delivery.traceback = traceback.format_exc()
+            self._refuse(delivery, Refuse("invalid", repr_of(exc)), settler)
 
     def _is_new(self, delivery: Delivery, message: Message, admission: Run | Wait, waiting: WaitingRoom) -> bool:
         """Put off what has to wait. False for what came before, was parked and is back."""
@@ -155,6 +162,9 @@ class Receiver:
         message = delivery.message
         if message is None:
             message = self._other(delivery)
+        refusal = self._suspects.look_at(message)
+        if refusal is not None:
+            return refusal, message
         policy = self._policies.get(message.task)
         if policy is None:
             policy = self._policy(message.task)
@@ -162,7 +172,11 @@ class Receiver:
         if policy is not None and message.id in self._revoked:
             return Drop("revoked"), message
         if admission is RUN and policy is not None:
-            run.append(self._hold(message, delivery, policy))
+            held = self._hold(message, delivery, policy)
+            if message.redelivered:
+                self._suspects.add(held)
+            else:
+                run.append(held)
         return admission, message
 
     def _hold(self, message: Message, delivery: Delivery, policy: TaskPolicy) -> Held:
@@ -215,11 +229,15 @@ class Receiver:
         self._refuse(delivery, refusal, settler)
 
     def _refuse(self, delivery: Delivery, refusal: Refuse, settler: Settler) -> None:
+        if refusal.kind == "died" and delivery.message is not None:
+            self._suspects.park(delivery, delivery.message, settler)
+            return
         self._observer.refused(delivery, refusal)
         record = None
         if delivery.message is not None:  # somebody may wait for it
             record = self._verdict(delivery.message, FAILURE, REFUSALS[refusal.kind](refusal.reason))
-        settler.add(delivery, REJECT, record)
+        reason = f"unknown task {refusal.reason!r}" if refusal.kind == "unknown" else refusal.reason
+        settler.refuse(delivery, reason, record)
 
     def _drop(self, delivery: Delivery, message: Message, drop: Drop, settler: Settler) -> None:
         self._observer.dropped(message, drop.why)
@@ -275,6 +293,17 @@ class Settler:
                 self._settlements[disposition].append(delivery)
         else:
             self._batch.append(Settled(delivery, disposition, record, publications(follow) if follow else ()))
+
+    def refuse(
+        self,
+        delivery: Delivery,
+        reason: str,
+        record: Record | None = None,
+        follow: Sequence[tuple[str, str, bytes]] = (),
+    ) -> None:
+        """Settle this one as a dead letter, for that reason; a traceback that the delivery has goes with it."""
+        delivery.error = reason
+        self.add(delivery, REJECT, record, follow)
 
     @property
     def pending(self) -> int:
