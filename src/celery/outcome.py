@@ -72,6 +72,8 @@ class Failure(_Base, array_like=True, tag="failure"):
     reason: str = ""
     #: False where a late-acknowledged failure is to be rejected instead (`[task.38]`).
     acknowledge: bool = True
+    #: Where it is to be rejected; else "".
+    traceback: str = ""
 
 
 class Retrying(_Base, array_like=True, tag="retrying"):
@@ -89,6 +91,7 @@ class Rejected(_Base, array_like=True, tag="rejected"):
 
     reason: str = ""
     requeue: bool = False
+    traceback: str = ""
 
 
 Outcome: TypeAlias = Success | Failure | Retrying | Ignored | Rejected

@@ -20,7 +20,12 @@ GROUPS = (
 )  # fmt: skip
 
 #: Settings that Celery does not have.
-OURS = frozenset({"worker_unknown_task_grace"})
+OURS = frozenset(
+    {
+        "dead_letter_max_age", "dead_letter_max_count", "dead_letter_max_size", "task_max_deaths",
+        "worker_unknown_task_grace",
+    }
+)  # fmt: skip
 #: Begins with the name of a group, but stands by itself.
 _UNGROUPED = frozenset({"result_accept_content"})
 
@@ -1007,6 +1012,24 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("worker_pidfile", "string", None, "", "Pid file of the worker.", declared=False),
     Setting("worker_uid", "string", None, "", "User of a detached worker.", declared=False),
     Setting("worker_umask", "string", None, "", "Umask (octal) of a detached worker.", declared=False),
+    Setting(
+        "dead_letter_max_age",
+        "float",
+        30 * 86400,
+        "",
+        "Seconds (or a timedelta) for which a dead letter is kept.",
+        declared=False,
+    ),
+    Setting("dead_letter_max_count", "int", 10_000, "", "Dead letters kept of each queue.", declared=False),
+    Setting("dead_letter_max_size", "int", 100 << 20, "", "Bytes of dead letters kept of each queue.", declared=False),
+    Setting(
+        "task_max_deaths",
+        "int",
+        3,
+        "",
+        "Deaths of its processes after which a task is not run again but kept as a dead letter; 0: never.",
+        declared=False,
+    ),
     Setting(
         "worker_unknown_task_grace",
         "float",

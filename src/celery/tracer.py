@@ -349,7 +349,8 @@ class Tracer:
         run.task.on_failure(exc, run.request.id, run.args, run.kwargs, einfo)
         self._ended(plan, run, run.ended)
         record = self._held.pop(run.request.id, None)
-        return Failure(record, run.follow, runtime, bounded_repr(exc), plan.acknowledge, further=run.further)
+        kept = "" if plan.acknowledge else einfo.traceback  # by the dead letter, if it becomes one
+        return Failure(record, run.follow, runtime, bounded_repr(exc), plan.acknowledge, kept, further=run.further)
 
     def _fail(self, run: Run, exc: BaseException, traceback: str | None) -> None:
         """Make the record of a failure, then call the errbacks; their messages take the place of any callbacks'."""
@@ -377,8 +378,8 @@ class Tracer:
             if not signal.requeue and (run.request.chord or run.request.chain):
                 run.further = self._parts.further(run, FAILURE, signal, None)
             self._ended(plan, run, Ended(REJECTED, signal, runtime, einfo))
-            kept, reason = self._held.pop(run.request.id, None), bounded_repr(signal)
-            return Rejected(kept, [], runtime, reason, bool(signal.requeue), further=run.further)
+            record, reason = self._held.pop(run.request.id, None), bounded_repr(signal)
+            return Rejected(record, [], runtime, reason, bool(signal.requeue), einfo.traceback, further=run.further)
         assert isinstance(signal, Retry)
         cause = signal.exc if signal.exc is not None else signal
         if not self._ignores(run):
@@ -437,9 +438,10 @@ class Tracer:
         """The message cannot be run at all: a dead letter, and a FAILURE for whoever waits."""
         logger.error("Task %s[%s] cannot be run: %r", message.task, message.id, exc)
         self._tell("broke", message, None, exc)
-        record = self._failure_record(message, exc, self._parts.exception_info().traceback)
+        traceback = self._parts.exception_info().traceback
+        record = self._failure_record(message, exc, traceback)
         fallout = self.fallout(message, FAILURE, exc) or Failure()
-        return Rejected(record, fallout.follow, reason=bounded_repr(exc), further=fallout.further)
+        return Rejected(record, fallout.follow, reason=bounded_repr(exc), traceback=traceback, further=fallout.further)
 
     def _broke(self, run: Run, exc: Exception, runtime: float) -> Outcome:
         """Something around the task's body failed (`[task.56]`)."""

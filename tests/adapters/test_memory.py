@@ -11,10 +11,10 @@ import pytest
 from celery.backends.memory import MemoryBackend
 from celery.brokers.memory import MemoryBroker
 from celery.drivers.memory import server_of
-from celery.ports import BackendConfig, BrokerConfig, DeadLetterBounds
+from celery.ports import BackendConfig, BrokerConfig
 from tests.contracts.backend import BackendContract, record
 from tests.contracts.broker import BrokerContract, ids, message, nothing, spec, take, to
-from tests.contracts.dead_letters import DeadLetterContract
+from tests.contracts.dead_letters import BOUNDS, DeadLetterContract
 from tests.contracts.processes import in_child
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class TestDeadLetters(DeadLetterContract):
 
     @pytest.fixture
     def make_bounded(self, url: str) -> MakeBounded:
-        return lambda bounds=DeadLetterBounds(): MemoryBroker(BrokerConfig(url, dead_letters=bounds))
+        return lambda bounds=BOUNDS: MemoryBroker(BrokerConfig(url, dead_letters=bounds))
 
 
 class TestBackend(BackendContract):

@@ -11,7 +11,7 @@ from celery.brokers.redis import RedisBroker
 from celery.ports import BackendConfig, BrokerConfig, DeadLetterBounds
 from tests.contracts.backend import BackendContract
 from tests.contracts.broker import BrokerContract
-from tests.contracts.dead_letters import DeadLetterContract
+from tests.contracts.dead_letters import BOUNDS, DeadLetterContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +96,7 @@ class TestDeadLetters(DeadLetterContract):
     def make_bounded(self, url: str, options: dict[str, object]) -> Iterator[MakeBounded]:
         made: list[RedisBroker] = []
 
-        def make(bounds: DeadLetterBounds = DeadLetterBounds()) -> RedisBroker:
+        def make(bounds: DeadLetterBounds = BOUNDS) -> RedisBroker:
             made.append(RedisBroker(BrokerConfig(url, options, dead_letters=bounds)))
             return made[-1]
 

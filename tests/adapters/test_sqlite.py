@@ -21,7 +21,7 @@ from celery.ports import BackendConfig, BrokerConfig, DeadLetterBounds
 from tests.adapters.test_memory import FakeClock
 from tests.contracts.backend import BackendContract, record
 from tests.contracts.broker import BrokerContract, ids, message, nothing, spec, take, to
-from tests.contracts.dead_letters import DeadLetterContract
+from tests.contracts.dead_letters import BOUNDS, DeadLetterContract
 from tests.contracts.processes import Child, in_child
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class TestDeadLetters(DeadLetterContract):
     def make_bounded(self, url: str) -> Iterator[MakeBounded]:
         made = []
 
-        def make(bounds: DeadLetterBounds = DeadLetterBounds()) -> SqliteBroker:
+        def make(bounds: DeadLetterBounds = BOUNDS) -> SqliteBroker:
             made.append(SqliteBroker(BrokerConfig(url, dead_letters=bounds)))
             return made[-1]
 

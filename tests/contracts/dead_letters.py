@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from tests.contracts.broker import MakeBackend, PutRaw
 
     class MakeBounded(Protocol):
-        def __call__(self, bounds: DeadLetterBounds = DeadLetterBounds()) -> Broker:
+        def __call__(self, bounds: DeadLetterBounds = ...) -> Broker:
             """A new broker on the test's own fresh storage, each time the same; closed after the test."""
+
+
+#: What a broker has by default.
+BOUNDS = DeadLetterBounds()
 
 
 def letters(broker: Broker, queue: str = "q", limit: int = 100, before: str = "") -> list[DeadLetter]:
@@ -272,7 +276,7 @@ class DeadLetterContract:
         assert again.message.deaths == 1
 
     def test_the_dead_are_blamed_for_what_they_had_begun(self, make_bounded: MakeBounded) -> None:
-        """First deliveries are all suspected; of redelivered ones only those that had begun are; close blames nobody."""
+        """First deliveries are all suspected, of redelivered ones those that had begun; close blames nobody."""
         if not self.crosses_processes:
             pytest.skip("lives in one process")
         broker = make_bounded()

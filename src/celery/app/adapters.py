@@ -8,11 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import ImproperlyConfigured
+from celery.ports import DeadLetterBounds
+from celery.settings import BY_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["BACKENDS", "BROKERS", "adapter", "all_urls", "longer", "scheme_of", "seconds", "usable_urls"]
+__all__ = [
+    "BACKENDS", "BROKERS", "adapter", "all_urls", "dead_letter_bounds", "longer", "max_deaths", "scheme_of", "seconds",
+    "usable_urls",
+]  # fmt: skip
 
 logger = logging.getLogger("celery.app.adapters")
 
@@ -113,3 +118,26 @@ def longer(first: float | None, second: float | None) -> float | None:
     if first is None or second is None:
         return first
     return None if second == 0 else max(first, second)
+
+
+def dead_letter_bounds(conf: Any) -> DeadLetterBounds:
+    """How much a broker keeps of what is refused. Raises `ImproperlyConfigured` for less than nothing."""
+    return DeadLetterBounds(
+        int(_ours(conf, "dead_letter_max_count")),
+        int(_ours(conf, "dead_letter_max_size")),
+        float(_ours(conf, "dead_letter_max_age")),
+    )
+
+
+def max_deaths(conf: Any) -> int:
+    """Deaths after which a message is parked; 0: never."""
+    return int(_ours(conf, "task_max_deaths"))
+
+
+def _ours(conf: Any, name: str) -> float:
+    """A number that Celery has no setting for."""
+    value = conf.get(name)
+    number = seconds(BY_NAME[name].default if value is None else value, 0.0) or 0.0
+    if number < 0:
+        raise ImproperlyConfigured(f"Setting {name}: expected a number of at least 0, got {value!r}")
+    return number

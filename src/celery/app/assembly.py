@@ -17,7 +17,17 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs, current
-from celery.app.adapters import BACKENDS, BROKERS, adapter, all_urls, longer, scheme_of, seconds, usable_urls
+from celery.app.adapters import (
+    BACKENDS,
+    BROKERS,
+    adapter,
+    all_urls,
+    dead_letter_bounds,
+    longer,
+    scheme_of,
+    seconds,
+    usable_urls,
+)
 from celery.app.amqp import AMQP
 from celery.app.broker_parts import whole_url
 from celery.app.kombu_seam import KombuSeam
@@ -322,6 +332,7 @@ class Assembly:
             pool_limit=conf.broker_pool_limit,
             node=f"{socket.gethostname()}-{os.getpid()}-{new_id()[:8]}",
             failover=conf.broker_failover_strategy,
+            dead_letters=dead_letter_bounds(conf),
         )
         broker: Broker = factory(config)
         return broker

@@ -45,6 +45,7 @@ WRONG_APP_OPTION_USAGE_MESSAGE = (
 #: Command → where it is. Loaded when used, so that `celery worker --help` loads nothing else.
 _COMMANDS = {
     "call": "celery.bin.call:call",
+    "dlq": "celery.bin.dlq:dlq",
     "purge": "celery.bin.purge:purge",
     "report": "celery.bin.report:report",
     "result": "celery.bin.result:result",

@@ -52,8 +52,8 @@ class Overflow:
         if now >= self._quiet_until.get(queue, 0.0):
             self._quiet_until[queue] = now + _SAY_AGAIN
             logger.warning(
-                "The dead letters of queue %r overflow: the oldest %d were dropped. Look at them with `celery dlq list`, "
-                "requeue or purge them, or raise dead_letter_max_count or dead_letter_max_size.",
+                "The dead letters of queue %r overflow: the oldest %d were dropped. See `celery dlq list`: requeue or "
+                "purge them, or raise dead_letter_max_count or dead_letter_max_size.",
                 queue,
                 self._dropped.pop(queue),
             )

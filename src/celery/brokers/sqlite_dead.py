@@ -32,7 +32,7 @@ _CUT = """
 """
 _EXPIRE = "DELETE FROM dead_letters WHERE queue = ? AND died_at < ?"
 _LETTER = "SELECT CAST(id AS TEXT), queue, envelope, reason, traceback, died_at, deaths FROM dead_letters"
-_NEWEST = f"{_LETTER} WHERE queue = ? AND id < ? AND died_at >= ? ORDER BY id DESC LIMIT ?"  # noqa: S608 - no values
+_NEWEST = f"{_LETTER} WHERE queue = ? AND id < ? AND died_at >= ? ORDER BY id DESC LIMIT ?"
 # As it came, but for the mark that somebody held it: it runs alone, and is blamed if it kills again.
 _REQUEUE = """
     INSERT INTO messages (queue, priority, redelivered, envelope)
@@ -52,7 +52,7 @@ class Cemetery:
     def bury(self, db: sqlite3.Connection, refused: Iterable[tuple[str, str, int, int]]) -> None:
         """(reason, traceback, died, message id) of each; within the caller's transaction."""
         now, bounds = self._clock.time(), self._bounds
-        queues = set()
+        queues: set[str] = set()
         for reason, traceback, died, id in refused:
             size = len(reason.encode()) + len(traceback.encode())
             rows = db.execute(_BURY, (died, now, size, reason, traceback, id)).fetchall()
@@ -84,7 +84,7 @@ class SqliteDeadLetters:
 
     def find(self, ids: Sequence[str]) -> list[DeadLetter]:
         with self._handle.reading as db:
-            rows = [db.execute(f"{_LETTER} WHERE id = ?", (id,)).fetchone() for id in _numbers(ids)]  # noqa: S608
+            rows = [db.execute(f"{_LETTER} WHERE id = ?", (id,)).fetchone() for id in _numbers(ids)]
         return [DeadLetter(*row) for row in rows if row is not None]
 
     def requeue(self, ids: Sequence[str]) -> int:

@@ -129,6 +129,11 @@ class GreenPool:
     def free(self) -> int:
         return self._tally.free(self._size)
 
+    @property
+    def idle(self) -> int:
+        """See `ports.Seated`."""
+        return self._size - self._tally.held
+
     def take_back(self) -> None:
         jobs = list(self._tally.waiting)
         self._tally.waiting.clear()

@@ -206,6 +206,11 @@ class PreforkPool:
     def free(self) -> int:
         return self._handout.free(self._seats.values())
 
+    @property
+    def idle(self) -> int:
+        """See `ports.Seated`."""
+        return sum(seat.idle for seat in self._seats.values()) - len(self._handout.waiting)
+
     def take_back(self) -> None:
         """Recall everything that has not begun. What waits here is told by the next `report`, whatever the descriptors
         say; what is in the children follows within some 10 ms."""

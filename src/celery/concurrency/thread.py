@@ -135,6 +135,11 @@ class ThreadPool:
     def free(self) -> int:
         return self._tally.free(self._size)
 
+    @property
+    def idle(self) -> int:
+        """See `ports.Seated`."""
+        return self._size - self._tally.held
+
     def take_back(self) -> None:
         jobs: list[Job] = []
         with contextlib.suppress(Empty):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from celery.failures import bounded
+from celery.utils.saferepr import saferepr
+
 if TYPE_CHECKING:
     from celery.message import Message
     from celery.ports import Delivery
@@ -12,7 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["describe"]
 
-_KEPT = "It was not run. It is kept as a dead letter where the broker has a place for one."
+_KEPT = "It was not run. It is kept as a dead letter where the broker has a place for one: see `celery dlq list`."
+#: Characters of what came that are shown: a name or a reason, headers.
+_NAME, _HEADERS = 1_000, 4_000
 
 _UNKNOWN = """\
 Received unregistered task of type {reason!r}.
@@ -52,7 +57,7 @@ _TEXTS = {
 def describe(delivery: Delivery, refusal: Refuse) -> tuple[int, str]:
     """The severity and the text of the log line, with body, headers and where it came from."""
     severity, text = _TEXTS[refusal.kind]
-    return severity, text.format(reason=refusal.reason, kept=_KEPT, details=_details(delivery))
+    return severity, text.format(reason=bounded(refusal.reason, _NAME), kept=_KEPT, details=_details(delivery))
 
 
 def _details(delivery: Delivery) -> str:
@@ -60,7 +65,7 @@ def _details(delivery: Delivery) -> str:
     body = delivery.raw or b"" if message is None else _body(message)
     lines = ["", "Body:", _cut(body)]
     if message is not None:
-        lines += ["", "Headers:", repr(message.headers)]
+        lines += ["", "Headers:", bounded(saferepr(message.headers, _HEADERS), _HEADERS)]
         info = {"exchange": message.exchange, "routing_key": message.routing_key, "queue": delivery.queue}
         lines += ["", f"type: {message.content_type!r} encoding: {message.content_encoding!r}"]
     else:

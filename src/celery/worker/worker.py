@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.utils.url import maybe_sanitize_url
 
 from celery import codecs, signals
+from celery.app.adapters import max_deaths
 from celery.app.hazards import look_out
 from celery.app.pools import make_pool
 from celery.app.utils import sanitize_url
@@ -260,6 +261,7 @@ class WorkController:
             again=Again(app, self._documents),
             attendant=Attendance(app, self.hostname, conf.result_serializer),
             unknown_grace=conf.get("worker_unknown_task_grace"),
+            max_deaths=max_deaths(conf),
             revoked=state.revoked.view(),
             connect_retries=(conf.broker_connection_max_retries or None) if again else 0,
         )

@@ -6,12 +6,14 @@ and only then is the delivery settled.
 
 from __future__ import annotations
 
+import traceback
 from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 from kombu.exceptions import ContentDisallowed
 
 from celery.exceptions import InvalidTaskError, NotRegistered, TaskRevokedError
+from celery.failures import repr_of
 from celery.message import MalformedMessage, Message
 from celery.outcome import Further
 from celery.ports import Job, Joining, Publication, Settled, SystemClock
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from celery.worker.admission import Admission, TaskPolicy
     from celery.worker.consumer.observer import Attendant, Observer
     from celery.worker.consumer.strangers import Strangers
+    from celery.worker.consumer.suspects import Suspects
     from celery.worker.consumer.waiting import WaitingRoom
 
 __all__ = ["REFUSALS", "Held", "Receiver", "Settler", "publications"]
@@ -76,6 +79,7 @@ class Receiver:
         clock: Clock,
         totals: Counter[str],
         strangers: Strangers,
+        suspects: Suspects,
         revoked: Collection[str] = (),
         attendant: Attendant | None = None,
     ) -> None:
@@ -97,12 +101,13 @@ class Receiver:
         self._clock = clock
         self._totals = totals
         self._strangers = strangers
+        self._suspects = suspects
         self._revoked = revoked
         self._attendant = attendant
         self._keys = count(1)
 
     def receive(self, deliveries: Iterable[Delivery], settler: Settler, waiting: WaitingRoom) -> list[Held]:
-        """Take these on; returns those that may be run now, in order."""
+        """Take these on; returns those that may be run now, in order. What was redelivered joins the suspects."""
         policies, accept, keys = self._policies, self._accept, self._keys
         if self._revoked:
             policies = {}  # each is looked at
@@ -112,6 +117,7 @@ class Receiver:
             message = delivery.message
             if (  # what `admit` says of nearly every message, without asking it
                 message is not None
+                and not message.redelivered
                 and message.eta is None
                 and message.expires is None
                 and (policy := policies.get(message.task)) is not None
@@ -148,7 +154,8 @@ class Receiver:
             kind = "message" if exc.__cause__ is None else "undecodable"
             self._refuse(delivery, Refuse(kind, str(exc)), settler)
         except Exception as exc:  # noqa: BLE001 - one message that upsets us must not take its neighbours with it
-            self._refuse(delivery, Refuse("invalid", repr(exc)), settler)
+            delivery.traceback = traceback.format_exc()
+            self._refuse(delivery, Refuse("invalid", repr_of(exc)), settler)
 
     def _is_new(self, delivery: Delivery, message: Message, admission: Run | Wait, waiting: WaitingRoom) -> bool:
         """Put off what has to wait. False for what came before, was parked and is back."""
@@ -160,6 +167,9 @@ class Receiver:
         message = delivery.message
         if message is None:
             message = self._other(delivery)
+        refusal = self._suspects.look_at(message)
+        if refusal is not None:
+            return refusal, message
         policy = self._policies.get(message.task)
         if policy is None:
             policy = self._policy(message.task)
@@ -167,7 +177,11 @@ class Receiver:
         if policy is not None and message.id in self._revoked:
             return Drop("revoked"), message
         if admission is RUN and policy is not None:
-            run.append(self._hold(message, delivery, policy))
+            held = self._hold(message, delivery, policy)
+            if message.redelivered:
+                self._suspects.add(held)
+            else:
+                run.append(held)
         return admission, message
 
     def _hold(self, message: Message, delivery: Delivery, policy: TaskPolicy) -> Held:
@@ -220,7 +234,11 @@ class Receiver:
         self._refuse(delivery, refusal, settler)
 
     def _refuse(self, delivery: Delivery, refusal: Refuse, settler: Settler) -> None:
+        if refusal.kind == "died" and delivery.message is not None:
+            self._suspects.park(delivery, delivery.message, settler)
+            return
         self._observer.refused(delivery, refusal)
+        delivery.error = f"unknown task {refusal.reason!r}" if refusal.kind == "unknown" else refusal.reason
         if delivery.message is None:
             settler.add(delivery, REJECT)
         else:  # somebody may wait for it

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 
-from celery.worker.settlement import ACK, DONE, REQUEUE, lost_disposition, timeout_disposition
+from celery.worker.settlement import ACK, DONE, REJECT, REQUEUE, lost_disposition, timeout_disposition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery.message import Message
     from celery.outcome import Outcome
+    from celery.ports import Delivery
     from celery.worker.consumer.deliveries import Held, Settler
     from celery.worker.consumer.observer import Attendant, Observer
 
@@ -39,10 +40,13 @@ class Endings:
         again: Callable[[Message, BaseException], Outcome | None],
         observer: Observer,
         attendant: Attendant | None,
+        max_deaths: int = 0,
     ) -> None:
         """`aftermath`: what follows from a failure that the task's own process could not tell: errbacks, signals, and
         `hooks` of the task. `again`: the outcome of a run that is to be repeated because its process died, or None.
+        `max_deaths`: after so many deaths a message does not go back to its queue; 0: it always does.
         """
+        self._max_deaths = max_deaths
         self._aftermath = aftermath
         self._again = again
         self._observer = observer
@@ -89,12 +93,35 @@ class Endings:
                     one.delivery, DONE if one.acknowledged else ACK, outcome.record, outcome.follow, outcome.further
                 )
                 return
-        self._observer.lost(one.message, exc)
         if disposition == REQUEUE:
-            settler.add(one.delivery, REQUEUE)
+            self._give_back(one, exc, settler)
             return
+        self._observer.lost(one.message, exc)
         outcome = self._aftermath(one.message, exc, hooks=False)
+        if disposition == REJECT:
+            one.delivery.error = str(exc)
         settler.add(one.delivery, disposition, outcome.record, outcome.follow, outcome.further)
+
+    def _give_back(self, one: Held, exc: WorkerLostError, settler: Settler) -> None:
+        """To its queue, with a death more; not for ever."""
+        one.delivery.died = True
+        deaths = one.message.deaths + 1
+        if self._max_deaths and deaths >= self._max_deaths:
+            self.park(one.delivery, one.message, deaths, settler, last=str(exc))
+        else:
+            self._observer.lost(one.message, exc)
+            settler.add(one.delivery, REQUEUE)
+
+    def park(self, delivery: Delivery, message: Message, deaths: int, settler: Settler, last: str = "") -> None:
+        """Its processes have died too often: it becomes a dead letter, and a failure for whoever waits."""
+        exc = WorkerLostError(
+            f"{deaths} processes died that ran this task (task_max_deaths is {self._max_deaths}): it is not run again, "
+            f"and kept as a dead letter. {last}".rstrip()
+        )
+        self._observer.lost(message, exc)
+        outcome = self._aftermath(message, exc, hooks=False)
+        delivery.error = str(exc)
+        settler.add(delivery, REJECT, outcome.record, outcome.follow, outcome.further)
 
 
 def _plain(seconds: float) -> float:

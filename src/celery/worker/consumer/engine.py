@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 from kombu.exceptions import OperationalError
 
 from celery.exceptions import ImproperlyConfigured, WorkerTerminate
-from celery.outcome import Failure, Success
+from celery.outcome import Failure, Rejected, Success
 from celery.ports import Accompanied, SystemClock, Tracked
 from celery.states import FAILURE
 from celery.waits import wait_readable
 from celery.worker.consumer.deliveries import Receiver, Settler
 from celery.worker.consumer.endings import Endings
 from celery.worker.consumer.strangers import Strangers
+from celery.worker.consumer.suspects import Suspects
 from celery.worker.consumer.waiting import WaitingRoom
 from celery.worker.consumer.wakeup import WakeUp
 from celery.worker.settlement import ACK, DONE, REQUEUE, run_disposition
@@ -110,6 +111,8 @@ class EngineParts:
     attendant: Attendant | None = None
     #: See `Strangers`.
     unknown_grace: float | None = None
+    #: Deaths of its processes after which a message is parked; 0: never. See `Suspects`.
+    max_deaths: int = 3
     #: Ids of messages that are not to be run.
     revoked: Collection[str] = ()
 
@@ -129,7 +132,9 @@ class Engine:
             again=parts.again,
             observer=parts.observer,
             attendant=parts.attendant,
+            max_deaths=parts.max_deaths,
         )
+        self._suspects = Suspects(parts.pool, parts.max_deaths, self._endings.park)
         self._receiver = Receiver(
             policies=parts.policies,
             accept=parts.accept,
@@ -140,6 +145,7 @@ class Engine:
             clock=parts.clock,
             totals=parts.totals,
             strangers=self._strangers,
+            suspects=self._suspects,
             revoked=parts.revoked,
             attendant=parts.attendant,
         )
@@ -170,7 +176,7 @@ class Engine:
 
     def reserved(self) -> list[Held]:
         """What is taken on and not finished."""
-        return [*list(self.held.values()), *self._ready]
+        return [*list(self.held.values()), *list(self._suspects.waiting), *self._ready]
 
     def scheduled(self) -> list[Delivery]:
         """What waits in memory for its time."""
@@ -230,6 +236,7 @@ class Engine:
         settler = Settler(consumer, parts.publisher or parts.broker, parts.store, parts.closing, parts.clock)
         waiting = self._waiting = WaitingRoom(consumer)
         self._strangers.others = consumer.others if isinstance(consumer, Accompanied) else None
+        self._suspects.attach(consumer)
         leaving: BaseException | None = None
         try:
             self._observer.ready()
@@ -269,7 +276,7 @@ class Engine:
             if waiting.heap:
                 self._ready += self._receiver.due(waiting.due(self._clock.time()), settler, waiting)
             settler.settle()
-            if self._ready:
+            if self._ready or self._suspects.busy:
                 self._submit()
             wake = self._wake
             descriptors = [*self._pool.descriptors(), wake.descriptor]
@@ -280,7 +287,7 @@ class Engine:
                 self._ready += self._receiver.receive(deliveries, settler, waiting)
                 if waiting.to_park:
                     waiting.park()
-                if self._ready:
+                if self._ready or self._suspects.busy:
                     self._submit()
         except ImproperlyConfigured:
             raise
@@ -291,19 +298,30 @@ class Engine:
                 self._recovered()
 
     def _submit(self) -> None:
-        """Hand over as much as the pool has room for."""
+        """Hand over as much as the pool has room for; what was redelivered goes first."""
+        suspects = self._suspects
+        if suspects.busy and suspects.blocks(self.held):
+            self._hand_over(suspects.next(self.held))
+            if suspects.blocks(self.held):
+                return
         ready, room = self._ready, self._pool.free
         batch = ready if room >= len(ready) else ready[: max(0, room)]
         if not batch:
             return
         self._ready = ready[len(batch) :]
+        self._hand_over(batch)
+
+    def _hand_over(self, batch: Sequence[Held]) -> None:
         held = self.held
         for one in batch:
             held[one.key] = one
-        self._pool.submit(batch)
+        if batch:
+            self._pool.submit(batch)
 
     def _room(self) -> int:
         """How many messages to take now (`[worker.8]`, `[worker.9]`, `[settings.185]`)."""
+        if self._suspects.busy and self._suspects.blocks(self.held):
+            return 0
         room, most = self._pool.free, self._parts.prefetch
         if most is not None:
             everything = self._parts.prefetch_counts_running
@@ -349,6 +367,7 @@ class Engine:
                 disposition = DONE if one.acknowledged else ACK
             else:
                 disposition = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
+                _explain(one.delivery, outcome)
             settler.add(one.delivery, disposition, outcome.record, outcome.follow, outcome.further)
         if report.timed_out or report.lost:
             self._take_endings(report, settler)
@@ -362,6 +381,8 @@ class Engine:
                 continue
             if self._stopping:
                 settler.add(one.delivery, REQUEUE)
+            elif one.message.redelivered:
+                self._suspects.add(one)
             else:
                 self._ready.append(one)
 
@@ -384,6 +405,7 @@ class Engine:
         asked = self._attendant.ended(one, outcome)
         if one.acknowledged or asked is None:
             asked = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
+        _explain(one.delivery, outcome)
         settler.add(one.delivery, asked, outcome.record, outcome.follow, outcome.further)
 
     def _take_endings(self, report: Report, settler: Settler) -> None:
@@ -431,8 +453,9 @@ class Engine:
 
     def _drain(self, consumer: Consumer, settler: Settler, waiting: WaitingRoom) -> None:
         """Give back what has not begun, then wait for what runs."""
-        for one in self._ready:
+        for one in (*self._suspects.waiting, *self._ready):
             settler.add(one.delivery, REQUEUE)
+        self._suspects.waiting.clear()
         self._ready = []
         for delivery in waiting.clear():
             settler.add(delivery, REQUEUE)
@@ -490,6 +513,12 @@ class Engine:
         if self._terminating:
             return now
         return now + _LAST_HOOKS if self._deadline is None else max(now, self._deadline)
+
+
+def _explain(delivery: Delivery, outcome: Outcome) -> None:
+    """What a dead letter is to say, if this outcome makes one of the delivery."""
+    if isinstance(outcome, Failure | Rejected):
+        delivery.error, delivery.traceback = outcome.reason, outcome.traceback
 
 
 def _close(consumer: Consumer) -> None:
