@@ -168,3 +168,17 @@ def test_many_threads_call_at_once(app, add):
         thread.join(30)
     assert len(set(ids)) == 200
     assert app.assembly.broker.depth("celery") == 200
+
+
+@pytest.mark.parametrize("options", [{"priority": "high"}, {"time_limit": "x"}, {"link": 5}, {"exchange": 5}])
+def test_an_option_that_could_only_fail_later_is_refused_before_anything_is_sent(app, options):
+    """A text for a priority would have been on the queue, and in the way of all others."""
+    task = app.task(name="refusing")(lambda: None)
+    (name,) = options
+    with pytest.raises(TypeError, match=rf"^{name}: expected "):
+        task.apply_async((), **options)
+    with pytest.raises(TypeError, match=rf"^{name}: expected "):
+        app.send_task("elsewhere", **options)
+    assert app.assembly.broker.depth("celery") == 0
+    with pytest.raises(TypeError, match=r"^task refused: max_retries: expected a number"):
+        app.task(name="refused", max_retries="three")(lambda: None).apply()
