@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
-from uuid import uuid4
 
 import pytest
 from kombu.exceptions import OperationalError
 
 from celery import Celery, Task, _state, signals
 from celery.routing import QueueSpec
+from tests.compat.apps import memory_app as app
 from tests.compat.apps import state
 
-__all__ = ["state"]
-
-
-@pytest.fixture
-def app(state, request):
-    name = f"memory://{uuid4()}"
-    return Celery("proj", broker=name, backend=name)
+__all__ = ["app", "state"]
 
 
 @pytest.fixture
