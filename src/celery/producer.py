@@ -16,6 +16,7 @@ from msgspec import Struct, field
 
 from celery import wire
 from celery.message import Form, Message, headers_v2
+from celery.options import as_eta, as_expiry, check_call, listed
 from celery.ports import Gathered, Publication
 from celery.retry import PublishPolicy
 from celery.routing import DESTINATION
@@ -30,7 +31,6 @@ __all__ = ["Address", "Call", "Gathered", "Observer", "Producer", "PublishDefaul
 
 logger = logging.getLogger("celery.producer")
 
-_MIN_SECONDS = -(2**31)
 #: Seconds after which the settings' retry policy begins no further try: to connect may take four more.
 _PATIENCE = 5.0
 _SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -319,6 +319,8 @@ class Producer:
         """Ids and parents, route, headers, body and properties of a call."""
         args, kwargs = call.args, call.kwargs
         options = call.options
+        if options:
+            check_call(options)
         known = self._router.remembered.get(call.name)
         if known is not None and not known[1] and DESTINATION.isdisjoint(options):
             route = known[0]
@@ -352,8 +354,8 @@ class Producer:
             properties["priority"] = priority
         get = options.get
         embed = {
-            "callbacks": _as_list(link) if (link := get("link")) else None,
-            "errbacks": _as_list(link) if (link := get("link_error")) else None,
+            "callbacks": listed(link) if (link := get("link")) else None,
+            "errbacks": listed(link) if (link := get("link_error")) else None,
             "chain": get("chain"),
             "chord": get("chord"),
         }
@@ -371,7 +373,7 @@ class Producer:
         """What a call's options change in headers and properties."""
         get = options.get
         if "countdown" in options or "eta" in options:
-            headers["eta"] = self._eta(options)
+            headers["eta"] = as_eta(options, self._now)
         if get("expires") is not None:
             headers["expires"] = self._expires(options, properties)
         for name in ("root_id", "parent_id", "origin"):
@@ -463,45 +465,18 @@ class Producer:
                 failure = exc
         raise failure
 
-    def _eta(self, options: Mapping[str, Any]) -> str | None:
-        countdown = options.get("countdown")
-        if countdown:
-            _check_range("countdown", countdown)
-            return (self._now() + dt.timedelta(seconds=countdown)).isoformat()
-        eta = options.get("eta")
-        if isinstance(eta, str):
-            _parsed("eta", eta)  # a worker could only fail the task
-        elif eta is not None and not isinstance(eta, dt.datetime):
-            raise TypeError(f"eta: expected a datetime or ISO 8601 text, got {eta!r}")
-        return eta.isoformat() if isinstance(eta, dt.datetime) else eta
-
-    def _expires(self, options: Mapping[str, Any], properties: dict[str, Any]) -> str | None:
+    def _expires(self, options: Mapping[str, Any], properties: dict[str, Any]) -> str:
         """ISO text for the header; the seconds left go into `properties["expiration"]` (`[call.5]`)."""
-        expires = options.get("expires")
-        if expires is None:
-            return None
-        if isinstance(expires, str):
-            expires = _parsed("expires", expires)
-        if isinstance(expires, dt.datetime):
-            aware = expires if expires.tzinfo else expires.replace(tzinfo=dt.UTC)
-            left = (aware - self._now()).total_seconds()
-        else:
-            _check_range("expires", expires)
-            left = expires
-            expires = self._now() + dt.timedelta(seconds=expires)
+        text, left = as_expiry(options["expires"], self._now)
         if left < 0:
             logger.warning(
-                "%s expires in the past (%s): it will be revoked, not run", options.get("task_id") or "task", expires
+                "%s expires in the past (%s): it will be revoked, not run", options.get("task_id") or "task", text
             )
         properties["expiration"] = max(left, 0)
-        return expires.isoformat()
+        return text
 
     def _now(self) -> dt.datetime:
         return dt.datetime.fromtimestamp(self._clock.time(), self._defaults.timezone)
-
-
-def _as_list(signatures: Any) -> list[Any]:
-    return list(signatures) if isinstance(signatures, list | tuple) else [signatures]
 
 
 def _checked(name: Any, task_id: Any) -> str:
@@ -509,20 +484,6 @@ def _checked(name: Any, task_id: Any) -> str:
     if not name or not isinstance(name, str):
         raise TypeError(f"expected the name of a task as text, got {name!r}")
     return str(task_id)
-
-
-def _parsed(option: str, text: str) -> dt.datetime:
-    try:
-        return dt.datetime.fromisoformat(text)
-    except ValueError as exc:
-        raise ValueError(f"{option}: expected a datetime or ISO 8601 text, got {text!r}") from exc
-
-
-def _check_range(name: str, seconds: float) -> None:
-    if not isinstance(seconds, int | float):
-        raise TypeError(f"{name}: expected seconds as a number, got {seconds!r}")
-    if seconds < _MIN_SECONDS:
-        raise ValueError(f"{name} is out of range: {seconds!r}")
 
 
 def _is_operational(exc: BaseException) -> bool:

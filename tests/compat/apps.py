@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -23,6 +24,15 @@ def state() -> Iterator[None]:
     _state._set_current_app(current)
     _state._on_app_finalizers.clear()
     _state._on_app_finalizers.update(finalizers)
+
+
+@pytest.fixture
+def memory_app(state: None) -> Iterator[Celery]:
+    """The current app, with a broker and results of its own in memory; asked for as `app` where it is imported so."""
+    name = f"memory://{uuid4()}"
+    app = Celery("proj", broker=name, backend=name)
+    yield app
+    app.close()
 
 
 @pytest.fixture

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 import threading
-from uuid import uuid4
 
 import pytest
 from kombu.exceptions import OperationalError
 
 from celery import Celery, Task, _state, signals
 from celery.routing import QueueSpec
+from tests.compat.apps import memory_app as app
 from tests.compat.apps import state
 
-__all__ = ["state"]
-
-
-@pytest.fixture
-def app(state, request):
-    name = f"memory://{uuid4()}"
-    return Celery("proj", broker=name, backend=name)
+__all__ = ["app", "state"]
 
 
 @pytest.fixture
@@ -168,3 +162,17 @@ def test_many_threads_call_at_once(app, add):
         thread.join(30)
     assert len(set(ids)) == 200
     assert app.assembly.broker.depth("celery") == 200
+
+
+@pytest.mark.parametrize("options", [{"priority": "high"}, {"time_limit": "x"}, {"link": 5}, {"exchange": 5}])
+def test_an_option_that_could_only_fail_later_is_refused_before_anything_is_sent(app, options):
+    """A text for a priority would have been on the queue, and in the way of all others."""
+    task = app.task(name="refusing")(lambda: None)
+    (name,) = options
+    with pytest.raises(TypeError, match=rf"^{name}: expected "):
+        task.apply_async((), **options)
+    with pytest.raises(TypeError, match=rf"^{name}: expected "):
+        app.send_task("elsewhere", **options)
+    assert app.assembly.broker.depth("celery") == 0
+    with pytest.raises(TypeError, match=r"^task refused: max_retries: expected a number"):
+        app.task(name="refused", max_retries="three")(lambda: None).apply()

@@ -5,28 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from uuid import uuid4
 
 import pytest
 from kombu.exceptions import EncodeError
 
-from celery import Celery, Task, current_task, signals
+from celery import Task, current_task, signals
 from celery.exceptions import Ignore, Reject, Retry, TaskRevokedError
 from celery.result import AsyncResult, EagerResult, allow_join_result
+from tests.compat.apps import memory_app as app
 from tests.compat.apps import state
 from tests.compat.attempts import taken
 
-__all__ = ["state"]
+__all__ = ["app", "state"]
 
 TOLD = ("task_prerun", "task_postrun", "task_success", "task_failure", "task_retry", "task_internal_error")
-
-
-@pytest.fixture
-def app(state):
-    name = f"memory://{uuid4()}"
-    app = Celery("proj", broker=name, backend=name)
-    yield app
-    app.close()
 
 
 @pytest.fixture

@@ -5,28 +5,20 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import json
-from uuid import uuid4
 
 import pytest
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
-from celery import Celery, Task, signals
+from celery import Task, signals
 from celery.app.autoretry import add_autoretry_behaviour
 from celery.exceptions import Ignore, MaxRetriesExceededError, Reject, Retry
 from celery.outcome import Failure, Rejected, Retrying, Success
+from tests.compat.apps import memory_app as app
 from tests.compat.apps import state
 from tests.compat.attempts import Reasons, attempts, run, taken
 
-__all__ = ["state"]
-
-
-@pytest.fixture
-def app(state):
-    name = f"memory://{uuid4()}"
-    app = Celery("proj", broker=name, backend=name)
-    yield app
-    app.close()
+__all__ = ["app", "state"]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from celery import _state
 from celery.app.autoretry import add_autoretry_behaviour
 from celery.exceptions import DuplicateTaskNameWarning
 from celery.local import PromiseProxy, Proxy, maybe_evaluate
+from celery.options import check_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +65,7 @@ def make_task(
     asks_for_models = options.pop("pydantic", False)
     models = {option: options.pop(f"pydantic_{option}", None) for option in ("strict", "context", "dump_kwargs")}
     name = name or app.gen_task_name(fun.__name__, fun.__module__)
+    check_task(name, options)
     if name in app._tasks:
         existing = app._tasks[name]
         _warn_of_duplicate(app, existing, fun)

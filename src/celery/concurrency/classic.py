@@ -40,6 +40,25 @@ class SoloTaskPool(BasePool):
         }
 
 
+class _ConcurrentTaskPool(BasePool):
+    """Hands each call over to something that runs it beside the others."""
+
+    def _hand_over(self, *call: Any) -> Any:
+        """`call`: target, args, kwargs, callback, accept_callback."""
+        raise NotImplementedError
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        callback: Callable[..., Any] | None = None,
+        accept_callback: Callable[..., Any] | None = None,
+        **_: Any,
+    ) -> Any:
+        return self._hand_over(target, args or (), kwargs or {}, callback, accept_callback)
+
+
 class ApplyResult:
     """What a thread pool's `on_apply` returns: the call under way."""
 
@@ -51,7 +70,7 @@ class ApplyResult:
         self.f.exception(timeout)
 
 
-class ThreadTaskPool(BasePool):
+class ThreadTaskPool(_ConcurrentTaskPool):
     """Calls the target in a thread of an executor."""
 
     native = "threads"
@@ -67,22 +86,14 @@ class ThreadTaskPool(BasePool):
         self.executor.shutdown(cancel_futures=True)
         super().on_stop()
 
-    def on_apply(
-        self,
-        target: Callable[..., Any],
-        args: tuple[Any, ...] | None = None,
-        kwargs: dict[str, Any] | None = None,
-        callback: Callable[..., Any] | None = None,
-        accept_callback: Callable[..., Any] | None = None,
-        **_: Any,
-    ) -> ApplyResult:
-        return ApplyResult(self.executor.submit(apply_target, target, args or (), kwargs, callback, accept_callback))
+    def _hand_over(self, *call: Any) -> ApplyResult:
+        return ApplyResult(self.executor.submit(apply_target, *call))
 
     def _get_info(self) -> dict[str, Any]:
         return {**super()._get_info(), "threads": len(self.executor._threads)}
 
 
-class _GreenTaskPool(BasePool):
+class _GreenTaskPool(_ConcurrentTaskPool):
     """Calls the target in a greenlet, whose id is the `pid` that `terminate_job` takes."""
 
     signal_safe = False
@@ -96,16 +107,8 @@ class _GreenTaskPool(BasePool):
     def _start(self, function: Callable[..., None], *args: Any) -> Any:
         raise NotImplementedError
 
-    def on_apply(
-        self,
-        target: Callable[..., Any],
-        args: tuple[Any, ...] | None = None,
-        kwargs: dict[str, Any] | None = None,
-        callback: Callable[..., Any] | None = None,
-        accept_callback: Callable[..., Any] | None = None,
-        **_: Any,
-    ) -> Any:
-        greenlet = self._start(self._live, target, args or (), kwargs or {}, callback, accept_callback)
+    def _hand_over(self, *call: Any) -> Any:
+        greenlet = self._start(self._live, *call)
         self._running[id(greenlet)] = greenlet
         greenlet.link(lambda _: self._running.pop(id(greenlet), None))
         return greenlet
