@@ -36,6 +36,15 @@ def test_a_moment_is_the_same_in_every_zone(at: float, zone: dt.timezone) -> Non
     assert moment(at) == at
 
 
+@given(st.datetimes(dt.datetime(1970, 1, 3), dt.datetime(9999, 12, 29), timezones=st.timezones(), allow_imaginary=True))
+def test_a_moment_is_the_same_whatever_the_clocks_do(at: dt.datetime) -> None:
+    """In hours that a change of the clocks repeats or leaves out, and in thousands of years: `[call.34]`."""
+    due = moment(at.isoformat())
+    assert due == pytest.approx(at.timestamp(), abs=1e-4)
+    admitted = admit(message(eta=at.isoformat()), EARLY, JSON, NOW)
+    assert admitted == (Wait(due) if due > NOW else RUN)
+
+
 def test_a_moment_without_zone_is_utc() -> None:
     assert moment("1970-01-02T00:00:00") == 86400.0
     assert moment("1970-01-02T00:00:00Z") == 86400.0

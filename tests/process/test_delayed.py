@@ -140,6 +140,24 @@ def test_delayed_tasks_of_a_worker_that_ends(bench: Bench, ending: str) -> None:
     assert late[-1] < 1.0 or not CHAOS
 
 
+def test_a_cold_stop_gives_back_at_once_what_ran_and_leaves_what_is_parked(bench: Bench) -> None:
+    """[shutdown.7]: nobody waits for a lease or a visibility timeout."""
+    first = bench.worker("first", children=1)
+    delayed = bench.app.send_task("proj.linger", ("delayed", 0), countdown=6)
+    results = [bench.app.send_task("proj.linger", (n, 20 if n == "long" else 0)) for n in ("long", "next")]
+    wait_until(lambda: bench.ran()["begin-long"] == 1 and bench.parked() == 1, "one runs, one is parked")
+    first.stop(signal.SIGQUIT)
+    assert bench.parked() == 1
+    second = bench.worker("second", children=3)
+    try:
+        assert results[1].get(timeout=30) == "next"
+        wait_until(lambda: bench.ran()["begin-long"] == 2, "the one that ran runs again")
+        assert delayed.get(timeout=30) == "delayed"
+        assert bench.ran()["begin-delayed"] == 1
+    finally:
+        second.kill()
+
+
 @pytest.mark.server
 def test_what_is_parked_costs_the_worker_next_to_nothing(tmp_path: Path) -> None:
     """PAINS 5: however many there are."""
@@ -154,7 +172,7 @@ def test_what_is_parked_costs_the_worker_next_to_nothing(tmp_path: Path) -> None
             for start in range(0, count, 10_000):
                 names = [str(uuid.uuid4()).encode() for _ in range(start, min(start + 10_000, count))]
                 server.call("LPUSH", "celery", *(envelope.replace(pattern.id.encode(), name) for name in names))
-            wait_until(lambda: bench.parked() == count, "all are parked", 600)
+            wait_until(lambda: bench.parked() == count, "all are parked", 60 + count / 200)
             grown = main.memory_full_info().pss - before
             print(f"{count} parked tasks: {grown / 1e6:.1f} MB, {sum(main.cpu_times()[:2]):.1f} s of processor time")
             assert grown < 10e6

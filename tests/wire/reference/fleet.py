@@ -244,6 +244,15 @@ def linger(self: Any, name: str) -> list[Any]:
     return [redelivered, self.request.id]
 
 
+@app.task(bind=True, acks_late=True)
+def stay(self: Any, name: str) -> str:
+    """Notes where it runs; stays until it is told to go."""
+    with (FOLDER / f"{name}-runs").open("a") as file:
+        file.write(f"{self.request.hostname}\n")
+    wait_for(f"{name}-go", 60)
+    return str(self.request.hostname)
+
+
 @app.task
 def when() -> float:
     return time.time()
