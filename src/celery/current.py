@@ -145,6 +145,8 @@ class Context:
     #: Messages that go out when the run is settled (`celery.producer.Gathered`), or () while there are none.
     #: None: nobody settles this run.
     _gathered: Any = None
+    #: Members that this run has added to its chord, of which the chord is told when the run is settled.
+    _added = 0
     #: How many of the own attributes the message said; those set later are nobody's headers.
     _said = 0
     args: Any = None

@@ -98,6 +98,10 @@ class Documents:
         data = exception_to_data(value, self._serializer) if isinstance(value, BaseException) else _plain_result(value)
         return codecs.encode([1, task_id, state, data], self._serializer)[2]
 
+    def group(self, result: Any) -> bytes:
+        """What is kept of a group: its result as a tuple (`[state.12]`)."""
+        return codecs.encode({"result": result.as_tuple()}, self._serializer)[2]
+
     def write(
         self, state: str, result: Any, request: Any, traceback: str | None = None, task_id: str | None = None
     ) -> bytes:

@@ -76,6 +76,9 @@ class EagerResult(AsyncResult[R]):
     def __reduce_args__(self) -> tuple[Any, ...]:
         return self.id, self._result, self._state, self._traceback, self._name
 
+    def _unknown_to(self, backend: Any) -> bool:
+        return False
+
     def _get_task_meta(self) -> dict[str, Any]:
         return {
             "task_id": self.id,

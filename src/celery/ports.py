@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Accompanied", "BackendConfig", "Barrier", "Broker", "BrokerConfig", "Clock", "Consumer", "Deferring", "Delivery",
     "Depth", "Exhaustible", "Firing", "Full", "Gathered", "Groups", "Interruptible", "Job", "Joining", "Killable",
-    "Pool", "Publication", "Report", "Resizable", "ResultBackend", "Runner", "Settled", "SystemClock", "Tracked",
-    "Watching",
+    "Pool", "Publication", "Report", "Resizable", "ResultBackend", "Runner", "Settled", "Streaming", "SystemClock",
+    "Tracked", "Watching",
 ]  # fmt: skip
 
 
@@ -255,6 +255,15 @@ class Watching(Protocol):
     def watch(self, id: str, timeout: float | None, heard: Callable[[bytes], object]) -> bytes | None:
         """As `wait` for one id, calling `heard` in this thread with each document that is stored meanwhile, the final
         one included; or with the one that is there, if that is final already. None: `timeout` seconds passed."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A backend at which one can wait for many records without asking for each anew."""
+
+    def each(self, ids: Sequence[str], patience: Callable[[], float | None]) -> Iterator[dict[str, bytes]]:
+        """Documents of those that are in a ready state, as they come to it, each once; ends with the last. Whenever
+        nothing came for `patience()` seconds (None: for ever), an empty dict."""
 
 
 @runtime_checkable

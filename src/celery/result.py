@@ -7,21 +7,24 @@ import time
 from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, cast
 
 from celery import _state, states
 from celery.current import get_current_worker_task, task_stack
 from celery.exceptions import IncompleteStream, TimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Generator, Iterator
 
     from celery.app.base import Celery
     from celery.eager import EagerResult
+    from celery.result_sets import GroupResult, ResultSet
+    from celery.standing import Flow
     from celery.utils.graph import DependencyGraph, GraphFormatter
 
 __all__ = [
-    "AsyncResult", "EagerResult", "ResultBase", "allow_join_result", "assert_will_not_block", "denied_join_result",
+    "AsyncResult", "EagerResult", "GroupResult", "Progress", "ResultBase", "ResultSet", "allow_join_result",
+    "assert_will_not_block", "denied_join_result",
     "result_from_tuple", "task_join_will_block",
 ]  # fmt: skip
 
@@ -75,8 +78,53 @@ def denied_join_result() -> Iterator[None]:
 class ResultBase:
     """What all results are instances of ([result.26])."""
 
-    #: The result of the task that this one follows in a chain.
+    #: The result of the task or group that this one follows in a chain.
     parent: ResultBase | None = None
+
+    def as_tuple(self) -> Any:
+        """What `result_from_tuple` reads."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Delete what is kept."""
+        raise NotImplementedError
+
+    async def aget(
+        self, timeout: float | None = None, propagate: bool = True, disable_sync_subtasks: bool = True
+    ) -> Any:
+        """`get` for asyncio: the event loop goes on while this waits. `await result` is the same.
+
+        `timeout` in seconds. Raises what `get` raises.
+        """
+        from celery.awaiting import value_of
+
+        return await value_of(self, timeout, propagate, disable_sync_subtasks)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.aget().__await__()
+
+    def flow(self) -> Flow:
+        """Where the flow stands that this result belongs to: every task that can be found from it, and its state."""
+        from celery.standing import Flow
+
+        return Flow(self)
+
+    def _leaves(self) -> Iterator[AsyncResult[Any]]:
+        """The results of single tasks in it."""
+        raise NotImplementedError
+
+
+class Progress(NamedTuple):
+    """How several tasks stand."""
+
+    total: int
+    #: State → how many tasks are in it. PENDING: waiting in a queue, or never heard of.
+    states: dict[str, int]
+
+    @property
+    def ready(self) -> int:
+        """How many have come to a final state."""
+        return sum(count for state, count in self.states.items() if state in states.READY_STATES)
 
 
 class AsyncResult(ResultBase, Generic[R]):
@@ -259,7 +307,7 @@ class AsyncResult(ResultBase, Generic[R]):
     def forget(self) -> None:
         """Delete what is kept for this task and for those that it follows ([result.13])."""
         self._cache = None
-        if isinstance(self.parent, AsyncResult):
+        if self.parent is not None:
             self.parent.forget()
         self.backend.forget(self.id)
 
@@ -413,7 +461,7 @@ class AsyncResult(ResultBase, Generic[R]):
 
     def as_tuple(self) -> tuple[Any, None]:
         """`((id, parent), None)`, with the parent in the same form: what `result_from_tuple` reads ([result.15])."""
-        parent: Any = self.parent
+        parent = self.parent
         return (self.id, None if parent is None else parent.as_tuple()), None
 
     def as_list(self) -> list[str]:
@@ -444,6 +492,13 @@ class AsyncResult(ResultBase, Generic[R]):
         return type(self)(*self.__reduce_args__())
 
     # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _leaves(self) -> Iterator[AsyncResult[Any]]:
+        yield self
+
+    def _unknown_to(self, backend: Any) -> bool:
+        """Whether this backend is to be asked how the task stands."""
+        return self._cache is None and not self.ignored and self.backend is backend
 
     def _get_task_meta(self) -> dict[str, Any]:
         if self._cache is not None:
@@ -491,7 +546,7 @@ def _remote_frames(text: str) -> Any:
 def result_from_tuple(r: Any, app: Celery | None = None) -> Any:
     """The result that `as_tuple` described; a result is given back as it is ([result.15]).
 
-    Raises ValueError for anything else. Groups have no results here yet.
+    Raises ValueError for anything else.
     """
     if isinstance(r, ResultBase):
         return r
@@ -499,18 +554,19 @@ def result_from_tuple(r: Any, app: Celery | None = None) -> Any:
         identity, nodes = r
         task_id, parent = identity if isinstance(identity, list | tuple) else (identity, None)
     except (TypeError, ValueError) as exc:
-        raise ValueError(f"expected a result as ((id, parent), None), got {r!r}") from exc
-    if nodes is not None:
-        raise ValueError(f"expected the result of a single task as ((id, parent), None), got that of a group: {r!r}")
+        raise ValueError(f"expected a result as ((id, parent), None) or ((id, parent), [members]), got {r!r}") from exc
     app = _state._app_or_default(app)
-    return app.AsyncResult(task_id, parent=result_from_tuple(parent, app) if parent else None)
+    follows = result_from_tuple(parent, app) if parent else None
+    if nodes is not None:
+        return app.GroupResult(task_id, [result_from_tuple(node, app) for node in nodes], parent=follows)
+    return app.AsyncResult(task_id, parent=follows)
 
 
 def __getattr__(name: str) -> Any:
-    """`EagerResult` stands on this module, and most programs never run a task themselves."""
-    if name != "EagerResult":
+    """What stands on this module, and is not loaded until somebody needs it."""
+    if name not in ("EagerResult", "GroupResult", "ResultSet"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from celery.eager import EagerResult
+    from celery import eager, result_sets
 
-    globals()[name] = EagerResult
-    return EagerResult
+    found = globals()[name] = getattr(eager if name == "EagerResult" else result_sets, name)
+    return found

@@ -67,6 +67,8 @@ class TracerParts:
     #: A run, the state that it came to, its value or exception and the traceback → what that means for other tasks of
     #: its flow. Asked only about members of chains and chords.
     further: Callable[[Run, str, Any, str | None], Further | None]
+    #: So many members more in the chord with that group id: for a run that does not arrive there itself.
+    grow: Callable[[str, int], None]
     #: A failed request, its exception and traceback → publications; other errbacks are called at once.
     errbacks: Callable[[Any, BaseException, str | None], list[Publication]]
     #: Where a record is until its run is over.
@@ -163,7 +165,9 @@ class Tracer:
             self._parts.leave(run.task)
             if plan.cleanup is not None:
                 plan.cleanup()
-        if run.request._gathered:  # the next attempt of a run that is to be tried again
+        if run.request._gathered:  # the next attempt of a run that is to be tried again, or what takes its place
+            if run.request._added and run.further is None:
+                self._parts.grow(run.request.group, run.request._added)
             outcome.follow = [*outcome.follow, *_portable(run.request._gathered.publications)]
         return outcome
 

@@ -44,6 +44,8 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.assembly", "celery.app.eager"): SENDING,
     ("celery.app.assembly", "celery.app.runner"): SENDING,
     ("celery.app.assembly", "celery.app.chords"): SENDING,
+    ("celery.app.builtins", "celery.app.unlocking"): SENDING,
+    ("celery.app.unlocking", "celery.worker.consumer.firings"): "of a worker, that clients of a backend need not load",
     ("celery.app.assembly", "celery.app.following"): SENDING,
     ("celery.app.assembly", "celery.backends.base"): SENDING,
     ("celery.app.assembly", "celery.app.trace"): SENDING,

@@ -397,8 +397,8 @@ class TestIdentity:
             restored = result_from_tuple(form, app)
             assert (restored, restored.parent, restored.app) == ("c", "p", app)
         assert result_from_tuple(result) is result
-        for wrong in ("x", 3, [["g", None], [[["a", None], None]]]):
-            with pytest.raises(ValueError, match=r"expected (a|the) result"):
+        for wrong in ("x", 3):
+            with pytest.raises(ValueError, match="expected a result"):
                 result_from_tuple(wrong, app)
 
     def test_copies(self, app: Any) -> None:

@@ -31,6 +31,7 @@ from celery.utils.saferepr import saferepr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from concurrent.futures import ThreadPoolExecutor
 
     from celery.app.base import Celery
     from celery.app.chords import Closing
@@ -51,6 +52,8 @@ logger = logging.getLogger("celery.app.trace")
 
 #: Characters of the arguments that the `argsrepr` and `kwargsrepr` headers show (`[wire.6]`).
 _REPRESENTED = 1024
+#: Results that are awaited at once; more take turns.
+_WAITERS = 32
 DEFAULT_BROKER = "amqp://guest@localhost//"
 
 
@@ -247,8 +250,14 @@ class Assembly:
     @property
     def barriers(self) -> Barrier | None:
         """Where the store counts the members of chords, if it can."""
-        barriers: Barrier | None = getattr(self.store, "barriers", None)
+        barriers: Barrier | None = getattr(self.store, "barriers", None)  # a bridged backend's is narrower
         return barriers
+
+    @property
+    def waiters(self) -> ThreadPoolExecutor:
+        """Threads that wait for results in the place of an event loop."""
+        waiters: ThreadPoolExecutor = self._part("waiters", _make_waiters)
+        return waiters
 
     @property
     def pending(self) -> Pending:
@@ -268,6 +277,8 @@ class Assembly:
         with self._lock:
             parts, self._parts = self._parts, {}
             self._producer = self._reading = None
+            if parts.get("waiters") is not None:
+                parts["waiters"].shutdown(wait=False)
             for name in ("broker", "broker_for_read", "store", "adapter"):
                 if parts.get(name) is not None:
                     parts[name].close()
@@ -403,6 +414,7 @@ class Assembly:
             callbacks=following.callbacks,
             next=following.next,
             further=following.further,
+            grow=self._grow,
             errbacks=following.errbacks,
             pending=self.pending,
             enter=_enter,
@@ -417,6 +429,11 @@ class Assembly:
             pid=os.getpid,
             store_results=self.store is not None,
         )
+
+    def _grow(self, group_id: str, more: int) -> None:
+        barriers = self.barriers
+        if barriers is not None:
+            barriers.grow(group_id, more)
 
     def _around(self, task: Any) -> tuple[Callable[[str, Any], None] | None, Callable[[], None] | None]:
         """What loader and backend of a task do before and after each run, if it is more than nothing ([task.51])."""
@@ -447,6 +464,12 @@ class Assembly:
         store = self.store
         if store is not None:
             store.save(records)
+
+
+def _make_waiters() -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(_WAITERS, "celery-await")
 
 
 class _Address(threading.local):

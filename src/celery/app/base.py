@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from celery.current import Context as ContextType
     from celery.loaders.base import BaseLoader
     from celery.result import AsyncResult as ResultType
+    from celery.result import GroupResult as GroupResultType
+    from celery.result import ResultSet as ResultSetType
 
 __all__ = ["App", "AppPickler", "Celery", "PendingConfiguration"]
 
@@ -529,9 +531,14 @@ class Celery:
         return cast("type[ResultType[Any]]", self.subclass_with_self(part("AsyncResult")))
 
     @cached_property
-    def GroupResult(self) -> Any:  # noqa: N802 - its public name
-        """The class of the results of groups, bound to this app ([app.39])."""
-        return self.subclass_with_self(part("GroupResult"))
+    def GroupResult(self) -> type[GroupResultType]:  # noqa: N802 - its public name
+        """The class of the results of groups, bound to this app."""
+        return cast("type[GroupResultType]", self.subclass_with_self(part("GroupResult"), attribute="_app"))
+
+    @cached_property
+    def ResultSet(self) -> type[ResultSetType]:  # noqa: N802 - its public name
+        """The class of sets of results, bound to this app."""
+        return cast("type[ResultSetType]", self.subclass_with_self(part("ResultSet"), attribute="_app"))
 
     def subclass_with_self(
         self,

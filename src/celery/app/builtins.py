@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
 
 __all__ = [
-    "add_accumulate_task", "add_backend_cleanup_task", "add_chain_task", "add_chord_task", "add_chunk_task",
-    "add_group_task", "add_map_task", "add_starmap_task",
+    "add_accumulate_task", "add_backend_cleanup_task", "add_chain_task", "add_chord_task", "add_chord_unlock_task",
+    "add_chunk_task", "add_group_task", "add_map_task", "add_starmap_task",
 ]  # fmt: skip
 
 
@@ -39,6 +39,36 @@ def add_accumulate_task(app: Celery) -> Any:
         return args[index] if index is not None else args
 
     return accumulate
+
+
+@connect_on_app_finalize
+def add_chord_unlock_task(app: Celery) -> Any:
+    """`celery.chord_unlock`: looks whether the members of a chord are ready, where the storage does not count them."""
+
+    @app.task(
+        name="celery.chord_unlock",
+        max_retries=None,
+        shared=False,
+        default_retry_delay=app.conf.result_chord_retry_interval,
+        ignore_result=True,
+        lazy=False,
+        bind=True,
+    )
+    def unlock_chord(
+        self: Any,
+        /,
+        group_id: str,
+        callback: Any,
+        interval: float | None = None,
+        max_retries: int | None = None,
+        result: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        from celery.app.unlocking import look
+
+        look(app, self, group_id, callback, interval, max_retries, result)
+
+    return unlock_chord
 
 
 @connect_on_app_finalize

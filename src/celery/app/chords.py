@@ -17,13 +17,13 @@ from celery.producer import Gathered, new_id
 from celery.states import FAILURE, PROPAGATE_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from celery.app.base import Celery
     from celery.app.following import Following
     from celery.ports import Barrier, Full, Publication
 
-__all__ = ["Closing", "pack", "unpack"]
+__all__ = ["Closing", "failure_of", "pack", "unpack"]
 
 logger = logging.getLogger("celery.backends.base")
 
@@ -70,7 +70,7 @@ class Closing:
                 logger.exception("Chord %r raised", full.barrier)
                 error = ChordError(f"Callback error: {exc!r}")
         logger.error("Chord %r raised: %r", full.barrier, error)
-        return self._failed(full.barrier, packed, error)
+        return failure_of(self._app, self._following, full.barrier, body, error, packed)
 
     def _join(self, barrier: str) -> tuple[list[Any], ChordError | None]:
         """The values of all members; or the error of the first one that failed."""
@@ -94,27 +94,30 @@ class Closing:
         body.apply_async((values,), producer=gathered, add_to_parent=False, **options)
         return gathered.publications
 
-    def _failed(self, barrier: str, packed: dict[str, Any], error: ChordError) -> Firing:
-        """Each task of the body fails with the error, its errbacks are called, and the chords that wait for it fail.
 
-        The tasks of a group fail with what the member failed with ([canvas.55]).
-        """
-        body, exc = packed["body"], error.__cause__
-        if exc is None or body.get("subtask_type") != "group":
-            exc = error
-        fields = {"id": body["options"].get("task_id") or new_id(), "task": body["task"]}
-        kin = {"root_id": packed["root_id"], "parent_id": packed["parent_id"]}
-        message = Message(fields, b"", content_type=packed["content_type"])
-        run = Run(message, None, self._app.Context(fields, chain=[body], **kin), (), {}, {})
-        further = self._following.further(run, FAILURE, exc, None) or Further()
-        publications: list[Publication] = []
-        for one in _heirs(body):
-            links = one["options"].get("link_error")
-            if links:
-                said = {"id": one["options"].get("task_id"), "task": one["task"], "errbacks": links}
-                request = self._app.Context(said, args=(), kwargs={}, **kin)
-                publications += self._following.errbacks(request, exc, None)
-        return Firing(barrier, publications, further.records, further.arrivals, failed=True)
+def failure_of(
+    app: Celery, following: Following, barrier: str, body: Any, error: BaseException, packed: Mapping[str, Any]
+) -> Firing:
+    """Each task of the body fails with the error, its errbacks are called, and the chords that wait for it fail.
+
+    The tasks of a group fail with what the member failed with ([canvas.55]). `packed`: see `unpack`.
+    """
+    exc = error.__cause__
+    if exc is None or body.get("subtask_type") != "group":
+        exc = error
+    fields = {"id": body["options"].get("task_id") or new_id(), "task": body["task"]}
+    kin = {"root_id": packed["root_id"], "parent_id": packed["parent_id"]}
+    message = Message(fields, b"", content_type=packed.get("content_type") or "application/json")
+    run = Run(message, None, app.Context(fields, chain=[body], **kin), (), {}, {})
+    further = following.further(run, FAILURE, exc, None) or Further()
+    publications: list[Publication] = []
+    for one in _heirs(body):
+        links = one["options"].get("link_error")
+        if links:
+            said = {"id": one["options"].get("task_id"), "task": one["task"], "errbacks": links}
+            request = app.Context(said, args=(), kwargs={}, **kin)
+            publications += following.errbacks(request, exc, None)
+    return Firing(barrier, publications, further.records, further.arrivals, failed=True)
 
 
 def _heirs(signature: Any) -> Iterator[Any]:

@@ -98,7 +98,7 @@ class Following:
         part = self._documents.part(task_id, state, value)
         priority = (request.delivery_info or {}).get("priority")
         packed = pack(body, task_id, request.root_id or request.id, priority, run.message.content_type)
-        more = getattr(request, "_added", 0) if task_id == request.id else 0
+        more = request._added if task_id == request.id else 0
         return Arrival(group, task_id, index, part, packed, more)
 
     def errbacks(self, request: Any, exc: BaseException, traceback: str | None) -> list[Publication]:

@@ -12,8 +12,9 @@ __all__ = ["PARTS", "part"]
 PARTS = {
     "Assembly": "celery.app.assembly:Assembly",
     "AsyncResult": "celery.result:AsyncResult",
+    "GroupResult": "celery.result:GroupResult",
+    "ResultSet": "celery.result:ResultSet",
     "Context": "celery.current:Context",
-    "GroupResult": "celery.grouped:GroupResult",
     "WorkController": "celery.worker:WorkController",
     "Worker": "celery.apps.worker:Worker",
     "by_url": "celery.app.backends:by_url",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.canvas import chunks, group, signature
 from celery.exceptions import Ignore, ImproperlyConfigured
+from celery.ports import Gathered
 
 if TYPE_CHECKING:
     from celery.app.task import Task
@@ -60,8 +61,17 @@ def hand_over(task: Task[..., Any], sig: Any) -> Any:
     """See `Task.on_replace`."""
     if task.request.is_eager:
         return sig.apply().get(disable_sync_subtasks=False)
-    sig.delay()
+    sig.apply_async(**_settled(task.request))
     raise Ignore("Replaced by new task")
+
+
+def _settled(request: Any) -> dict[str, Any]:
+    """Options of a call that is to go out in the step that settles the run, as the next attempt of a retry does: a kill
+    in between makes neither two of it nor none. Nothing for a run that nobody settles."""
+    if request._gathered is None:
+        return {}
+    request._gathered = request._gathered or Gathered()
+    return {"producer": request._gathered}
 
 
 def add_to_chord(task: Task[..., Any], sig: Signature[Any], lazy: bool) -> Any:
@@ -73,8 +83,11 @@ def add_to_chord(task: Task[..., Any], sig: Signature[Any], lazy: bool) -> Any:
         )
     result = sig.freeze(group_id=request.group, chord=request.chord, root_id=request.root_id)
     barriers = task.app.assembly.barriers
-    if barriers is None:
+    if barriers is None or not hasattr(barriers, "grow"):
         task.backend.add_to_chord(request.group, result)
+    elif not lazy and request._gathered is not None:
+        request._added += sig._completions()  # with this run's own arrival, in the step that sends the call
+        return sig.apply_async(**_settled(request))
     else:
         barriers.grow(request.group, sig._completions())
     return sig if lazy else sig.delay()

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import states
+from celery.app import unlocking
 from celery.backends.wide import Backend, SyncBackendMixin, unpickle_backend
 from celery.current import get_current_task
 from celery.exceptions import BackendGetMetaError, BackendStoreError, ChordError
@@ -179,6 +180,38 @@ class BaseKeyValueStoreBackend(Backend):
 
     def _delete_group(self, group_id: str) -> None:
         self.delete(self.get_key_for_group(group_id))
+
+    # -- chords: those that can count do so ------------------------------------------------------------------------
+
+    def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
+        """Keep the header, so that whoever runs its last member can join it; else send the task that looks."""
+        self.ensure_chords_allowed()
+        if not self.implements_incr:
+            super().apply_chord(header_result_args, body, **kwargs)
+            return
+        header = header_result_args
+        (self.app.GroupResult(*header) if isinstance(header, tuple) else header).save(backend=self)
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """Count a member that has come to its end; the last one sends the body ([rkeys.10])."""
+        group_id = request.group
+        if not (self.implements_incr and group_id):
+            return
+        header = self.restore_group(group_id)
+        if header is None:
+            unlocking.fail_body(self.app, request.chord, ValueError(f"Chord {group_id!r} no longer exists"))
+            return
+        key = self.get_key_for_chord(group_id)
+        arrived = self.incr(key)
+        size = unlocking.size_of(request.chord) or len(header)
+        if arrived >= size:
+            try:
+                unlocking.join_and_send(self.app, header, request.chord, request)
+            finally:
+                header.delete(backend=self)
+                self.delete(key)
+        else:
+            self.expire(key, self.expires)
 
     # -- many at once ------------------------------------------------------------------------------------------------
 

@@ -7,10 +7,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from celery import states
+from celery.app.chords import unpack
 from celery.backends.base import DisabledBackend
 from celery.backends.face import StoreBackend
 from celery.backends.redis import RedisBackend
-from celery.codecs import accept_types
+from celery.codecs import accept_types, decode_from
 from celery.documents import decode, encode
 from celery.exceptions import BackendError, OperationalError
 from celery.result import result_from_tuple
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celery.app.base import Celery
-    from celery.outcome import Record
+    from celery.outcome import Arrival, Record
+    from celery.ports import Full
 
 __all__ = ["Bridged", "brings_storage"]
 
@@ -76,6 +78,35 @@ class Bridged:
         if children:
             request.children.extend(result_from_tuple(child, self._app) for child in children)
         return request
+
+    # -- chords ------------------------------------------------------------------------------------------------------
+
+    @property
+    def barriers(self) -> Bridged:
+        """It counts the members of chords in its own way, or leaves that to a task that looks."""
+        return self
+
+    def arrive(self, arrivals: Sequence[Arrival]) -> list[Full]:
+        """Tell the backend, as Celery's worker does. It sends bodies by itself, so no barrier is ever full here."""
+        backend = self._app.backend
+        for one in arrivals:
+            packed = unpack(one.body)
+            _, task_id, state, data = decode_from(one.part, backend.serializer, accept_types([backend.serializer]))
+            value = backend.exception_to_python(data) if state in states.EXCEPTION_STATES else data
+            kin = {"root_id": packed["root_id"], "group": one.barrier, "group_index": one.index}
+            request = self._app.Context(id=task_id, chord=packed["body"], **kin)
+            try:
+                backend.on_chord_part_return(request, state, value)
+            except Exception as exc:
+                if isinstance(exc, BackendError | OperationalError) or _may_pass(backend, exc):
+                    name = type(backend).__name__
+                    raise OperationalError(f"the result backend {name} failed to count {task_id}: {exc}") from exc
+                logger.exception("The chord %s cannot be told of %s", one.barrier, task_id)
+        return []
+
+    def full(self) -> list[Full]:
+        """None is full here."""
+        return []
 
     def load(self, ids: Sequence[str]) -> list[bytes | None]:
         backend = self._app.backend

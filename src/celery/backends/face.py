@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from celery import states
+from celery.app import unlocking
 from celery.backends.pending import PendingResults
 from celery.backends.wide import Backend, SyncBackendMixin
 from celery.documents import Documents, decode
 from celery.exceptions import ImproperlyConfigured, OperationalError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.outcome import Record
+from celery.result import result_from_tuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from celery.app.base import Celery
     from celery.backends.encoding import Meta
-    from celery.ports import ResultBackend, Watching
+    from celery.ports import Barrier, Groups, ResultBackend, Watching
 
 __all__ = ["StoreBackend"]
 
@@ -72,6 +75,53 @@ class StoreBackend(Backend, SyncBackendMixin):
     def _forget(self, task_id: str) -> None:
         self.store.forget([task_id])
 
+    # -- groups and chords -------------------------------------------------------------------------------------------
+
+    def _save_group(self, group_id: str, result: Any) -> Any:
+        self._groups.save_group(group_id, self._documents.group(result))
+        return result
+
+    def _restore_group(self, group_id: str) -> Meta | None:
+        payload = self._groups.load_group(group_id)
+        if payload is None:
+            return None
+        meta = self.decode(payload)
+        return {**meta, "result": result_from_tuple(meta["result"], self.app)}
+
+    def _delete_group(self, group_id: str) -> None:
+        self._groups.delete_group(group_id)
+
+    @property
+    def _groups(self) -> Groups:
+        groups: Groups | None = getattr(self.store, "groups", None)
+        return self._missing("_save_group") if groups is None else groups
+
+    @property
+    def _barriers(self) -> Barrier | None:
+        return getattr(self.store, "barriers", None)
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Open the chord's barrier: so many members are awaited."""
+        if self._barriers is not None:
+            self._barriers.open(group_id, chord_size)
+
+    def add_to_chord(self, chord_id: str, result: Any) -> None:
+        if self._barriers is None:
+            super().add_to_chord(chord_id, result)
+        else:
+            self._barriers.grow(chord_id, 1)
+
+    def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
+        """Nothing is to be done: members are counted as their results are saved."""
+        self.ensure_chords_allowed()
+        if self._barriers is None:
+            super().apply_chord(header_result_args, body, **kwargs)
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """A member of a chord that somebody else than our worker has run has come to its end."""
+        if self._barriers is not None and request.group:
+            unlocking.arrive(self.app, request, state, result)
+
     def _read(self, payload: bytes | None) -> Meta:
         if payload is None:
             return {"status": states.PENDING, "result": None}
@@ -86,6 +136,16 @@ class StoreBackend(Backend, SyncBackendMixin):
         """
         found = self._ensure_retryable(self.store.wait, task_ids, timeout)
         return {task_id: self._remember(task_id, self._read(meta)) for task_id, meta in found.items()}
+
+    def each_ready(self, task_ids: Sequence[str], patience: Callable[[], float | None]) -> Iterator[dict[str, Meta]]:
+        """Documents of the tasks as they become ready, each once; ends with the last. An empty dict whenever nothing
+        came for `patience()` seconds (None: for ever)."""
+        if self.app.assembly._held:
+            self.app.assembly.pending.reveal(task_ids)
+        store = self.store
+        each = getattr(store, "each", None) or partial(_each, store)
+        for found in each(task_ids, patience):
+            yield {task_id: self._remember(task_id, self._read(meta)) for task_id, meta in found.items()}
 
     def watch(self, task_id: str, timeout: float | None, on_message: Callable[[Meta], Any]) -> Meta | None:
         """As `wait_ready` for one task, calling `on_message` with each of its states ([call.10]).
@@ -140,3 +200,13 @@ class StoreBackend(Backend, SyncBackendMixin):
     def is_async(self) -> bool:
         """States are told, not looked for."""
         return hasattr(self.store, "watch")
+
+
+def _each(store: ResultBackend, ids: Sequence[str], patience: Callable[[], float | None]) -> Iterator[dict[str, bytes]]:
+    """`Streaming.each` for stores that look at all ids cheaply."""
+    left = dict.fromkeys(ids)
+    while left:
+        found = store.wait(list(left), patience())
+        for task_id in found:
+            del left[task_id]
+        yield found

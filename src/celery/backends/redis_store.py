@@ -16,7 +16,7 @@ from celery.ports import Clock, SystemClock
 from celery.states import FAILURE, SUCCESS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from celery.outcome import Record
     from celery.ports import BackendConfig
@@ -94,6 +94,10 @@ class RedisStore:
             stored = zip(ids, self.load(ids), strict=True)
             return {id_: document for id_, document in stored if document is not None and self._is_ready(document)}
         return self._waiting.wait(ids, timeout)
+
+    def each(self, ids: Sequence[str], patience: Callable[[], float | None]) -> Iterator[dict[str, bytes]]:
+        """See `Streaming.each`."""
+        return self._waiting.each(ids, patience)
 
     def _is_ready(self, document: bytes) -> bool:
         return is_ready(document, state_of=self._state_of)

@@ -24,7 +24,7 @@ from celery.states import READY_STATES
 from celery.waits import wait_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from celery.ports import Clock
 
@@ -120,6 +120,34 @@ class Waiting:
         if not ids:
             return {}
         return self._wait(_Waiter(ids), timeout, None)
+
+    def each(self, ids: Sequence[str], patience: Callable[[], float | None]) -> Iterator[dict[str, bytes]]:
+        """See `Streaming.each`: one subscription for all."""
+        if self._pid != os.getpid():
+            self._abandon()
+        waiter, left = _Waiter(ids), set(ids)
+        try:
+            with self._lock:
+                self._enter(waiter)
+            while left:
+                seconds = patience()
+                self._until_served(waiter, float("inf") if seconds is None else self._clock.monotonic() + seconds)
+                with self._lock:
+                    found, waiter.found = waiter.found, {}
+                self._step_down(waiter)
+                fresh = {id_: document for id_, document in found.items() if id_ in left}
+                left.difference_update(fresh)
+                yield fresh
+        finally:
+            with self._lock:
+                self._leave(waiter)
+
+    def _until_served(self, waiter: _Waiter, deadline: float) -> None:
+        while not waiter.found and self._clock.monotonic() < deadline:
+            if self._may_lead(waiter):
+                self._lead(waiter, deadline)
+            else:
+                self._sleep(waiter, deadline)
 
     def watch(self, id_: str, timeout: float | None, heard: Callable[[bytes], object]) -> bytes | None:
         """See `Watching.watch`."""

@@ -2,7 +2,7 @@
 
 `Backend` asks its storage through a few methods with an underscore: `_store_result`, `_get_task_meta_for`, `_forget`
 (and `_save_group`, `_restore_group`, `_delete_group`). Third-party classes bring these; `StoreBackend` answers them
-from our own adapters. Chords have no home here yet.
+from our own adapters. Chords are counted by those that can; for the others a task looks again and again (`unlocking`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from celery import _state, states
+from celery.app import unlocking
 from celery.backends.encoding import Encoding, Meta
 from celery.exceptions import (
     BackendGetMetaError,
@@ -211,6 +212,8 @@ class Backend(Encoding):
     ) -> None:
         if store_result:
             self.store_result(task_id, result, state, request=request)
+        if request is not None and getattr(request, "chord", None):
+            self.on_chord_part_return(request, state, result)
 
     def mark_as_failure(
         self,
@@ -225,6 +228,8 @@ class Backend(Encoding):
         """Keep a failure. Errbacks are sent by whoever ran the task, not from here."""
         if store_result:
             self.store_result(task_id, exc, state, traceback=traceback, request=request)
+        if request is not None and getattr(request, "chord", None):
+            self.on_chord_part_return(request, state, exc)
 
     def mark_as_retry(
         self,
@@ -245,8 +250,11 @@ class Backend(Encoding):
         store_result: bool = True,
         state: str = states.REVOKED,
     ) -> None:
+        exc = TaskRevokedError(reason)
         if store_result:
-            self.store_result(task_id, TaskRevokedError(reason), state, request=request)
+            self.store_result(task_id, exc, state, request=request)
+        if request is not None and getattr(request, "chord", None):
+            self.on_chord_part_return(request, state, exc)
 
     def fail_from_current_stack(self, task_id: str, exc: BaseException | None = None) -> BaseException | None:
         """Keep the exception that is being handled here as the task's failure."""
@@ -312,8 +320,36 @@ class Backend(Encoding):
     def cleanup(self) -> None:
         """Delete what has expired, where the storage does not do it by itself."""
 
+    # -- chords ------------------------------------------------------------------------------------------------------
+
     def ensure_chords_allowed(self) -> None:
         """Raises where chords cannot work."""
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """So many members are awaited; nothing to those who look for them."""
+
+    def add_to_chord(self, chord_id: str, result: Any) -> None:
+        """One member more. Raises NotImplementedError where members are not counted."""
+        raise NotImplementedError("Backend does not support add_to_chord")
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **kwargs: Any) -> None:
+        """A member has come to its end; nothing to those who look for them."""
+
+    def apply_chord(self, header_result_args: Any, body: Any, **kwargs: Any) -> None:
+        """Called before a chord's header is sent, with its group id and results. Here: sends the task that looks."""
+        self.ensure_chords_allowed()
+        header = header_result_args
+        self.fallback_chord_unlock(
+            self.app.GroupResult(*header) if isinstance(header, tuple) else header, body, **kwargs
+        )
+
+    def fallback_chord_unlock(self, header_result: Any, body: Any, countdown: float = 1, **kwargs: Any) -> None:
+        """Send `celery.chord_unlock`, to the queue of the body ([task.72], [canvas.71])."""
+        unlocking.send(self.app, header_result, body, countdown, kwargs)
+
+    def chord_error_from_stack(self, callback: Any, exc: BaseException | None = None) -> Any:
+        """The body of a chord fails with `exc`, or with what is being handled: it, and all that waits for it."""
+        return unlocking.fail_body(self.app, callback, exc or sys.exc_info()[1] or RuntimeError("no exception"))
 
 
 class SyncBackendMixin:

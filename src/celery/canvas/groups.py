@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from celery.canvas.lazy import Lazy, members_of
@@ -117,9 +116,11 @@ class group(Signature[Any]):  # noqa: N801 - its public name
         # Inside a chord's header its members go on counting where those before it ended.
         first = merged.pop("group_index", None) or 0 if merged.get("chord") is not None else 0
         merged.pop("group_index", None)
-        merged.pop("group_id", None)  # members that have one already keep it ([canvas.7])
+        header = merged.pop("group_id", None)  # members that have one already keep it ([canvas.7])
         noted = merged.pop("add_to_parent", True)
-        merged["group_id"], merged["add_to_parent"] = group_id, False
+        # What ends a member of a chord's header is told to the chord, not to the group that it stands in.
+        merged["group_id"] = header if header is not None and merged.get("chord") is not None else group_id
+        merged["add_to_parent"] = False
         result = self.app.GroupResult(group_id, self._lower_members(plan, args, kwargs, merged, first))
         if noted:
             plan.trail.append(result)
@@ -127,7 +128,10 @@ class group(Signature[Any]):  # noqa: N801 - its public name
 
     def _lower_members(self, plan: Plan, args: Any, kwargs: Any, options: dict[str, Any], first: int) -> list[Any]:
         results: list[Any] = []
-        for index, member in zip(count(first), self.tasks, strict=False):
+        index, awaited = first - 1, 1
+        for member in self.tasks:
+            index += awaited
+            awaited = member._completions() if options.get("chord") is not None else 1
             if isinstance(member, group):  # flat, but each counts its own ([canvas.39])
                 own = member._merge((), {}, options)[2]
                 own["group_id"] = options["group_id"]

@@ -452,7 +452,7 @@ def maybe_signature(d: Any, app: Celery | None = None, clone: bool = False) -> A
     if isinstance(d, Signature):
         d = d.clone() if clone else d
     elif isinstance(d, dict):
-        d = signature(d)
+        d = signature(d, app=app)  # those within it belong to the app too
     else:
         return d
     if app is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from celery.ports import Full
 
@@ -19,8 +20,7 @@ _CLAIM, _REMEMBERED = 30.0, 300.0
 _BATCH = 1000
 
 
-@dataclass(slots=True)
-class _Counted:
+class _Counted(Struct, eq=False):
     size: int | None = None
     more: int = 0
     #: member → (place, part)

@@ -13,7 +13,7 @@ from typing import Any
 
 from kombu.serialization import register
 
-from celery import Celery
+from celery import Celery, chain, chord, group
 from celery.exceptions import Ignore, Reject
 
 
@@ -32,7 +32,10 @@ app.conf.update(
     accept_content=["json", "pickle", "yaml", "msgpack", "own-text", "own-bytes"],
     broker_connection_retry_on_startup=True,
     worker_prefetch_multiplier=1,
-    task_routes={"fleet.routed": {"queue": os.environ.get("FLEET_ROUTED", "routed")}},
+    task_routes={
+        "fleet.routed": {"queue": os.environ.get("FLEET_ROUTED", "routed")},
+        "celery.accumulate": {"queue": "theirs"},
+    },
     **json.loads(os.environ.get("FLEET_CONF", "{}")),
 )
 
@@ -89,6 +92,39 @@ def add(x: Any, y: Any) -> Any:
 
 
 @app.task
+def total(*numbers: Any) -> Any:
+    """The sum of all numbers in lists of lists."""
+    return sum(total(*n) if isinstance(n, list) else n for n in numbers)
+
+
+@app.task
+def numbers(*values: Any) -> list[Any]:
+    return list(values)
+
+
+@app.task(bind=True)
+def replaced(self: Any, x: Any) -> None:
+    raise self.replace(add.s(x, 100).set(queue=self.request.delivery_info["routing_key"]))
+
+
+@app.task(bind=True)
+def spread(self: Any, x: Any) -> None:
+    queue = self.request.delivery_info["routing_key"]
+    raise self.replace(group(add.s(x, n).set(queue=queue) for n in range(3)))
+
+
+@app.task(bind=True)
+def joined(self: Any, x: Any) -> Any:
+    self.add_to_chord(add.s(x, 1000).set(queue=self.request.delivery_info["routing_key"]))
+    return x
+
+
+@app.task
+def errback(request: Any, exc: Any, traceback: Any) -> None:
+    (FOLDER / f"errback-{request.id}").write_text(f"{type(exc).__name__}: {exc}")
+
+
+@app.task
 def echo(*args: Any, **kwargs: Any) -> Any:
     return [list(args), kwargs]
 
@@ -96,6 +132,9 @@ def echo(*args: Any, **kwargs: Any) -> Any:
 @app.task
 def types(*args: Any) -> list[str]:
     return [f"{type(arg).__name__}: {arg!r}" for arg in args]
+
+
+CANVAS = (chain, chord, group)
 
 
 @dataclasses.dataclass

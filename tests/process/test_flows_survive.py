@@ -1,0 +1,114 @@
+"""A chord of chains whose worker is killed half way, or whose Redis is started anew: its body runs, once.
+
+Scaled down; `CHAOS=1` runs it with 200 chains.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from celery import Celery, chain, chord
+from tests.running import Background, environment, wait_until
+from tests.servers import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.process, pytest.mark.server]
+
+CHAINS = 200 if os.environ.get("CHAOS") else 40
+PATIENCE = 120.0
+SOURCE = """
+import time
+from celery import Celery
+
+app = Celery("proj")
+app.conf.task_acks_late = True
+app.conf.task_reject_on_worker_lost = True
+
+@app.task
+def step(x, y):
+    time.sleep(0.01)
+    return x + y
+
+@app.task
+def last(numbers):
+    with open("bodies", "a") as bodies:
+        bodies.write(f"{sum(numbers)}\\n")
+    return sum(numbers)
+"""
+
+
+class Place:
+    """A project in a folder, on one broker."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self.url = folder, url
+        (folder / "proj.py").write_text(SOURCE)
+        self.app = Celery("proj", broker=url, backend=url, set_as_current=False)
+
+    def worker(self, name: str) -> Background:
+        variables = environment(self.folder, CELERY_BROKER_URL=self.url, CELERY_RESULT_BACKEND=self.url)
+        return Background(f"celery -A proj worker -n {name}@here -l INFO -c 2", self.folder, variables)
+
+    def send(self) -> Any:
+        step = self.app.signature("proj.step")
+        chains = [chain(step.clone((n, 1)), step.clone((10,)), step.clone((100,)), app=self.app) for n in range(CHAINS)]
+        return chord(chains, self.app.signature("proj.last"), app=self.app)()
+
+    def done(self, result: Any) -> int:
+        return int(result.parent.completed_count())
+
+    def check(self, result: Any) -> None:
+        total = sum(n + 111 for n in range(CHAINS))
+        assert result.get(timeout=PATIENCE) == total
+        wait_until(lambda: (self.folder / "bodies").exists(), "the body has run")
+        assert (self.folder / "bodies").read_text() == f"{total}\n"
+
+
+@pytest.fixture(params=["redis", "sqlite"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "sqlite":
+        place = Place(tmp_path, f"sqlite:///{tmp_path}/flow.db")
+        yield place
+        place.app.close()
+        return
+    with RedisServer() as server:
+        place = Place(tmp_path, server.url())
+        yield place
+        place.app.close()
+
+
+def test_workers_are_killed_half_way(place: Place) -> None:
+    """Two in turn: one while chains run, one when the last members come in."""
+    first = place.worker("first")
+    first.wait_for(r"ready\.$")
+    result = place.send()
+    wait_until(lambda: place.done(result) >= CHAINS // 2, "half of the chains have ended", PATIENCE)
+    first.kill()
+    second = place.worker("second")
+    wait_until(lambda: place.done(result) >= CHAINS - 3, "nearly all of the chains have ended", PATIENCE)
+    second.kill()
+    with place.worker("third"):
+        place.check(result)
+
+
+def test_redis_is_started_anew(tmp_path: Path) -> None:
+    """With its append-only file, which is written before each answer."""
+    server = RedisServer("--appendonly", "yes", "--appendfsync", "always").start()
+    place = Place(tmp_path, server.url())
+    try:
+        with place.worker("only") as worker:
+            worker.wait_for(r"ready\.$")
+            result = place.send()
+            wait_until(lambda: place.done(result) >= CHAINS // 2, "half of the chains have ended", PATIENCE)
+            server.stop(keep_directory=True)
+            server.start()
+            place.check(result)
+    finally:
+        place.app.close()
+        server.stop()
