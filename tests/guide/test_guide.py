@@ -37,13 +37,13 @@ SIGNATURES = (
     "and-theres-that-calling-api-again-3",
     "and-theres-that-calling-api-again-4",
 )
+CANVASES = ("groups-1", "groups-2", "chains-1", "chains-2", "chains-3", "chords-1", "chords-2", "chords-3")
 ROUTES = ("routing-1", "routing-2", "routing-3", "routing-4")
 TIMES = ("timezone-1",)
 
 #: Blocks of issues that are still open: issue → names.
 LATER: dict[int, tuple[str, ...]] = {
     3: ("calling-tasks-13",),  # the states of a task that is retried
-    5: ("groups-1", "groups-2", "chains-1", "chains-2", "chains-3", "chords-1", "chords-2", "chords-3"),
     6: (
         *(f"in-the-background-{n}" for n in range(1, 7)),
         *(f"remote-control-{n}" for n in range(1, 10)),
@@ -57,7 +57,7 @@ def test_the_copy_is_the_guide() -> None:
 
 
 def test_every_block_has_its_place() -> None:
-    now = [*WORKERS, *CALLS, *SIGNATURES, *ROUTES, *TIMES]
+    now = [*WORKERS, *CALLS, *SIGNATURES, *CANVASES, *ROUTES, *TIMES]
     later = [name for names in LATER.values() for name in names]
     assert sorted(now + later) == sorted(block.name for block in blocks(GUIDE))
 
@@ -209,6 +209,20 @@ def test_signatures(project: Project) -> None:
         answers = project.type(name)
     assert answers[-1].source.startswith("s3.delay(debug=False)")
     assert project.prompt.value("_.get(timeout=30)") == "4"
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("worker")
+def test_canvases(project: Project) -> None:
+    prompt = project.prompt
+    for name in CANVASES[:-1]:
+        project.type(name)
+    prompt.enter("from proj.tasks import add as upload_document, mul as apply_filter; file, filters = 5, [1, 2, 3]")
+    [shown] = prompt.enter(text("chords-3"))  # a signature, shown and not sent
+    assert shown.shown.startswith("proj.tasks.add(5) | group(")
+    assert (
+        prompt.value("(upload_document.s(5, 1) | group(apply_filter.s(n) for n in filters))().get()") == "[6, 12, 18]"
+    )
 
 
 @pytest.mark.process

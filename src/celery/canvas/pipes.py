@@ -11,6 +11,9 @@ from celery.canvas.signatures import Signature, maybe_signature
 
 __all__ = ["chain", "join"]
 
+#: Bodies with fewer steps, and fewer chords one in the body of the other, take in more of them.
+_SHORT, _LEVELS = 8, 2
+
 
 def join(left: Any, right: Any) -> Any:
     """`left | right`; a dict is the signature that it was. NotImplemented for what is none."""
@@ -44,10 +47,26 @@ def _after_group(left: group, right: Any) -> Any:
 
 def _after_chord(left: Any, right: Any) -> Any:
     """One more task or chord becomes part of the body; anything longer follows it."""
-    if isinstance(right, group | _chain):
+    if isinstance(right, group | _chain) or not _short(left.body):
         following = right.unchain_tasks() if isinstance(right, _chain) else [right]
         return _chain(left, *following, app=left._app)
     return _with_longer_body(left, right)
+
+
+def _short(body: Any) -> bool:
+    """Whether a body may take in what follows its chord. Else that becomes a step of its own, which means the same:
+    bodies within bodies would make a long canvas deep, and copying them would make it slow."""
+    return not isinstance(body, _chain | chord) or (_length(body) < _SHORT and _levels(body) < _LEVELS)
+
+
+def _length(body: Any) -> int:
+    return len(body.tasks) if isinstance(body, _chain) else 1
+
+
+def _levels(body: Any) -> int:
+    """How many chords stand one in the body of the other, as far as that matters."""
+    inside = body.tasks[:_SHORT] if isinstance(body, _chain) else [body]
+    return max((1 + _levels(task.body) for task in inside if isinstance(task, chord)), default=0)
 
 
 def _with_longer_body(left: Any, right: Any) -> Any:
@@ -77,9 +96,11 @@ def _append(steps: list[Any], step: Any) -> None:
     if isinstance(last, group) and not isinstance(step, group):
         made = chord(last, body=step)
         steps[-1:] = [made]
-        if len(steps) > 1 and isinstance(steps[-2], chord):  # it takes the new one into its body
+        if (
+            len(steps) > 1 and isinstance(steps[-2], chord) and _short(steps[-2].body)
+        ):  # it takes the new one into its body
             steps[-2:] = [_with_longer_body(steps[-2], made)]
-    elif isinstance(last, chord) and not isinstance(step, chord):
+    elif isinstance(last, chord) and not isinstance(step, chord) and _short(last.body):
         steps[-1] = _with_longer_body(last, step)
     elif isinstance(step, _chain):
         for inner in step.unchain_tasks():
