@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from celery import Celery
-from celery.worker import sizing
+from celery.utils import sysinfo
 from celery.worker.worker import WorkController
 
 if TYPE_CHECKING:
@@ -16,20 +16,27 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize(
-    ("files", "quota"),
+    ("files", "children"),
     [
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({}, None),
+        ({"cpu.max": "150000 100000\n"}, 2),  # as Celery 5.7's `-c auto` does
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "max 100000\n"}, 64),
     ],
 )
-def test_the_quota_of_the_control_group_is_read(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:
-    (tmp_path / "cpu").mkdir()
+@pytest.mark.parametrize("asked", [None, "auto"])
+def test_a_quota_on_a_machine_of_64_cpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], children: int, asked: str | None
+) -> None:
+    """PAINS 40: children by the quota of the control group, whether or not `auto` was asked for."""
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert sizing._cgroup_quota(tmp_path) == quota
+    (tmp_path / "self").write_text("0::/\n")
+    monkeypatch.setattr(sysinfo, "CGROUP_ROOT", str(tmp_path))
+    monkeypatch.setattr(sysinfo, "PROC_SELF_CGROUP", str(tmp_path / "self"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    app = Celery("sizing", broker="memory://", set_as_current=False)
+    assert WorkController(app, pool="prefork", concurrency=asked).concurrency == children
 
 
 def test_affinity_counts_for_prefork_and_the_cpus_for_others() -> None:

@@ -159,9 +159,7 @@ class WorkController:
         return (self.prefetch_multiplier or 0) * self.concurrency or None
 
     def _concurrency(self, wanted: Any) -> int:
-        if not wanted:
-            return cpu_count()
-        if wanted == "auto":
+        if not wanted or wanted == "auto":  # decision 20: the default heeds a container's quota as well
             return usable_cpus() if self.pool_cls in ("prefork", "processes") else cpu_count()
         try:
             count = int(wanted)
