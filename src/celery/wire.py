@@ -66,7 +66,7 @@ def from_protocol_1(
         payload = decode(body, content_type, content_encoding)
     except (msgspec.DecodeError, KeyError, AttributeError, TypeError, UnicodeDecodeError) as exc:
         raise MalformedMessage(f"expected a task message, got {len(envelope)} bytes: {exc}") from exc
-    if not isinstance(payload, Mapping) or not payload.get("task") or not payload.get("id"):
+    if not isinstance(payload, Mapping) or not (_is_name(payload.get("task")) and _is_name(payload.get("id"))):
         raise MalformedMessage(
             "expected a task message: either a 'task' header or a body with 'task' and 'id'; got a body of "
             f"{type(payload).__name__}: {payload!r:.200}"
@@ -106,6 +106,10 @@ def _headers_of_v1(payload: Mapping[str, Any]) -> dict[str, Any]:
         "stamped_headers": None,
         "stamps": {},
     }
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _with_zone(date: Any, payload: Mapping[str, Any]) -> Any:

@@ -6,6 +6,7 @@ and only then is the delivery settled.
 
 from __future__ import annotations
 
+import logging
 import traceback
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import ContentDisallowed
 
 from celery.exceptions import InvalidTaskError, NotRegistered, TaskRevokedError
-from celery.failures import repr_of
+from celery.failures import bounded, repr_of
 from celery.message import MalformedMessage, Message
 from celery.ports import Job, Joining, Publication, Settled
 from celery.routing import Route
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from celery.worker.consumer.waiting import WaitingRoom
 
 __all__ = ["REFUSALS", "Held", "Receiver", "Settler", "publications"]
+
+logger = logging.getLogger("celery.worker.consumer")
 
 _NO_LIMITS = (None, None)
 #: The exception that a refusal is shown as, by its kind.
@@ -232,10 +235,15 @@ class Receiver:
         if refusal.kind == "died" and delivery.message is not None:
             self._suspects.park(delivery, delivery.message, settler)
             return
-        self._observer.refused(delivery, refusal)
         record = None
-        if delivery.message is not None:  # somebody may wait for it
-            record = self._verdict(delivery.message, FAILURE, REFUSALS[refusal.kind](refusal.reason))
+        try:
+            self._observer.refused(delivery, refusal)
+            if delivery.message is not None:  # somebody may wait for it
+                record = self._verdict(
+                    delivery.message, FAILURE, REFUSALS.get(refusal.kind, InvalidTaskError)(refusal.reason)
+                )
+        except Exception:
+            logger.exception("A message was refused, and more cannot be said of it: %s", bounded(refusal.reason, 1024))
         reason = f"unknown task {refusal.reason!r}" if refusal.kind == "unknown" else refusal.reason
         settler.refuse(delivery, reason, record)
 
@@ -245,11 +253,17 @@ class Receiver:
 
 
 def publications(follow: Sequence[tuple[str, str, bytes]]) -> list[Publication]:
-    """The messages that follow from a run, ready to be published."""
-    return [
-        Publication(Message.from_envelope(envelope), Route(exchange, routing_key))
-        for exchange, routing_key, envelope in follow
-    ]
+    """The messages that follow from a run, ready to be published.
+
+    A callback is whatever a sender wrote: one that makes no message is left out, and told of.
+    """
+    ready = []
+    for exchange, routing_key, envelope in follow:
+        try:
+            ready.append(Publication(Message.from_envelope(envelope), Route(exchange, routing_key)))
+        except MalformedMessage as exc:
+            logger.error("A message that follows from a run cannot be sent: %s", exc)
+    return ready
 
 
 class Settler:
