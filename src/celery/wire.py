@@ -74,7 +74,7 @@ def from_protocol_1(
     properties.pop("delivery_tag", None)
     args, kwargs = payload.get("args") or [], payload.get("kwargs") or {}
     embed = {key: payload.get(key) for key in ("callbacks", "errbacks", "chord")} | {"chain": None}
-    return Message(
+    message = Message(
         {**headers, **_headers_of_v1(payload)},
         encode([args, kwargs, embed], content_type),
         properties=properties,
@@ -84,6 +84,11 @@ def from_protocol_1(
         routing_key=info.get("routing_key") or "",
         redelivered=bool(info.get("redelivered")),
     )
+    try:
+        message.to_envelope()  # as which it crosses to a pool's process
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise MalformedMessage(f"expected a task message, got one that cannot be passed on: {exc}") from exc
+    return message
 
 
 def _headers_of_v1(payload: Mapping[str, Any]) -> dict[str, Any]:
