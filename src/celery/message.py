@@ -68,6 +68,10 @@ class _Whole(msgspec.Struct):
 _read_envelope = msgspec.json.Decoder(_Envelope).decode
 _read_whole = msgspec.json.Decoder(_Whole).decode
 _write = msgspec.json.Encoder().encode
+#: What reading raises for bytes that are no envelope.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+#: In place of a body's encoding: it is no body, but says what is wrong.
+_BROKEN = "broken"
 _NO_LIMITS = (None, None)
 _NOTHING: dict[str, Any] = {}
 
@@ -172,7 +176,7 @@ class Message:
         """
         try:
             seen = _read_envelope(envelope)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except _UNREADABLE as exc:
             raise MalformedMessage(f"expected a kombu message envelope (JSON), got {_peek(envelope)}: {exc}") from exc
         head, properties = seen.headers, seen.properties
         self = cls.__new__(cls)
@@ -206,7 +210,7 @@ class Message:
         """
         try:
             seen = _read_whole(envelope)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except _UNREADABLE as exc:
             raise MalformedMessage(f"expected a kombu message envelope (JSON), got {_peek(envelope)}: {exc}") from exc
         headers, properties = seen.headers, seen.properties
         get = headers.get
@@ -254,6 +258,8 @@ class Message:
     def body(self) -> bytes:
         """The encoded (and possibly compressed) arguments. Raises `MalformedMessage` if the base64 is broken."""
         if isinstance(self._body, str):
+            if self._body_encoding == _BROKEN:
+                raise MalformedMessage(self._body)
             if self._body_encoding == "base64":
                 try:
                     self._body = b64decode(self._body)
@@ -264,11 +270,18 @@ class Message:
         return self._body
 
     @property
+    def reply_to(self) -> str:
+        """Where an rpc reply goes (`[wire.23]`); "" if nowhere."""
+        address = self.properties.get("reply_to")
+        return address if isinstance(address, str) else ""
+
+    @property
     def deaths(self) -> int:
         """How often the process died that had this message (`ports.Blaming`). Kept in its delivery info."""
         if not self.redelivered:
             return 0
-        count = (self.properties.get("delivery_info") or _NOTHING).get("deaths")
+        info = self.properties.get("delivery_info")
+        count = info.get("deaths") if isinstance(info, dict) else 0
         return count if isinstance(count, int) else 0
 
     def to_envelope(self, delivery_tag: str = "") -> bytes:
@@ -307,8 +320,16 @@ class Message:
         )
 
     def _read_whole(self) -> None:
-        whole = _read_whole(self.to_envelope())
-        self._headers, self._properties = whole.headers, whole.properties
+        """What decides has been read before; if the rest cannot be, there is as good as no body, and whoever asks for
+        it is told."""
+        try:
+            whole = _read_whole(self.to_envelope())
+        except _UNREADABLE as exc:
+            self._headers, self._properties = {"task": self.task, "id": self.id}, {}
+            self._body = f"expected a kombu message envelope (JSON), got one that is broken inside: {exc}"
+            self._body_encoding = _BROKEN
+        else:
+            self._headers, self._properties = whole.headers, whole.properties
 
     def __repr__(self) -> str:
         return f"<Message: {self.task}[{self.id}]>"

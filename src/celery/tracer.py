@@ -271,7 +271,7 @@ class Tracer:
             "kwargs": kwargs,
             "timelimit": list(message.timelimit),
             "properties": properties,
-            "reply_to": properties.get("reply_to"),
+            "reply_to": message.reply_to or None,
             "correlation_id": properties.get("correlation_id"),
             "hostname": self._parts.hostname,
             "delivery_info": {
@@ -460,7 +460,7 @@ class Tracer:
             return None
         request = self._parts.context({"id": message.id, "task": message.task})
         document = self._parts.documents.failure(exc, request, traceback)
-        return Record(message.id, FAILURE, document, message.properties.get("reply_to") or "")
+        return Record(message.id, FAILURE, document, message.reply_to)
 
     def _read_lost(self, message: Message) -> Run:
         """As `_read`; without arguments where they cannot be read, with task None where it is not known here."""
@@ -521,7 +521,8 @@ class Tracer:
 
 
 def _portable(publications: Sequence[Publication]) -> list[tuple[str, str, bytes]]:
-    return [(one.route.exchange, one.route.routing_key, one.message.to_envelope()) for one in publications]
+    """As they cross to the main process. Where they go may stand in a callback: a sender may have written anything."""
+    return [(str(one.route.exchange), str(one.route.routing_key), one.message.to_envelope()) for one in publications]
 
 
 def _acknowledges(task: Any) -> bool:

@@ -66,7 +66,7 @@ def from_protocol_1(
         payload = decode(body, content_type, content_encoding)
     except (msgspec.DecodeError, KeyError, AttributeError, TypeError, UnicodeDecodeError) as exc:
         raise MalformedMessage(f"expected a task message, got {len(envelope)} bytes: {exc}") from exc
-    if not isinstance(payload, Mapping) or not payload.get("task") or not payload.get("id"):
+    if not isinstance(payload, Mapping) or not (_is_name(payload.get("task")) and _is_name(payload.get("id"))):
         raise MalformedMessage(
             "expected a task message: either a 'task' header or a body with 'task' and 'id'; got a body of "
             f"{type(payload).__name__}: {payload!r:.200}"
@@ -74,7 +74,7 @@ def from_protocol_1(
     properties.pop("delivery_tag", None)
     args, kwargs = payload.get("args") or [], payload.get("kwargs") or {}
     embed = {key: payload.get(key) for key in ("callbacks", "errbacks", "chord")} | {"chain": None}
-    return Message(
+    message = Message(
         {**headers, **_headers_of_v1(payload)},
         encode([args, kwargs, embed], content_type),
         properties=properties,
@@ -84,6 +84,11 @@ def from_protocol_1(
         routing_key=info.get("routing_key") or "",
         redelivered=bool(info.get("redelivered")),
     )
+    try:
+        message.to_envelope()  # as which it crosses to a pool's process
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise MalformedMessage(f"expected a task message, got one that cannot be passed on: {exc}") from exc
+    return message
 
 
 def _headers_of_v1(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,6 +111,10 @@ def _headers_of_v1(payload: Mapping[str, Any]) -> dict[str, Any]:
         "stamped_headers": None,
         "stamps": {},
     }
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _with_zone(date: Any, payload: Mapping[str, Any]) -> Any:

@@ -42,7 +42,7 @@ class Running:
 
     def __init__(self, app: Celery, cls: type[WorkController] = WorkController, **options: Any) -> None:
         self._made = threading.Event()
-        self._make = lambda: cls(app=app, pool="solo", concurrency=1, **options)
+        self._make = lambda: cls(app=app, **{"pool": "solo", "concurrency": 1, **options})
         self.thread = threading.Thread(target=self._run, name="embedding")
 
     def _run(self) -> None:

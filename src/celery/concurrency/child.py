@@ -164,7 +164,7 @@ class Child:
                 self._runner.flush()
             slot.begin(key, now, hard or 0.0)
             try:
-                message = Message.whole(envelope)
+                message = _read(envelope)
             except MalformedMessage as exc:
                 self._finish(key, encode((key, Rejected(reason=str(exc)))), now)
                 continue
@@ -324,3 +324,11 @@ def _exit_status(exc: SystemExit) -> int:
         return exc.code & 0xFF
     print(exc.code, file=sys.stderr)  # noqa: T201  as the interpreter does
     return 1
+
+
+def _read(envelope: bytes) -> Message:
+    """All of it, or what the main process has read too: its run then says what is wrong with the rest."""
+    try:
+        return Message.whole(envelope)
+    except MalformedMessage:
+        return Message.from_envelope(envelope)

@@ -86,6 +86,8 @@ _SERIALIZERS = {
     "application/x-msgpack": "msgpack",
 }
 
+#: Seconds: thirty years.
+_FOR_EVER = 1e9
 RUN = Run()
 _DROP = Drop()
 
@@ -139,4 +141,9 @@ def limits_of(message: Message, policy: TaskPolicy) -> Limits:
     See `[limit.3]`. `policy` holds the last two.
     """
     hard, soft = message.timelimit
-    return Limits(soft or policy.soft_limit or None, hard or policy.hard_limit or None)
+    return Limits(_limit(soft) or policy.soft_limit or None, _limit(hard) or policy.hard_limit or None)
+
+
+def _limit(seconds: float | None) -> float | None:
+    """What a sender wrote; longer than any process lives is no limit."""
+    return seconds if seconds is not None and seconds < _FOR_EVER else None

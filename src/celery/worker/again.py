@@ -79,8 +79,9 @@ class Again:
         ignore = run.message.ignore_result
         if self._app.assembly.store is None or (run.task.ignore_result if ignore is None else ignore):
             return None
-        reply_to = run.message.properties.get("reply_to") or ""
-        return Record(run.message.id, RETRY, self._documents.failure(exc, run.request, None, RETRY), reply_to)
+        return Record(
+            run.message.id, RETRY, self._documents.failure(exc, run.request, None, RETRY), run.message.reply_to
+        )
 
     def _tell(self, run: Run, retry: Retry) -> None:
         try:

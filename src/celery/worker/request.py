@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import codecs
 from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry
-from celery.message import read_body
+from celery.message import MalformedMessage, read_body
 from celery.worker import state
 from celery.worker.admission import moment
 
@@ -38,7 +38,11 @@ class Received:
     def __init__(self, message: Message, queue: str = "") -> None:
         self.headers = message.headers
         self.properties = message.properties
-        self.body = message.body
+        self.body = b""
+        try:
+            self.body = message.body
+        except MalformedMessage:
+            logger.debug("The body of %s[%s] cannot be read", message.task, message.id)
         self.content_type = message.content_type
         self.content_encoding = message.content_encoding
         self.delivery_tag = message.properties.get("delivery_tag")

@@ -297,7 +297,7 @@ class WorkController:
         if request.ignore_result and not (task and task.store_errors_even_if_ignored):
             return None
         document = self._documents.failure(exc, request, None, how)
-        return Record(message.id, how, document, message.properties.get("reply_to") or "")
+        return Record(message.id, how, document, message.reply_to)
 
     def requests(self, kind: str) -> list[Any]:
         """Requests of what is held: "reserved", "active" (of these, what runs) or "scheduled" (`[worker.31]`)."""

@@ -6,6 +6,7 @@ and only then is the delivery settled.
 
 from __future__ import annotations
 
+import logging
 import traceback
 from itertools import count
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from kombu.exceptions import ContentDisallowed
 
 from celery.exceptions import InvalidTaskError, NotRegistered, TaskRevokedError
-from celery.failures import repr_of
+from celery.failures import bounded, repr_of
 from celery.message import MalformedMessage, Message
 from celery.outcome import Further
 from celery.ports import Job, Joining, Publication, Settled, SystemClock
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from celery.worker.consumer.waiting import WaitingRoom
 
 __all__ = ["REFUSALS", "Held", "Receiver", "Settler", "publications"]
+
+logger = logging.getLogger("celery.worker.consumer")
 
 _NO_LIMITS = (None, None)
 #: The exception that a refusal is shown as, by its kind.
@@ -237,12 +240,16 @@ class Receiver:
         if refusal.kind == "died" and delivery.message is not None:
             self._suspects.park(delivery, delivery.message, settler)
             return
-        self._observer.refused(delivery, refusal)
         delivery.error = f"unknown task {refusal.reason!r}" if refusal.kind == "unknown" else refusal.reason
-        if delivery.message is None:
-            settler.add(delivery, REJECT)
-        else:  # somebody may wait for it
-            self._end(delivery, delivery.message, REJECT, (FAILURE, REFUSALS[refusal.kind](refusal.reason)), settler)
+        end = FAILURE, REFUSALS.get(refusal.kind, InvalidTaskError)(refusal.reason)
+        try:
+            self._observer.refused(delivery, refusal)
+            if delivery.message is not None:  # somebody may wait for it
+                self._end(delivery, delivery.message, REJECT, end, settler)
+                return
+        except Exception:
+            logger.exception("A message was refused, and more cannot be said of it: %s", bounded(refusal.reason, 1024))
+        settler.add(delivery, REJECT)
 
     def _drop(self, delivery: Delivery, message: Message, drop: Drop, settler: Settler) -> None:
         self._observer.dropped(message, drop.why)
@@ -266,11 +273,17 @@ class Receiver:
 
 
 def publications(follow: Sequence[tuple[str, str, bytes]]) -> list[Publication]:
-    """The messages that follow from a run, ready to be published."""
-    return [
-        Publication(Message.from_envelope(envelope), Route(exchange, routing_key))
-        for exchange, routing_key, envelope in follow
-    ]
+    """The messages that follow from a run, ready to be published.
+
+    A callback is whatever a sender wrote: one that makes no message is left out, and told of.
+    """
+    ready = []
+    for exchange, routing_key, envelope in follow:
+        try:
+            ready.append(Publication(Message.from_envelope(envelope), Route(exchange, routing_key)))
+        except MalformedMessage as exc:
+            logger.error("A message that follows from a run cannot be sent: %s", exc)
+    return ready
 
 
 class Settler:
