@@ -9,7 +9,6 @@ The order of tellings is `[task.51]`'s. A record is held back until the run is o
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +18,17 @@ from celery.lifecycle import MOMENTS, Ended, Run
 from celery.message import read_body
 from celery.outcome import Failure, Ignored, Outcome, Record, Rejected, Retrying, Success
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, STARTED, SUCCESS
+from celery.tracer_parts import Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from celery.current import Context
-    from celery.lifecycle import Gate, Tellers
+    from celery.lifecycle import Gate
     from celery.message import Message
-    from celery.outcome import Further
-    from celery.pending import Pending
     from celery.ports import Publication
+    from celery.tracer_parts import TracerParts
 
-__all__ = ["Plan", "Tracer", "TracerParts", "bounded_repr"]
+__all__ = ["Tracer"]
 
 logger = logging.getLogger("celery.app.trace")
 
@@ -48,80 +46,6 @@ class _Defusing(logging.Filter):
 
 
 logger.addFilter(_Defusing())
-
-
-@dataclass(slots=True)
-class TracerParts:
-    """What a tracer is made of; `app/assembly.py` fills it."""
-
-    #: Name → task; raises KeyError for an unknown one.
-    tasks: Mapping[str, Any]
-    #: The class of the task's request.
-    context: type[Context]
-    #: Body, content type, content encoding → value; refuses content types that are not accepted.
-    decode: Callable[[bytes, str, str], Any]
-    decompress: Callable[[bytes, str], bytes]
-    #: Writes state documents: `success`, `failure`, `write`.
-    documents: Any
-    #: Saves records at once, from this process.
-    save: Callable[[list[Record]], None]
-    #: Signatures of callbacks, and the value that comes first → publications, not yet sent.
-    callbacks: Callable[[Sequence[Any], Any], list[Publication]]
-    #: A finished request and its value → the next message of its chain, not yet sent.
-    next: Callable[[Any, Any], list[Publication]]
-    #: A run, the state that it came to, its value or exception and the traceback → what that means for other tasks of
-    #: its flow. Asked only about members of chains and chords.
-    further: Callable[[Run, str, Any, str | None], Further | None]
-    #: So many members more in the chord with that group id: for a run that does not arrive there itself.
-    grow: Callable[[str, int], None]
-    #: A failed request, its exception and traceback → publications; other errbacks are called at once.
-    errbacks: Callable[[Any, BaseException, str | None], list[Publication]]
-    #: Where a record is until its run is over.
-    pending: Pending
-    #: The stacks that `current_task` and `task.request` read.
-    enter: Callable[[Any, Any], None]
-    leave: Callable[[Any], None]
-    #: Makes billiard's `ExceptionInfo` of the exception being handled.
-    exception_info: Callable[[], Any]
-    #: Whether a task's class overrides a method of the base class.
-    overrides: Callable[[Any, str], bool]
-    #: Who is told what.
-    tellers: Tellers
-    #: A task that is not run by us, since somebody has replaced what traces tasks → what runs it; else None.
-    foreign: Callable[[Any], Callable[[Run], Outcome] | None] = lambda task: None
-    #: What is called before and after each run of a task: its loader's and its backend's own hooks, if they have any.
-    around: Callable[[Any], tuple[Callable[[str, Any], None] | None, Callable[[], None] | None]] = field(
-        default=lambda task: (None, None)
-    )
-    #: The document of a task that has succeeded before, by its id; asked about redelivered messages of tasks that
-    #: acknowledge late. None: nobody asks (`[task.70]`).
-    succeeded: Callable[[str], Mapping[str, Any] | None] | None = None
-    hostname: str = ""
-    pid: Callable[[], int] = lambda: 0
-    #: False: nobody keeps results, so none is encoded.
-    store_results: bool = True
-
-
-@dataclass(slots=True)
-class Plan:
-    """What this process must know of a task, looked up once."""
-
-    task: Any
-    #: The task itself if `__call__` is overridden (`[task.8]`), else None: then `task.run` is called.
-    callable: Any
-    before_start: Any
-    on_success: Any
-    after_return: Any
-    track_started: bool
-    #: A failure of a task that acknowledges late is acknowledged (`[task.38]`).
-    acknowledge: bool
-    #: Who runs it in our place, if anybody.
-    foreign: Callable[[Run], Outcome] | None
-    #: Redelivered messages may have succeeded before.
-    deduplicate: bool
-    #: The loader's word before a run; what is to be done after each.
-    init: Callable[[str, Any], None] | None
-    cleanup: Callable[[], None] | None
 
 
 class Tracer:
@@ -223,7 +147,7 @@ class Tracer:
         except BaseException:  # noqa: BLE001 - raised here so that it has a traceback
             einfo = self._parts.exception_info()
         if task is None:
-            return Failure(self._failure_record(message, exc, None), reason=bounded_repr(exc))
+            return Failure(self._failure_record(message, exc, None), reason=repr_of(exc))
         self._parts.enter(task, run.request)
         try:
             self._fail(run, exc, None)
@@ -238,7 +162,7 @@ class Tracer:
         finally:
             self._parts.leave(task)
         record = self._held.pop(message.id, None)
-        return Failure(record, run.follow, 0.0, bounded_repr(exc), _acknowledges(task), further=run.further)
+        return Failure(record, run.follow, 0.0, repr_of(exc), _acknowledges(task), further=run.further)
 
     def fallout(self, message: Message, state: str, exc: BaseException) -> Failure | None:
         """What it means for a message's flow that it ends here without a run, in that state with that exception: a
@@ -349,7 +273,7 @@ class Tracer:
         self._ended(plan, run, run.ended)
         record = self._held.pop(run.request.id, None)
         kept = "" if plan.acknowledge else einfo.traceback  # by the dead letter, if it becomes one
-        return Failure(record, run.follow, runtime, bounded_repr(exc), plan.acknowledge, kept, further=run.further)
+        return Failure(record, run.follow, runtime, repr_of(exc), plan.acknowledge, kept, further=run.further)
 
     def _fail(self, run: Run, exc: BaseException, traceback: str | None) -> None:
         """Make the record of a failure, then call the errbacks; their messages take the place of any callbacks'."""
@@ -377,7 +301,7 @@ class Tracer:
             if not signal.requeue and (run.request.chord or run.request.chain):
                 run.further = self._parts.further(run, FAILURE, signal, None)
             self._ended(plan, run, Ended(REJECTED, signal, runtime, einfo))
-            record, reason = self._held.pop(run.request.id, None), bounded_repr(signal)
+            record, reason = self._held.pop(run.request.id, None), repr_of(signal)
             return Rejected(record, [], runtime, reason, bool(signal.requeue), einfo.traceback, further=run.further)
         assert isinstance(signal, Retry)
         cause = signal.exc if signal.exc is not None else signal
@@ -386,7 +310,7 @@ class Tracer:
             self._held[run.request.id] = self._as_record(run, RETRY, document)
         run.task.on_retry(signal.exc, run.request.id, run.args, run.kwargs, einfo)
         self._ended(plan, run, Ended(RETRY, signal, runtime, einfo))
-        return Retrying(self._held.pop(run.request.id, None), [], runtime, bounded_repr(signal))
+        return Retrying(self._held.pop(run.request.id, None), [], runtime, repr_of(signal))
 
     def _rejected_at_last(self, run: Run, signal: Reject, runtime: float) -> Outcome:
         """A hook has raised `Reject` (`[task.49]`): the message is rejected, the state that was reached stays."""
@@ -394,7 +318,7 @@ class Tracer:
         self._tell(REJECTED, run, ended)
         self._finish(run, ended)
         record, further = self._held.pop(run.request.id, None), None if signal.requeue else run.further
-        return Rejected(record, run.follow, runtime, bounded_repr(signal), bool(signal.requeue), further=further)
+        return Rejected(record, run.follow, runtime, repr_of(signal), bool(signal.requeue), further=further)
 
     def _leaving(self, run: Run, runtime: float) -> None:
         """The process is to be left from inside a run: a state that was reached already is saved, not lost."""
@@ -439,7 +363,7 @@ class Tracer:
         traceback = self._parts.exception_info().traceback
         record = self._failure_record(message, exc, traceback)
         fallout = self.fallout(message, FAILURE, exc) or Failure()
-        return Rejected(record, fallout.follow, reason=bounded_repr(exc), traceback=traceback, further=fallout.further)
+        return Rejected(record, fallout.follow, reason=repr_of(exc), traceback=traceback, further=fallout.further)
 
     def _broke(self, run: Run, exc: Exception, runtime: float) -> Outcome:
         """Something around the task's body failed (`[task.56]`)."""
@@ -453,7 +377,7 @@ class Tracer:
         record = self._failure_record(run.message, exc, traceback)
         if run.further is None and not run.follow:
             run.further = (self.fallout(run.message, FAILURE, exc) or Failure()).further
-        return Failure(record, run.follow, runtime, bounded_repr(exc), _acknowledges(run.task), further=run.further)
+        return Failure(record, run.follow, runtime, repr_of(exc), _acknowledges(run.task), further=run.further)
 
     def _failure_record(self, message: Message, exc: BaseException, traceback: str | None) -> Record | None:
         if not self._parts.store_results:
@@ -527,8 +451,3 @@ def _portable(publications: Sequence[Publication]) -> list[tuple[str, str, bytes
 
 def _acknowledges(task: Any) -> bool:
     return task.acks_on_failure is not False
-
-
-def bounded_repr(exc: BaseException, limit: int = 1024) -> str:
-    """The exception's repr, cut; what can be said of it where its own `__repr__` raises."""
-    return repr_of(exc, limit)

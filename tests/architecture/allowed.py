@@ -58,6 +58,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.assembly", "celery.backends.bridge"): SENDING,
     ("celery.result", "celery.utils.graph"): "few results are drawn as graphs",
     ("celery.app.assembly", "celery.tracer"): SENDING,
+    ("celery.app.assembly", "celery.tracer_parts"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_consumer"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_advice"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_dead"): SENDING,

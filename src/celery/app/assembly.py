@@ -18,20 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from celery import codecs, current
 from celery.app.adapters import (
-    BACKENDS,
-    BROKERS,
-    adapter,
-    all_urls,
-    dead_letter_bounds,
-    longer,
-    scheme_of,
-    seconds,
-    usable_urls,
-)
+    BACKENDS, BROKERS, adapter, all_urls, dead_letter_bounds, longer, scheme_of, seconds, usable_urls,
+)  # fmt: skip
 from celery.app.amqp import AMQP
 from celery.app.broker_parts import whole_url
 from celery.app.kombu_seam import KombuSeam
-from celery.app.publishing import PublishSignals
+from celery.app.publishing import Address, PublishSignals
 from celery.app.redis_parts import completed, redis_options
 from celery.failures import exception_info
 from celery.loaders.base import BaseLoader
@@ -54,7 +46,8 @@ if TYPE_CHECKING:
     from celery.pending import Pending
     from celery.ports import Barrier, Broker, ResultBackend, Runner
     from celery.result import AsyncResult
-    from celery.tracer import Tracer, TracerParts
+    from celery.tracer import Tracer
+    from celery.tracer_parts import TracerParts
 
 __all__ = ["Assembly"]
 
@@ -403,7 +396,7 @@ class Assembly:
             represent=partial(saferepr, maxlen=_REPRESENTED, maxlevels=conf.task_repr_maxlevels),
             running=current.task_stack,
             parent=current.current_request,
-            address=_Address(app),
+            address=Address(app),
             defaults=defaults,
             clock=self._clock,
             observer=PublishSignals(app.amqp.kombu_queue),
@@ -419,7 +412,7 @@ class Assembly:
 
     def _tracer_parts(self, hostname: str, lines: LogLines) -> TracerParts:
         from celery.app.trace import foreign, task_has_custom, tellers
-        from celery.tracer import TracerParts
+        from celery.tracer_parts import TracerParts
 
         app, conf = self._app, self._conf
         accept = codecs.accept_types(conf.accept_content)
@@ -490,13 +483,6 @@ def _make_waiters() -> ThreadPoolExecutor:
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(_WAITERS, "celery-await")
-
-
-class _Address(threading.local):
-    """Where replies to this thread go: `text`, looked up once in each thread."""
-
-    def __init__(self, app: Celery) -> None:
-        self.text: str = app.thread_oid
 
 
 class _Replaced:

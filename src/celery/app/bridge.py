@@ -23,11 +23,11 @@ from billiard.einfo import ExceptionInfo
 from celery import _state, codecs, signals
 from celery.app import trace
 from celery.app.trace import LogLines
+from celery.failures import repr_of
 from celery.lifecycle import Ended, Run
 from celery.message import Message, read_body
 from celery.outcome import Failure, Ignored, Rejected, Retrying, Success
 from celery.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
-from celery.tracer import bounded_repr
 from celery.utils.log import flush_lines
 from celery.utils.saferepr import saferepr
 from celery.worker.consumer.deliveries import publications
@@ -156,7 +156,7 @@ def _outcome(run: Run, answer: Any, runtime: float) -> Outcome:
     _, info, _, _ = answer
     if info is None:
         return Success(runtime=runtime)
-    reason = bounded_repr(info.retval)
+    reason = repr_of(info.retval)
     if info.state == RETRY:
         return Retrying(runtime=runtime, reason=reason)
     if info.state == IGNORED:

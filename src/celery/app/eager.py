@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.lifecycle import Run
     from celery.outcome import Outcome
-    from celery.tracer import Plan, TracerParts
+    from celery.tracer_parts import Plan, TracerParts
 
 __all__ = ["Eager"]
 

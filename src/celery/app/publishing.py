@@ -1,7 +1,8 @@
-"""Application. The signals of publishing: `before_task_publish`, `after_task_publish` (`[signal.3]`, `[signal.4]`)."""
+"""Application. What a producer asks of its app: who hears of a message (`[signal.3]`), where replies go."""
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
@@ -9,10 +10,11 @@ from celery import signals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from celery.app.base import Celery
     from celery.producer import Sketch
     from celery.routing import QueueSpec
 
-__all__ = ["PublishSignals"]
+__all__ = ["Address", "PublishSignals"]
 
 
 class PublishSignals:
@@ -55,3 +57,10 @@ class PublishSignals:
                 eta=sketch.headers["eta"],
                 taskset=sketch.headers["group"],
             )
+
+
+class Address(threading.local):
+    """Where replies to this thread go: `text`, looked up once in each thread."""
+
+    def __init__(self, app: Celery) -> None:
+        self.text: str = app.thread_oid

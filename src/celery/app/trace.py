@@ -15,9 +15,9 @@ from billiard.einfo import ExceptionInfo
 
 from celery import signals
 from celery.app.task import Task
+from celery.failures import repr_of
 from celery.lifecycle import Latch
 from celery.states import IGNORED, REJECTED, RETRY
-from celery.tracer import bounded_repr
 from celery.utils.log import flush_lines, line_writer
 from celery.utils.saferepr import saferepr
 
@@ -228,7 +228,7 @@ def _send_internal_error(message: Message, run: Run | None, exc: BaseException) 
 def _warn_of_internal_error(message: Message, run: Run | None, exc: BaseException) -> None:
     if run is not None:
         with suppress(RuntimeWarning):  # as an error it would lose the outcome
-            warnings.warn(RuntimeWarning(f"Exception raised outside body: {bounded_repr(exc)}"), stacklevel=2)
+            warnings.warn(RuntimeWarning(f"Exception raised outside body: {repr_of(exc)}"), stacklevel=2)
 
 
 def _send_failure(run: Run, ended: Ended) -> None:
@@ -260,7 +260,7 @@ def _reason(ended: Ended) -> str:
     """Retry speaks for itself; any other exception is shown by its repr."""
     if ended.state == RETRY:
         return str(ended.value)[:2048]
-    return bounded_repr(ended.value, 2048)
+    return repr_of(ended.value, 2048)
 
 
 def _exc_info(ended: Ended, wanted: bool) -> Any:

@@ -11,11 +11,11 @@ from celery import codecs
 from celery.app import trace
 from celery.current import Context
 from celery.exceptions import Retry
+from celery.failures import repr_of
 from celery.lifecycle import Ended, Run
 from celery.message import Message, read_body
 from celery.outcome import Record, Retrying
 from celery.states import RETRY
-from celery.tracer import bounded_repr
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
@@ -56,7 +56,7 @@ class Again:
         record = self._record(run, exc)
         self._tell(run, retry)
         follow = [(message.exchange, message.routing_key, following.to_envelope())]
-        return Retrying(record, follow, reason=bounded_repr(retry))
+        return Retrying(record, follow, reason=repr_of(retry))
 
     def _read(self, task: Any, message: Message) -> Run:
         """What hooks and signals are told of; without arguments where the body cannot be read here."""

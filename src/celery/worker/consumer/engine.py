@@ -19,6 +19,7 @@ from celery.outcome import Failure, Rejected, Success
 from celery.ports import Accompanied, SystemClock, Tracked
 from celery.states import FAILURE
 from celery.waits import wait_readable
+from celery.worker.consumer.delays import startup_delays, trouble_delays
 from celery.worker.consumer.deliveries import Receiver, Settler
 from celery.worker.consumer.endings import Endings
 from celery.worker.consumer.strangers import Strangers
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from celery.worker.consumer.endings import Aftermath
     from celery.worker.consumer.observer import Attendant, Observer
 
-__all__ = ["Engine", "EngineParts", "startup_delays", "trouble_delays"]
+__all__ = ["Engine", "EngineParts"]
 
 logger = logging.getLogger("celery.worker.consumer")
 
@@ -52,22 +53,6 @@ _CHECK_EVERY = 0.25
 _LAST_TRIES = 5.0
 #: Seconds that children of a warm stop have for what they do at their end (`worker_process_shutdown`, `atexit`).
 _LAST_HOOKS = 5.0
-
-
-def trouble_delays() -> Iterator[float]:
-    """Seconds between tries while broker or store are away: 1, 2, 4, 8, 8 …: who is back is not kept waiting."""
-    seconds = 1.0
-    while True:
-        yield seconds
-        seconds = min(seconds * 2, 8.0)
-
-
-def startup_delays() -> Iterator[float]:
-    """Seconds between tries to reach the broker at start: 2, 4, 6 … 32."""
-    seconds = 2.0
-    while True:
-        yield seconds
-        seconds = min(seconds + 2, 32.0)
 
 
 @dataclass(slots=True, kw_only=True)
