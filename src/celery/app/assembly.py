@@ -18,15 +18,23 @@ from typing import TYPE_CHECKING, Any
 
 from celery import codecs, current
 from celery.app.adapters import (
-    BACKENDS, BROKERS, adapter, all_urls, dead_letter_bounds, longer, scheme_of, seconds, usable_urls,
+    BACKENDS,
+    BROKERS,
+    adapter,
+    all_urls,
+    dead_letter_bounds,
+    longer,
+    scheme_of,
+    seconds,
+    usable_urls,
 )  # fmt: skip
 from celery.app.amqp import AMQP
+from celery.app.around import around
 from celery.app.broker_parts import whole_url
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import Address, PublishSignals
 from celery.app.redis_parts import completed, redis_options
 from celery.failures import exception_info
-from celery.loaders.base import BaseLoader
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
 from celery.producer import Call, Gathered, Producer, PublishDefaults, new_id
 from celery.states import SUCCESS
@@ -412,6 +420,7 @@ class Assembly:
 
     def _tracer_parts(self, hostname: str, lines: LogLines) -> TracerParts:
         from celery.app.trace import foreign, task_has_custom, tellers
+        from celery.backends.base import Backend
         from celery.tracer_parts import TracerParts
 
         app, conf = self._app, self._conf
@@ -436,7 +445,7 @@ class Assembly:
             overrides=task_has_custom,
             tellers=tellers(lines),
             foreign=partial(foreign, app, hostname),
-            around=self._around,
+            around=partial(around, app.loader, Backend),
             succeeded=self._succeeded if conf.worker_deduplicate_successful_tasks else None,
             hostname=hostname,
             pid=os.getpid,
@@ -447,19 +456,6 @@ class Assembly:
         barriers = self.barriers
         if barriers is not None:
             barriers.grow(group_id, more)
-
-    def _around(self, task: Any) -> tuple[Callable[[str, Any], None] | None, Callable[[], None] | None]:
-        """What loader and backend of a task do before and after each run, if it is more than nothing ([task.51])."""
-        from celery.backends.base import Backend
-
-        loader, backend = self._app.loader, task.backend
-        init = loader.on_task_init if type(loader).on_task_init is not BaseLoader.on_task_init else None
-        cleanups = []
-        if type(backend).process_cleanup is not Backend.process_cleanup:
-            cleanups.append(backend.process_cleanup)
-        if type(loader).on_process_cleanup is not BaseLoader.on_process_cleanup:
-            cleanups.append(loader.on_process_cleanup)
-        return init, partial(_clean_up, cleanups) if cleanups else None
 
     def _succeeded(self, task_id: str) -> Mapping[str, Any] | None:
         """The document of a task that has succeeded already; None too if that cannot be known."""
@@ -499,14 +495,6 @@ class _Replaced:
             and producer.publish.__globals__ is own
             and producer._publish.__globals__ is own
         )
-
-
-def _clean_up(cleanups: list[Callable[[], None]]) -> None:
-    for cleanup in cleanups:
-        try:
-            cleanup()
-        except Exception:
-            logger.exception("Process cleanup failed")
 
 
 def _enter(task: Any, request: Any) -> None:
