@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from celery.bin import base
-from celery.bin.celery import celery
+from celery.bin.celery import celery, main
 from celery.bin.worker import WORKERS_POOL
 from celery.concurrency import ALIASES as POOLS
+from tests.compat.apps import state
 from tests.running import PATIENCE, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+__all__ = ["state"]
 
 
 class Shell:
@@ -38,6 +42,20 @@ class Shell:
         """The same in this process, which is quicker."""
         done = CliRunner(env=variables).invoke(celery, arguments.split(), auto_envvar_prefix="CELERY")
         return done.exit_code, done.output
+
+    def main(self, arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+        """The whole program, in this process; for commands that end with an error."""
+        before = dict(os.environ)
+        monkeypatch.setattr(sys, "argv", ["celery", *arguments.split()])
+        try:
+            code: Any = main()
+        except SystemExit as exc:
+            code = exc.code
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        said = capsys.readouterr()
+        return code, said.out + said.err
 
 
 @pytest.fixture
@@ -204,8 +222,11 @@ def test_task_modules_are_found_in_the_current_directory(cli: Shell) -> None:
         ("-A proj call proj.add --serializer jsn", "jsn"),
     ],
 )
-def test_errors_of_a_command_are_one_line(cli: Shell, arguments: str, says: str) -> None:
-    code, output = cli.run(arguments)
+@pytest.mark.usefixtures("state")
+def test_errors_of_a_command_are_one_line(
+    cli: Shell, arguments: str, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, output = cli.main(arguments, monkeypatch, capsys)
     assert code == 1
     assert output.startswith("Error: ")
     assert says in output
