@@ -217,6 +217,19 @@ class TestChords:
         with working(app):
             assert result.get(timeout=PATIENCE) == 6
 
+    def test_a_body_that_cannot_be_sent(self, app: Celery, tasks: Any) -> None:
+        """[canvas.56]"""
+        body = tasks["total"].s().set(serializer="nothing")
+        result = app.AsyncResult(chord([tasks["add"].s(1, 1)], body)().id)
+        found = result.get(timeout=PATIENCE, propagate=False)
+        assert isinstance(found, ChordError)
+        assert str(found).startswith("Callback error: ")
+
+    def test_members_whose_results_are_ignored_count(self, tasks: Any) -> None:
+        """[canvas.58]: here they are counted by what they say, not by what is kept of them."""
+        header = [tasks["add"].s(1, 1).set(ignore_result=True), tasks["add"].s(2, 2)]
+        assert chord(header, tasks["total"].s())().get(timeout=PATIENCE) == 6
+
     def test_empty_and_single(self, tasks: Any) -> None:
         """[canvas.47]"""
         assert chord([], tasks["total"].s())().get(timeout=PATIENCE) == 0

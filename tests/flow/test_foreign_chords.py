@@ -85,3 +85,38 @@ def test_groups(app: Celery) -> None:
     assert result.get(timeout=PATIENCE, interval=0.02) == [0, 2, 4]
     result.save()
     assert app.GroupResult.restore(result.id) == result
+
+
+def test_the_task_that_looks_goes_where_the_body_will_go() -> None:
+    """[canvas.71], [task.72]"""
+    app = Celery("looking", broker=f"memory://foreign-{next(_names)}", set_as_current=False)
+    app.conf.update(result_backend="tests.compat.third_party:Rows", task_routes={"routed": {"queue": "far"}})
+
+    @app.task(name="routed")
+    def routed(numbers: list[int]) -> None: ...
+
+    @app.task(name="member")
+    def member() -> None: ...
+
+    sent: list[Any] = []
+    app.assembly.broker.publish = lambda publications: sent.extend(publications)  # type: ignore[method-assign]
+    chord([member.s()], routed.s().set(priority=3))()
+    chord([member.s()], routed.s().set(queue="near", headers={"own": 1}))()
+    looking = [one for one in sent if one.message.task == "celery.chord_unlock"]
+    assert [one.route.routing_key for one in looking] == ["far", "near"]
+    assert looking[0].message.priority == 3
+    assert looking[1].message.headers["own"] == 1
+    assert b'"result"' in looking[0].message.body
+    app.close()
+    third_party.Rows.rows.clear()
+
+
+def test_what_is_never_ready_fails_when_the_looks_are_used_up(app: Celery) -> None:
+    """[task.72]"""
+    unlock, total = app.tasks["celery.chord_unlock"], app.tasks["total"]
+    body = total.s()
+    result = body.freeze()
+    unlock.delay("group", body, interval=0.01, max_retries=1, result=[(("nobody", None), None)])
+    found = app.AsyncResult(result.id).get(timeout=PATIENCE, interval=0.02, propagate=False)
+    assert isinstance(found, ChordError)
+    assert "was not ready" in str(found)
