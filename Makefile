@@ -33,6 +33,11 @@ quick: $(VENV)/dev.stamp ## The tests that need neither a server nor a worker pr
 chaos: $(VENV)/dev.stamp redis ## Threads, restarts and kills at full size: minutes
 	CHAOS=1 $(BIN)/pytest -q tests/adapters/test_results_under_load.py
 
+.PHONY: fuzz
+fuzz: $(VENV)/dev.stamp ## 100,000 messages that are nearly right, twice: minutes; writes benchmarks/fuzz.txt
+	@set -o pipefail; FUZZ=1 $(BIN)/pytest -q -s $(FUZZED) | grep --line-buffered -a -E '^\.?[0-9]+ fuzzed|^E |passed|failed' \
+		| sed 's/^\.//' | tee benchmarks/fuzz.txt
+
 .PHONY: check
 check: $(VENV)/dev.stamp ## Lint and types only: ruff, mypy, pyright
 	$(BIN)/ruff check
@@ -55,6 +60,9 @@ docs: $(VENV)/dev.stamp ## Build the documentation into site/
 clean: ## Remove the environments and everything that was built
 	rm -rf $(VENV) $(REFERENCE) build dist site .tmp .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Tests that `make fuzz` runs.
+FUZZED := tests/flow/test_hostile_messages.py -k fuzzed
 
 # What the targets stand on ----------------------------------------------------------------------------------------
 
