@@ -37,6 +37,11 @@ chaos: $(VENV)/dev.stamp redis ## Kills, cuts and restarts at full size, with a 
 fuzz: $(VENV)/dev.stamp redis ## Random canvases, 20,000 in memory and 2,000 on each broker: ten minutes
 	FUZZ=1 $(BIN)/pytest -q -n auto tests/flow/test_canvases_distributed.py
 
+.PHONY: fuzz
+fuzz: $(VENV)/dev.stamp ## 100,000 messages that are nearly right, twice: minutes; writes benchmarks/fuzz.txt
+	@set -o pipefail; FUZZ=1 $(BIN)/pytest -q -s $(FUZZED) | grep --line-buffered -a -E '^\.?[0-9]+ fuzzed|^E |passed|failed' \
+		| sed 's/^\.//' | tee benchmarks/fuzz.txt
+
 .PHONY: check
 check: $(VENV)/dev.stamp ## Lint and types only: ruff, mypy, pyright
 	$(BIN)/ruff check
@@ -59,6 +64,9 @@ docs: $(VENV)/dev.stamp ## Build the documentation into site/
 clean: ## Remove the environments and everything that was built
 	rm -rf $(VENV) $(REFERENCE) build dist site .tmp .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Tests that `make fuzz` runs.
+FUZZED := tests/flow/test_hostile_messages.py -k fuzzed
 
 # What the targets stand on ----------------------------------------------------------------------------------------
 
