@@ -39,7 +39,8 @@ class Layout:
         self.due = ours + "due"
         self.holders = ours + "holders"
         self.leases = ours + "lease."
-        #: Set of queues with dead letters; their streams are `<this>.<queue>`, their sizes are in the hash `<this>-bytes`.
+        #: Set of queues with dead letters; their streams are `<this>.<queue>`, their sizes stand in the hash
+        #: `<this>-bytes`.
         self.dead = ours + "dead"
         #: Prefix of the sets of tags whose runs a holder has begun.
         self.begun = ours + "begun."
