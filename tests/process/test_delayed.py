@@ -226,17 +226,20 @@ def test_longer_than_the_visibility_timeout(tmp_path: Path) -> None:
         expected = Counter([*map(str, range(6)), *(f"begin-{n}" for n in range(6)), *(f"late-{n}" for n in range(30))])
         assert bench.ran() == expected
 
-        results = [bench.app.send_task("proj.linger", (f"k{n}", 1.5 * VISIBILITY)) for n in range(6)]
+        results = [bench.app.send_task("proj.linger", (f"k{n}", 3 * VISIBILITY)) for n in range(6)]
         wait_until(lambda: sum(what.startswith("begin-k") for _, _, what in bench.noted()) == 6, "all run")
         begun = {what.removeprefix("begin-"): host for host, _, what in bench.noted() if what.startswith("begin-k")}
         victim = next(iter(begun.values()))
         killed = time.time()
         workers.pop(victim.removesuffix("@here")).kill()
         assert sorted(result.get(timeout=60) for result in results) == sorted(begun)
-        again = Counter({what: 2 if host == victim else 1 for what, host in begun.items()})
-        assert Counter(w.removeprefix("begin-") for _, _, w in bench.noted() if w.startswith("begin-k")) == again
+        finished = {what for host, _, what in bench.noted() if host == victim and what in begun}
+        times = Counter(w.removeprefix("begin-") for _, _, w in bench.noted() if w.startswith("begin-k"))
+        for what, host in begun.items():
+            if what not in finished:  # a slow machine may have let some end before the kill
+                assert times[what] == (2 if host == victim else 1), (what, host, bench.noted())
         back = [at for host, at, w in bench.noted() if w.startswith("begin-k") and host != victim and at > killed]
-        print(f"taken over {max(back) - killed:.1f} s after the kill")
-        assert max(back) - killed < 10 or not CHAOS
+        print(f"taken over {max(back, default=killed) - killed:.1f} s after the kill")
+        assert max(back, default=killed) - killed < 10 or not CHAOS
         for worker in workers.values():
             assert worker.stop(signal.SIGTERM) == 0
