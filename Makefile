@@ -36,7 +36,7 @@ chaos: $(VENV)/dev.stamp redis ## Kills, cuts and restarts at full size, with a 
 .PHONY: fuzz
 fuzz: $(VENV)/dev.stamp redis ## 100,000 messages that are nearly right, 20,000 random canvases; writes benchmarks/fuzz.txt
 	@set -o pipefail; FUZZ=1 $(BIN)/pytest -q -s $(FUZZED) | grep --line-buffered -a -E '^\.*[0-9]+ fuzzed|^E |passed|failed' \
-		| sed 's/^\.*//' | tee benchmarks/fuzz.txt
+		| sed -u 's/^\.*//' | tee benchmarks/fuzz.txt
 
 .PHONY: check
 check: $(VENV)/dev.stamp ## Lint and types only: ruff, mypy, pyright
