@@ -31,7 +31,11 @@ quick: $(VENV)/dev.stamp ## The tests that need neither a server nor a worker pr
 
 .PHONY: chaos
 chaos: $(VENV)/dev.stamp redis ## Threads, restarts and kills at full size: minutes
-	CHAOS=1 $(BIN)/pytest -q tests/adapters/test_results_under_load.py
+	CHAOS=1 $(BIN)/pytest -q tests/adapters/test_results_under_load.py tests/process/test_flows_survive.py
+
+.PHONY: fuzz
+fuzz: $(VENV)/dev.stamp redis ## Random canvases, 20,000 in memory and 2,000 on each broker: ten minutes
+	FUZZ=1 $(BIN)/pytest -q -n auto tests/flow/test_canvases_distributed.py
 
 .PHONY: check
 check: $(VENV)/dev.stamp ## Lint and types only: ruff, mypy, pyright

@@ -233,20 +233,19 @@ class Tracer:
         finally:
             self._parts.leave(task)
         record = self._held.pop(message.id, None)
-        acknowledge = _acknowledges(task)
-        return Failure(record, run.follow, reason=bounded_repr(exc), acknowledge=acknowledge, further=run.further)
+        return Failure(record, run.follow, 0.0, bounded_repr(exc), _acknowledges(task), further=run.further)
 
     def fallout(self, message: Message, state: str, exc: BaseException) -> Failure | None:
         """What it means for a message's flow that it ends here without a run, in that state with that exception: a
         message that is refused, revoked or expired. The record of the task itself is the caller's. Never raises."""
         run = self._read_lost(message)
         request = run.request
-        if not (request.chord or request.chain or (request.errbacks and state == FAILURE)):
+        errbacks = request.errbacks if state == FAILURE else None
+        if not (request.chord or request.chain or errbacks):
             return None
         try:
             run.further = self._parts.further(run, state, exc, None)
-            if request.errbacks and state == FAILURE:
-                run.follow = _portable(self._parts.errbacks(request, exc, None))
+            run.follow = _portable(self._parts.errbacks(request, exc, None)) if errbacks else []
         except Exception:
             logger.exception("Task %s[%s]: its flow cannot be told that it ended", message.task, message.id)
         return Failure(None, run.follow, further=run.further)
@@ -388,8 +387,7 @@ class Tracer:
         ended = Ended(REJECTED, signal, runtime, self._parts.exception_info())
         self._tell(REJECTED, run, ended)
         self._finish(run, ended)
-        record = self._held.pop(run.request.id, None)
-        further = None if signal.requeue else run.further
+        record, further = self._held.pop(run.request.id, None), None if signal.requeue else run.further
         return Rejected(record, run.follow, runtime, bounded_repr(signal), bool(signal.requeue), further=further)
 
     def _leaving(self, run: Run, runtime: float) -> None:
@@ -448,8 +446,7 @@ class Tracer:
         record = self._failure_record(run.message, exc, traceback)
         if run.further is None and not run.follow:
             run.further = (self.fallout(run.message, FAILURE, exc) or Failure()).further
-        acknowledge = _acknowledges(run.task)
-        return Failure(record, run.follow, runtime, bounded_repr(exc), acknowledge, further=run.further)
+        return Failure(record, run.follow, runtime, bounded_repr(exc), _acknowledges(run.task), further=run.further)
 
     def _failure_record(self, message: Message, exc: BaseException, traceback: str | None) -> Record | None:
         if not self._parts.store_results:

@@ -117,6 +117,14 @@ class TestRedis(BarrierContract):
         assert redis_server.call("KEYS", f"{key}*") == [f"{key}.c".encode()]
         assert redis_server.call("GET", f"{key}.c") == b"done"
 
+    def test_of_a_failure_only_the_size_is_dropped(self, backend: Any, redis_server: RedisServer) -> None:
+        """[rkeys.9]"""
+        backend.barriers.open("b", 1)
+        backend.barriers.arrive([member(0)])
+        backend.barriers.fired("b", failed=True)
+        key = b"celery-taskset-meta-b"
+        assert sorted(redis_server.call("KEYS", key + b"*")) == [key + b".c", key + b".d", key + b".j"]
+
     def test_what_theirs_is_about_to_fire_is_left_to_theirs(self, backend: Any, redis_server: RedisServer) -> None:
         backend.barriers.open("b", 1)
         redis_server.call("SET", "celery-taskset-meta-b.c", "somebody", "EX", "6")

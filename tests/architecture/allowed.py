@@ -7,6 +7,7 @@ SENDING = "sending needs none of it"
 
 #: Packages that are imported where they are first needed: package → reason.
 LATE_PACKAGES: dict[str, str] = {
+    "concurrent": "threads: only for those who await results",
     "kombu": "0.1 s to import; a program that only sends and waits needs none of it",
     "billiard": "its exceptions are made when one is raised or asked for",
     "click": "its exceptions are made when one is asked for",
@@ -21,6 +22,8 @@ LATE_PACKAGES: dict[str, str] = {
 
 #: Other imports inside functions: (module, imported) → reason.
 LATE_IMPORTS: dict[tuple[str, str], str] = {
+    ("celery.result", "celery.awaiting"): "asyncio: only for those who await",
+    ("celery.result", "celery.standing"): "stands on this module",
     ("celery.__main__", "celery.bin.celery"): "green pools are patched for before anything else is imported",
     ("celery.platforms", "multiprocessing"): "slow to import, and only processes that show a title ask for its name",
     (

@@ -462,3 +462,20 @@ def test_opentelemetry() -> None:
     names = [name for name, _ in seen["spans"]]
     assert names == ["apply_async/ok", "apply_async/ok", "run/ok", "apply_async/bad", "run/bad"]
     assert seen["spans"][-1] == ["run/bad", "ERROR"]
+
+
+def test_a_run_that_nobody_settles_tells_its_flow(bench: Bench) -> None:
+    """The rest of its chain fails with it, and its chord is told."""
+    app: Any = bench.app
+
+    @app.task(name="flowing")
+    def flowing() -> None:
+        raise KeyError("oops")
+
+    app.assembly.barriers.open("chord", 1)
+    later = {**app.signature("later"), "options": {"task_id": "later-id"}}
+    body = {**app.signature("body"), "options": {"task_id": "body-id"}}
+    request = {"chain": [later], "chord": body, "group": "chord", "group_index": 0}
+    trace.build_tracer("flowing", flowing, app=app)("flowing-id", (), {}, request)
+    assert repr(app.AsyncResult("later-id").result) == "KeyError('oops')"
+    assert "Dependency flowing-id" in str(app.AsyncResult("body-id").result)

@@ -96,3 +96,37 @@ def test_a_barrier_leaves_what_theirs_leaves(fleet: Fleet) -> None:
         keys = sorted(found.decode().removeprefix(key) for found in fleet.server.call("KEYS", f"{key}*"))
         left.append((keys, fleet.server.call("TTL", f"{key}.c") > 200))
     assert left == [([".c"], True)] * 2
+
+
+@pytest.mark.parametrize("saver", SIDES)
+def test_groups_that_either_saved(fleet: Fleet, saver: str) -> None:
+    """[rkeys.3]"""
+    other = next(side for side in SIDES if side != saver)
+    fleet.clients[saver]("g = group(add.s(n, n).set(queue='ours') for n in range(3))(); g.save()")
+    group_id = fleet.clients[saver]("g.id")
+    assert fleet.server.call("TTL", f"celery-taskset-meta-{group_id}") > 86000
+    found = fleet.clients[other](f"r = app.GroupResult.restore({group_id!r}); [r.id, r.get(timeout=20), r.as_tuple()]")
+    assert found == [group_id, [0, 2, 4], fleet.clients[saver]("g.as_tuple()")]
+    fleet.clients[other]("r.delete()")
+    assert fleet.clients[saver](f"app.GroupResult.restore({group_id!r})") is None
+
+
+#: Which task a request names as its parent and its root, by the names of the client's variables.
+KIN = """
+def kin(said, **names):
+    by_id = {id: name for name, id in names.items()}
+    return [by_id.get(said[field], said[field]) for field in ("parent_id", "root_id")]
+"""
+
+
+@pytest.mark.parametrize("runner", SIDES)
+def test_parents_and_roots(fleet: Fleet, runner: str) -> None:
+    """[canvas.74], [canvas.48]"""
+    client = fleet.clients[runner]
+    client(KIN)
+    queue = f".set(queue={runner!r})"
+    client(f"r = chain(add.s(1, 2){queue}, echo.s(){queue}, request.si(){queue})(); s = r.get(timeout=20)")
+    assert client("kin(s, first=r.parent.parent.id, second=r.parent.id, own=r.id)") == ["second", "first"]
+    client(f"r = chord([add.s(1, 2){queue}], request.si(){queue})(); s = r.get(timeout=20)")
+    assert client("kin(s, member=r.parent[0].id, own=r.id)") == ["member", "member"]
+    assert client("[s['group'] == r.parent.id, s['chord'], s['id'] == r.id]") == [True, None, True]

@@ -244,13 +244,16 @@ class Assembly:
         """Makes what becomes of chords whose members have all arrived; None where the store counts none."""
         from celery.app.chords import Closing
 
-        barriers = self.barriers
-        return None if barriers is None else Closing(self._app, barriers, self.following)
+        counting: Barrier | None = getattr(self.store, "barriers", None)
+        return None if counting is None else Closing(self._app, counting, self.following)
 
     @property
     def barriers(self) -> Barrier | None:
-        """Where the store counts the members of chords, if it can."""
-        barriers: Barrier | None = getattr(self.store, "barriers", None)  # a bridged backend's is narrower
+        """Where our store counts the members of chords; None for a backend of others, which has its own ways."""
+        from celery.backends.bridge import Bridged
+
+        store = self.store
+        barriers: Barrier | None = None if isinstance(store, Bridged) else getattr(store, "barriers", None)
         return barriers
 
     @property

@@ -23,6 +23,7 @@ from billiard.einfo import ExceptionInfo
 from celery import _state, codecs, signals
 from celery.app import trace
 from celery.app.trace import LogLines
+from celery.app.unlocking import settle
 from celery.lifecycle import Ended, Run
 from celery.message import Message, read_body
 from celery.outcome import Failure, Ignored, Rejected, Retrying, Success
@@ -297,6 +298,8 @@ def _settle(app: Celery, outcome: Outcome, *, store: bool) -> None:
         app.assembly.producer.publish(publications(outcome.follow))
     if outcome.record is not None and store and app.assembly.store is not None:
         app.assembly.store.save([outcome.record])
+    if outcome.further is not None and store:
+        settle(app, outcome.further)
     flush_lines()
 
 

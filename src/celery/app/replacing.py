@@ -83,7 +83,7 @@ def add_to_chord(task: Task[..., Any], sig: Signature[Any], lazy: bool) -> Any:
         )
     result = sig.freeze(group_id=request.group, chord=request.chord, root_id=request.root_id)
     barriers = task.app.assembly.barriers
-    if barriers is None or not hasattr(barriers, "grow"):
+    if barriers is None:
         task.backend.add_to_chord(request.group, result)
     elif not lazy and request._gathered is not None:
         request._added += sig._completions()  # with this run's own arrival, in the step that sends the call

@@ -10,6 +10,7 @@ from celery.canvas import maybe_signature
 from celery.exceptions import ChordError
 from celery.lifecycle import Run
 from celery.message import Message
+from celery.outcome import Further
 from celery.ports import SystemClock
 from celery.producer import new_id
 from celery.result import allow_join_result, result_from_tuple
@@ -18,7 +19,7 @@ from celery.states import PROPAGATE_STATES
 if TYPE_CHECKING:
     from celery.app.base import Celery
 
-__all__ = ["arrive", "fail_body", "join_and_send", "look", "send", "size_of"]
+__all__ = ["arrive", "fail_body", "join_and_send", "look", "send", "settle", "size_of"]
 
 logger = logging.getLogger("celery.backends.base")
 
@@ -104,12 +105,9 @@ def fail_body(app: Celery, body: Any, exc: BaseException) -> BaseException:
     firing = failure_of(
         app, app.assembly.following, "", body, exc, {"root_id": body.root_id, "parent_id": body.parent_id}
     )
-    store = app.assembly.store
-    if store is not None and firing.records:
-        store.save(firing.records)
     if firing.publications:
         app.assembly.broker.publish(firing.publications)
-    _arrive(app, firing.arrivals)
+    settle(app, Further(list(firing.records), list(firing.arrivals)))
     return exc
 
 
@@ -118,16 +116,21 @@ def arrive(app: Celery, request: Any, state: str, value: Any) -> None:
     message = Message({"task": request.task or "unknown", "id": request.id or new_id()}, b"")
     further = app.assembly.following.further(Run(message, None, request, (), {}, {}), state, value, None)
     if further is not None:
-        store = app.assembly.store
-        if store is not None and further.records:
-            store.save(further.records)
-        _arrive(app, further.arrivals)
+        settle(app, further)
+
+
+def settle(app: Celery, further: Further) -> None:
+    """Do what an outcome means for other tasks of its flow, for a run that no worker settles."""
+    store = app.assembly.store
+    if store is not None and further.records:
+        store.save(further.records)
+    _arrive(app, further.arrivals)
 
 
 def _arrive(app: Celery, arrivals: Any) -> None:
     assembly = app.assembly
-    barriers, closing, store = assembly.barriers, assembly.closing, assembly.store
-    if arrivals and barriers is not None and closing is not None and store is not None:
+    closing, store = assembly.closing, assembly.store
+    if arrivals and closing is not None and store is not None:
         from celery.worker.consumer.firings import Firings
 
         firings = Firings(None, assembly.broker, store, closing, SystemClock())
