@@ -150,6 +150,16 @@ def test_groups_go_out_in_batches(published: list[list[Any]]) -> None:
     assert isinstance(result, GroupResult)
 
 
+def test_a_map_goes_where_its_task_would(published: list[list[Any]]) -> None:
+    routed = make_app(task_routes={"tasks.add": {"queue": "special"}})
+    one = routed.tasks["tasks.add"]
+    for call in (one.map([1]), one.starmap([(1, 2)]), one.s(1, 2), signature("unknown", app=routed)):
+        call.apply_async()
+    routed.send_task("unknown", route_name="tasks.add")
+    queues = [publication.route.routing_key for batch in published for publication in batch]
+    assert queues == ["special", "special", "special", "celery", "special"]
+
+
 def test_a_task_of_its_own_kind_sends_its_members_itself(published: list[list[Any]]) -> None:
     class Loud(Task):  # type: ignore[type-arg]
         def apply_async(self, *args: Any, **options: Any) -> Any:
