@@ -23,11 +23,11 @@ test: $(VENV)/dev.stamp $(REFERENCE)/stamp redis ## Install what is missing, the
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto $(TESTS)
+	$(BIN)/pytest -n auto --dist loadgroup $(TESTS)
 
 .PHONY: quick
 quick: $(VENV)/dev.stamp ## The tests that need neither a server nor a worker process
-	$(BIN)/pytest -n auto -m "not server and not process" -q
+	$(BIN)/pytest -n auto --dist loadgroup -m "not server and not process" -q
 
 .PHONY: chaos
 chaos: $(VENV)/dev.stamp redis ## Kills, cuts and restarts at full size, with a ledger of what was lost: a quarter of an hour
