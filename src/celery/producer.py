@@ -304,8 +304,17 @@ class Producer:
         self.tell(sketch)
         publication = self.encode(sketch)
         gathered.publications.append(publication)
-        self.told(sketch)
+        if gathered.relayed:  # it is sent by another process, which nobody here will hear of
+            self.told(sketch)
+        elif self._after:
+            gathered.untold.append(sketch)
         return publication.message
+
+    def send_gathered(self, gathered: Gathered) -> None:
+        """Publish what a caller has gathered, then tell of it. Raises as `publish` does."""
+        self.publish(gathered.publications)
+        for sketch in gathered.untold:
+            self.told(sketch)
 
     def tell(self, sketch: Sketch) -> None:
         """Receivers hear of a message that is about to be sent, and may change it."""

@@ -100,16 +100,17 @@ def failure_of(
 ) -> Firing:
     """Each task of the body fails with the error, its errbacks are called, and the chords that wait for it fail.
 
-    The tasks of a group fail with what the member failed with ([canvas.55]). `packed`: see `unpack`.
+    The tasks of a group, and its id, fail with what the member failed with ([canvas.55]). `packed`: see `unpack`.
     """
-    exc = error.__cause__
-    if exc is None or body.get("subtask_type") != "group":
-        exc = error
+    side_by_side = body.get("subtask_type") == "group"
+    exc = error.__cause__ if side_by_side and error.__cause__ is not None else error
     fields = {"id": body["options"].get("task_id") or new_id(), "task": body["task"]}
     kin = {"root_id": packed["root_id"], "parent_id": packed["parent_id"]}
     message = Message(fields, b"", content_type=packed.get("content_type") or "application/json")
     run = Run(message, None, app.Context(fields, chain=[body], **kin), (), {}, {})
     further = following.further(run, FAILURE, exc, None) or Further()
+    if side_by_side:
+        following.fail(run, {"task": body["task"], "options": {"task_id": fields["id"]}}, exc, None, further)
     publications: list[Publication] = []
     for one in _heirs(body):
         links = one["options"].get("link_error")

@@ -111,7 +111,7 @@ def _send_together(app: Celery, batch: list[Sending]) -> None:
         else:
             sending.send()
     if gathered.publications:
-        app.assembly.producer.publish(gathered.publications)
+        app.assembly.producer.send_gathered(gathered)
 
 
 _ALONE_SET = frozenset(_ALONE)
