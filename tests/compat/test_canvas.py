@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import celery
-from celery import Celery, Task, chain, chord, chunks, group, xmap, xstarmap
+from celery import Celery, Task, chain, chord, chunks, group, signals, xmap, xstarmap
 from celery.canvas import Signature, StampingVisitor, maybe_signature, signature
 from celery.exceptions import CPendingDeprecationWarning
 from celery.message import read_body
@@ -148,6 +148,30 @@ def test_groups_go_out_in_batches(published: list[list[Any]]) -> None:
     assert ids == [member.id for member in result.results]
     assert len(set(ids)) == 2345
     assert isinstance(result, GroupResult)
+
+
+def test_receivers_hear_of_a_batch_once_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`after_task_publish` says that the broker has accepted a message: not before, and not if it has not."""
+    order: list[str] = []
+    broker = type(app.assembly.broker)
+    monkeypatch.setattr(broker, "publish", lambda self, publications: order.append(f"{len(publications)} sent"))
+
+    def after(sender: str, headers: dict[str, Any], **_: Any) -> None:
+        order.append(sender)
+
+    def refuse(self: Any, publications: Any) -> None:
+        raise ValueError("refused")
+
+    signals.after_task_publish.connect(after)
+    try:
+        group(add.s(1, 1), add.s(2, 2)).apply_async()
+        assert order == ["2 sent", "tasks.add", "tasks.add"]
+        monkeypatch.setattr(broker, "publish", refuse)
+        with pytest.raises(ValueError, match="refused"):
+            group(add.s(1, 1), add.s(2, 2)).apply_async()
+        assert len(order) == 3
+    finally:
+        signals.after_task_publish.disconnect(after)
 
 
 def test_a_map_goes_where_its_task_would(published: list[list[Any]]) -> None:

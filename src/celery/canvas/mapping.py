@@ -38,7 +38,7 @@ class _mapping(Signature[Any]):  # noqa: N801 - as its subclasses
         result._types = self._many()
         return result
 
-    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:  # type: ignore[override]
+    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Run it here."""
         result = super().apply(args, kwargs, **options)
         result._types = self._many()
