@@ -1,4 +1,4 @@
-"""Small print of flows: headers, links, built-in tasks, chord sizes, stamps, graphs. The cases are those of Celery 5.7."""
+"""Small print of flows: headers, links, built-in tasks, chord sizes, stamps, graphs. Cases and answers of 5.7."""
 
 from __future__ import annotations
 
