@@ -186,6 +186,8 @@ class Firing(Struct, eq=False):
     arrivals: Sequence[Arrival] = ()
     #: A member has failed: what the members came to is kept until it expires (`[rkeys.9]`).
     failed: bool = False
+    #: Name of the group's document that holds the body, to be deleted once it is fired; "" if there is none.
+    kept: str = ""
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import codecs
 from celery.canvas import maybe_signature
+from celery.canvas.references import is_reference, kept_under, load
 from celery.documents import exception_from_data
 from celery.exceptions import ChordError, OperationalError
 from celery.lifecycle import Run
@@ -56,6 +57,20 @@ class Closing:
     def __call__(self, full: Full) -> Firing:
         """Raises `OperationalError` if the parts cannot be read now; everything else is the body's failure."""
         packed = unpack(full.body)
+        if not is_reference(packed["body"]):
+            return self._close(full, packed)
+        try:
+            packed["body"] = load(self._app, full.barrier)
+        except OperationalError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - the body cannot be read
+            firing = self._failed(full, packed, ChordError(f"Body error: {exc!r}"))
+        else:
+            firing = self._close(full, packed)
+        firing.kept = kept_under(full.barrier)
+        return firing
+
+    def _close(self, full: Full, packed: dict[str, Any]) -> Firing:
         body = maybe_signature(packed["body"], app=self._app)
         try:
             values, error = self._join(full.barrier)
@@ -69,7 +84,11 @@ class Closing:
             except Exception as exc:
                 logger.exception("Chord %r raised", full.barrier)
                 error = ChordError(f"Callback error: {exc!r}")
+        return self._failed(full, packed, error)
+
+    def _failed(self, full: Full, packed: dict[str, Any], error: ChordError) -> Firing:
         logger.error("Chord %r raised: %r", full.barrier, error)
+        body = maybe_signature(packed["body"], app=self._app)
         return failure_of(self._app, self._following, full.barrier, body, error, packed)
 
     def _join(self, barrier: str) -> tuple[list[Any], ChordError | None]:
