@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from celery import codecs
+from celery.message import Repeated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,14 +27,14 @@ def shortened_body(app: Celery, body: Any, barrier: str, serializer: str | None)
     """
     limit = app.conf.get("task_chord_embed_limit")
     if limit is None or app.assembly.barriers is None:
-        return body, None
+        return Repeated(body), None
     content_type, encoding, data = codecs.encode(body, serializer or app.conf.task_serializer)
     if len(data) <= limit:
-        return body, None
+        return Repeated(body), None
     options = {name: body["options"][name] for name in _OPTIONS if name in body["options"]}
     reference = {"task": _TASK, "args": [], "kwargs": {"barrier": barrier}, "options": options}
     kept = f"{content_type} {encoding}\n".encode() + data
-    return {**reference, "subtask_type": None, "immutable": False}, kept
+    return Repeated({**reference, "subtask_type": None, "immutable": False}), kept
 
 
 def is_reference(body: Mapping[str, Any]) -> bool:
