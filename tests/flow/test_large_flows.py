@@ -137,6 +137,29 @@ def test_a_body_that_is_gone_or_not_accepted(app: Celery) -> None:
             assert str(error).startswith(f"Body error: {reason}")
 
 
+def test_who_comes_second_leaves_it_alone(app: Celery) -> None:
+    """A worker that was slow to fire a barrier finds that another has done so: the body has not failed."""
+    result = chord([app.tasks["add"].s(1, 1)], app.tasks["total"].s())()
+    closing, barriers = app.assembly.closing, app.assembly.barriers
+    assert closing is not None
+    assert barriers is not None
+    barrier, seen = result.parent.id, []
+    real = type(closing).__call__
+
+    def noted(self: Any, full: Any) -> Any:
+        seen.append(full)
+        return real(self, full)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(closing), "__call__", noted)
+        with working(app):
+            assert result.get(timeout=PATIENCE) == 2
+    assert [full.barrier for full in seen] == [barrier]
+    again = closing(seen[0])
+    assert (again.barrier, again.publications, again.records, again.kept) == (barrier, (), (), "")
+    assert app.AsyncResult(result.id).state == "SUCCESS"
+
+
 @pytest.fixture
 def plain() -> Iterator[Celery]:
     url = f"memory://large-{next(_names)}"

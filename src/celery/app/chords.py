@@ -64,6 +64,8 @@ class Closing:
         except OperationalError:
             raise
         except Exception as exc:  # noqa: BLE001 - the body cannot be read
+            if self._barriers.standing(full.barrier)[0] is None:  # another worker has fired it meanwhile
+                return Firing(full.barrier)
             firing = self._failed(full, packed, ChordError(f"Body error: {exc!r}"))
         else:
             firing = self._close(full, packed)
