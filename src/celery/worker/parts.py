@@ -14,6 +14,9 @@ __all__ = ["EnginePart", "Part", "Parts", "PoolPart"]
 
 logger = logging.getLogger("celery.worker")
 
+#: Seconds within which a signal is answered that came at the worst moment.
+_SIGNALS_WITHIN = 0.5
+
 
 class Part(Protocol):
     """One duty of a worker."""
@@ -66,7 +69,9 @@ class EnginePart:
     def wait(self) -> None:
         """Until the engine has ended. Raises what ended it."""
         if self._thread is not None:
-            self._thread.join()
+            while self._thread.is_alive():
+                # Not for ever: a signal that comes just before the wait has its handler run only after it.
+                self._thread.join(_SIGNALS_WITHIN)
         if self._error is not None:
             raise self._error
 

@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 import os
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ class WorkController:
         self.pid = os.getpid()
         self.options = kwargs
         self._thread: int | None = None
-        self._exhausted = False
+        self._exhausted = self._softened = False
         self._done = threading.Event()
         self.app.loader.init_worker()
         self.on_before_init(**kwargs)
@@ -237,6 +238,7 @@ class WorkController:
         accept = codecs.accept_types(conf.accept_content)
         again = conf.broker_connection_retry_on_startup
         again = conf.broker_connection_retry if again is None else again
+        attempts = Again(app, self._documents)
         return EngineParts(
             broker=app.assembly.broker_for_read,
             publisher=app.assembly.broker,
@@ -256,7 +258,9 @@ class WorkController:
             prefetch_counts_running=bool(self.disable_prefetch),
             waiting_limit=conf.worker_eta_task_limit,
             aftermath=app.assembly.aftermath(self.hostname),
-            again=Again(app, self._documents),
+            again=attempts,
+            cancelled=attempts.cancelled,
+            grace=conf.get("worker_shutdown_grace"),
             attendant=Attendance(app, self.hostname, conf.result_serializer),
             unknown_grace=conf.get("worker_unknown_task_grace"),
             max_deaths=max_deaths(conf),
@@ -372,17 +376,28 @@ class WorkController:
             self.app.loader.shutdown_worker()
             self.on_stopped()
         finally:
-            self._ends_with(EX_OK)
+            self._ends_with(EX_FAILURE if self._softened and self.consumer.cut_short else EX_OK)
             self._done.set()
 
     def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
         """Take nothing more, let running tasks finish, and end `start` (`[shutdown.1]`).
 
-        Waits for that, except in a signal handler and in the worker's own thread.
+        Those that last longer than `worker_shutdown_grace` seconds are cut short. Waits for the end, except in a
+        signal handler and in the worker's own thread.
         """
         if exitcode is not None:
             self._ends_with(exitcode)
         self.consumer.stop()
+        self._wait(in_sighandler)
+
+    def soften(self, seconds: float, *, linger: bool = False, in_sighandler: bool = False) -> None:
+        """As `stop`, and after that many seconds as `terminate` (`[shutdown.3]`).
+
+        `linger`: wait so long even if nothing runs. The exit code is 1 if anything was cut short.
+        """
+        self._softened = True
+        logger.warning("Initiating Soft Shutdown, terminating in %s seconds", seconds)
+        self.consumer.stop(time.monotonic() + seconds, linger=linger)
         self._wait(in_sighandler)
 
     def terminate(self, in_sighandler: bool = False) -> None:
