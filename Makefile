@@ -23,24 +23,20 @@ test: $(VENV)/dev.stamp $(REFERENCE)/stamp redis ## Install what is missing, the
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto $(TESTS)
+	$(BIN)/pytest -n auto --dist loadgroup $(TESTS)
 
 .PHONY: quick
 quick: $(VENV)/dev.stamp ## The tests that need neither a server nor a worker process
-	$(BIN)/pytest -n auto -m "not server and not process" -q
+	$(BIN)/pytest -n auto --dist loadgroup -m "not server and not process" -q
 
 .PHONY: chaos
 chaos: $(VENV)/dev.stamp redis ## Kills, cuts and restarts at full size, with a ledger of what was lost: a quarter of an hour
 	CHAOS=1 $(BIN)/pytest -v tests/chaos tests/adapters/test_results_under_load.py tests/process/test_flows_survive.py
 
 .PHONY: fuzz
-fuzz: $(VENV)/dev.stamp redis ## Random canvases, 20,000 in memory and 2,000 on each broker: ten minutes
-	FUZZ=1 $(BIN)/pytest -q -n auto tests/flow/test_canvases_distributed.py
-
-.PHONY: fuzz
-fuzz: $(VENV)/dev.stamp ## 100,000 messages that are nearly right, twice: minutes; writes benchmarks/fuzz.txt
-	@set -o pipefail; FUZZ=1 $(BIN)/pytest -q -s $(FUZZED) | grep --line-buffered -a -E '^\.?[0-9]+ fuzzed|^E |passed|failed' \
-		| sed 's/^\.//' | tee benchmarks/fuzz.txt
+fuzz: $(VENV)/dev.stamp redis ## 100,000 messages that are nearly right, 20,000 random canvases; writes benchmarks/fuzz.txt
+	@set -o pipefail; FUZZ=1 $(BIN)/pytest -q -s $(FUZZED) | grep --line-buffered -a -E '^\.*[0-9]+ fuzzed|^E |passed|failed' \
+		| sed -u 's/^\.*//' | tee benchmarks/fuzz.txt
 
 .PHONY: check
 check: $(VENV)/dev.stamp ## Lint and types only: ruff, mypy, pyright
@@ -66,7 +62,7 @@ clean: ## Remove the environments and everything that was built
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Tests that `make fuzz` runs.
-FUZZED := tests/flow/test_hostile_messages.py -k fuzzed
+FUZZED := tests/flow/test_hostile_messages.py tests/flow/test_canvases_distributed.py -k 'fuzzed or canvases_distributed'
 
 # What the targets stand on ----------------------------------------------------------------------------------------
 

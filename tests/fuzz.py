@@ -117,9 +117,12 @@ class Fuzzer:
 
 
 def certainly_no_task(data: bytes, known: Sequence[str]) -> bool:
-    """Whether no worker can take this for a call of one of these tasks; False where it may."""
+    """Whether no worker can take this for a call of one of these tasks; False where it may.
+
+    Bytes that are no UTF-8 may stand where nobody looks.
+    """
     try:
-        document = json.loads(data)
+        document = json.loads(data.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return True
     if not isinstance(document, dict) or not isinstance(document.get("headers") or {}, dict):

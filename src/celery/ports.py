@@ -71,6 +71,8 @@ class Gathered(Struct, eq=False):
     """Given as the option `producer` of a call: its message is put here instead of being sent."""
 
     publications: list[Publication] = field(default_factory=list)
+    #: What the calls hand on has been a message before; False: a caller makes them.
+    relayed: bool = True
 
 
 class Delivery(Struct, eq=False):

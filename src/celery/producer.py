@@ -321,11 +321,12 @@ class Producer:
         options = call.options
         if options:
             check_call(options)
-        known = self._router.remembered.get(call.name)
+        routed = options.get("route_name") or call.name  # a map goes where its task would
+        known = self._router.remembered.get(routed)
         if known is not None and not known[1] and DESTINATION.isdisjoint(options):
             route = known[0]
         else:
-            route, options = self._router.route_for(call.name, options, args, kwargs, call.task)
+            route, options = self._router.route_for(routed, options, args, kwargs, call.task)
         task_id = options.get("task_id") or new_id()
         if type(task_id) is not str or type(call.name) is not str or not call.name:
             task_id = _checked(call.name, task_id)

@@ -26,7 +26,7 @@ from tests.contracts.processes import Child
 from tests.servers import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from celery.brokers.redis_consumer import RedisConsumer
 
@@ -106,6 +106,22 @@ def test_own_priority_steps(make: MakeBroker, redis_server: RedisServer) -> None
     broker.publish(to("q", message(1, priority=7)))
     assert redis_server.call("LLEN", "q:7") == 1
     assert ids(take(broker.consume([spec("q")]), 1)) == ["1"]
+
+
+@pytest.mark.parametrize("steps", [range(10), [0, 3, 6, 9]], ids=["ten steps", "kombu's four"])
+def test_order_is_exact_within_steps(make: MakeBroker, steps: Sequence[int]) -> None:
+    """[redis.2] [route.17], PAINS 21: whatever was sent in whatever order, whether one is taken at a time or many: the
+    lower step first, and within a step the one that was sent first."""
+    chance = random.Random(21)
+    for at_once in (1, 7, 1000):
+        broker = make(priority_steps=list(steps))
+        sent = [(max(s for s in steps if s <= p), i, p) for i in range(300) for p in [chance.randrange(10)]]
+        broker.publish(to("q", *(message(i, priority=p) for _, i, p in sent)))
+        consumer = broker.consume([spec("q")])
+        taken = take(consumer, 300, at_once=at_once)
+        assert [int(i) for i in ids(taken)] == [i for _, i, _ in sorted(sent)]
+        consumer.ack(taken)
+        consumer.close()
 
 
 def test_unbound_exchange_drops(make: MakeBroker, redis_server: RedisServer) -> None:

@@ -43,6 +43,7 @@ def insist(action: Callable[[], Any], what: str) -> Any:
 
 @pytest.fixture
 def replica(redis_server: RedisServer) -> Iterator[RedisServer]:
+    redis_server.call("CONFIG", "SET", "repl-diskless-sync-delay", "0")
     with RedisServer("--replicaof", "127.0.0.1", str(redis_server.port)) as replica:
         wait_until(lambda: b"master_link_status:up" in replica.call("INFO", "replication"), "the replica is in step")
         yield replica
@@ -129,7 +130,7 @@ class Fleet:
     """A master, a replica and three Sentinels."""
 
     def __init__(self) -> None:
-        self.master = RedisServer().start()
+        self.master = RedisServer("--repl-diskless-sync-delay", "0").start()
         self.replica = RedisServer("--replicaof", "127.0.0.1", str(self.master.port)).start()
         wait_until(lambda: b"link_status:up" in self.replica.call("INFO", "replication"), "the replica is in step")
         self.sentinels = [Sentinel(self.master, quorum=2).start() for _ in range(3)]

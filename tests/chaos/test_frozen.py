@@ -39,8 +39,7 @@ def thaw(worker: Background) -> None:
 def test_a_frozen_worker_loses_its_lease_and_changes_nothing_when_it_wakes(
     pool: str, scene: MakeScene, redis: RedisServer, book: Book
 ) -> None:
-    """What it held runs on the other one; its own late outcome neither settles nor stores; it begins nothing of what it
-    has lost, and then works on."""
+    """What it held runs on the other one; its own late outcome neither settles nor stores; then it works on."""
     here = scene(redis.url(), broker_transport_options={"lease_timeout": LEASE}, worker_prefetch_multiplier=3)
     frozen = here.worker(f"-P {pool} -c 1")
     with here.sender() as sender:
@@ -147,10 +146,13 @@ def test_the_wall_clock_moves_no_lease_and_no_deadline(
         here.workers.pop().stop()
         set_clock(clock, 3600)  # what is due in an hour is due for this worker
         here.app.send_task("proj.late", (0.0,), task_id="later", countdown=3590)
-        here.until(lambda: "later" in here.ledger.done() or broker == "redis", "what is due by its clock is run")
+        if broker == "sqlite":
+            here.until(lambda: "later" in here.ledger.done(), "what is due by its clock is run")
         set_clock(clock, 0)
         sender.send("proj.late", "after", 0.0)
         here.ledger.wait(30, here.workers)
+    # On Redis the server's clock decides what is due.
+    assert ("later" in here.ledger.done()) is (broker == "sqlite")
     book(here.ledger.row(f"wall clock set by an hour, {broker}", None))
 
 

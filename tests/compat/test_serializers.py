@@ -280,7 +280,7 @@ def test_a_compression_that_is_not_installed_is_named() -> None:
 
 
 @pytest.mark.parametrize("serializer", CARRIES)
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_documents_are_read_as_they_were_written(serializer: str, data: st.DataObject) -> None:
     text = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF))

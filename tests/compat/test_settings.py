@@ -331,8 +331,9 @@ def _slips(name):
 
 
 def test_one_wrong_letter_refuses_the_start_and_names_the_right_setting():
-    """Of every setting, at every letter: pain 41."""
-    wrong = {slip for name in BY_NAME for slip in _slips(name) if nearest(slip) != name}
+    """Of every setting, at every letter of the short ones and every fourth of the others: pain 41."""
+    slips = [(name, slip) for name in BY_NAME for slip in [*_slips(name)][:: 1 if len(name) < 12 else 4]]
+    wrong = {slip for name, slip in slips if nearest(slip) != name}
     assert wrong == {"beat_xid", "events_xid", "worker_xid"}  # as near to beat_gid as to beat_uid
     for name in [name for name in BY_NAME if name.islower()][::9]:
         slip = next(_slips(name))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SERIALIZERS = ("json", "pickle", "yaml", "msgpack")
 #: Those through which all of them go; a failure is the same mapping of text in the others.
-WHOLE = ("json", "pickle")
+WHOLE = ("json",)
 TEXT = 65_536
 
 

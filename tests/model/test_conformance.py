@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from celery.ports import Delivery
 
-WALKS = 400 if os.environ.get("CHAOS") else 48
+WALKS = 400 if os.environ.get("CHAOS") else 24
 STEPS = 40
 LATE, EARLY, DELAYED, APART = Kind(), Kind(late=False), Kind(delayed=True), Kind(joined=False)
 AGAIN = Kind(retries=True, delayed=True)

@@ -68,6 +68,7 @@ class Bench:
         self.url = server.url() if server else f"sqlite:///{self.database}"
         (folder / "proj.py").write_text(PROJECT)
         self.notes = folder / "notes"
+        self._started: list[Background] = []
         self.variables = environment(
             folder, CELERY_BROKER_URL=self.url, CELERY_RESULT_BACKEND=self.url, NOTES=str(self.notes), OPTIONS=options
         )
@@ -75,8 +76,16 @@ class Bench:
 
     def worker(self, name: str, children: int = 2) -> Background:
         worker = Background(f"celery -A proj worker -n {name}@here -l INFO -c {children}", self.folder, self.variables)
+        self._started.append(worker)
         worker.wait_for(r"ready\.$")
         return worker
+
+    def close(self) -> None:
+        """Kill what a failed test has left running."""
+        for worker in self._started:
+            if worker._process.poll() is None:
+                worker.kill()
+        self.app.close()
 
     def parked(self) -> int:
         if self.server:
@@ -106,10 +115,11 @@ class Bench:
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     """The lease of a killed worker outlives the test: what it had in its hands would be missing."""
     if request.param == "sqlite":
-        yield Bench(tmp_path, None)
+        with closing(Bench(tmp_path, None)) as bench:
+            yield bench
         return
-    with RedisServer() as server:
-        yield Bench(tmp_path, server, "{'lease_timeout': 600}")
+    with RedisServer() as server, closing(Bench(tmp_path, server, "{'lease_timeout': 600}")) as bench:
+        yield bench
 
 
 @pytest.mark.parametrize("ending", ["killed", "all restarted"])
@@ -162,8 +172,7 @@ def test_a_cold_stop_gives_back_at_once_what_ran_and_leaves_what_is_parked(bench
 def test_what_is_parked_costs_the_worker_next_to_nothing(tmp_path: Path) -> None:
     """PAINS 5: however many there are."""
     count = 1_000_000 if CHAOS else 20_000
-    with RedisServer() as server:
-        bench = Bench(tmp_path, server)
+    with RedisServer() as server, closing(Bench(tmp_path, server)) as bench:
         pattern = bench.app.send_task("proj.mark", (0,), countdown=7200, queue="pattern")
         (envelope,) = server.call("LRANGE", "pattern", 0, -1)
         with bench.worker("first") as worker:
@@ -185,8 +194,7 @@ def test_what_is_parked_costs_the_worker_next_to_nothing(tmp_path: Path) -> None
 def test_many_become_due_in_a_row(tmp_path: Path) -> None:
     """PAINS 5: a thousand a second, in the order of their times, each once."""
     count, rate, ahead = (20_000, 1000, 20.0) if CHAOS else (1000, 500, 4.0)
-    with RedisServer() as server:
-        bench = Bench(tmp_path, server)
+    with RedisServer() as server, closing(Bench(tmp_path, server)) as bench:
         bench.app.send_task("proj.mark", (123456,), queue="pattern")
         (envelope,) = server.call("LRANGE", "pattern", 0, -1)
         pattern_of = json.loads(envelope)
@@ -215,8 +223,8 @@ VISIBILITY = 5 if CHAOS else 2
 def test_longer_than_the_visibility_timeout(tmp_path: Path) -> None:
     """PAINS 2: tasks that run for three times as long, and delayed ones, run once each while others look on; those of
     a killed worker run again elsewhere, and no others."""
-    with RedisServer() as server:
-        bench = Bench(tmp_path, server, f"{{'visibility_timeout': {VISIBILITY}}}")
+    options = f"{{'visibility_timeout': {VISIBILITY}}}"
+    with RedisServer() as server, closing(Bench(tmp_path, server, options)) as bench:
         workers = {name: bench.worker(name, children=3) for name in ("a", "b", "c")}
         results = [bench.app.send_task("proj.linger", (n, 3 * VISIBILITY)) for n in range(6)]
         for n in range(30):
@@ -226,17 +234,20 @@ def test_longer_than_the_visibility_timeout(tmp_path: Path) -> None:
         expected = Counter([*map(str, range(6)), *(f"begin-{n}" for n in range(6)), *(f"late-{n}" for n in range(30))])
         assert bench.ran() == expected
 
-        results = [bench.app.send_task("proj.linger", (f"k{n}", 1.5 * VISIBILITY)) for n in range(6)]
+        results = [bench.app.send_task("proj.linger", (f"k{n}", 3 * VISIBILITY)) for n in range(6)]
         wait_until(lambda: sum(what.startswith("begin-k") for _, _, what in bench.noted()) == 6, "all run")
         begun = {what.removeprefix("begin-"): host for host, _, what in bench.noted() if what.startswith("begin-k")}
         victim = next(iter(begun.values()))
         killed = time.time()
         workers.pop(victim.removesuffix("@here")).kill()
         assert sorted(result.get(timeout=60) for result in results) == sorted(begun)
-        again = Counter({what: 2 if host == victim else 1 for what, host in begun.items()})
-        assert Counter(w.removeprefix("begin-") for _, _, w in bench.noted() if w.startswith("begin-k")) == again
+        finished = {what for host, _, what in bench.noted() if host == victim and what in begun}
+        times = Counter(w.removeprefix("begin-") for _, _, w in bench.noted() if w.startswith("begin-k"))
+        for what, host in begun.items():
+            if what not in finished:  # a slow machine may have let some end before the kill
+                assert times[what] == (2 if host == victim else 1), (what, host, bench.noted())
         back = [at for host, at, w in bench.noted() if w.startswith("begin-k") and host != victim and at > killed]
-        print(f"taken over {max(back) - killed:.1f} s after the kill")
-        assert max(back) - killed < 10 or not CHAOS
+        print(f"taken over {max(back, default=killed) - killed:.1f} s after the kill")
+        assert max(back, default=killed) - killed < 10 or not CHAOS
         for worker in workers.values():
             assert worker.stop(signal.SIGTERM) == 0

@@ -27,6 +27,7 @@ PARTS = {
     "result_from_tuple": "celery.result:result_from_tuple",
     "add_to_chord": "celery.app.replacing:add_to_chord",
     "hand_over": "celery.app.replacing:hand_over",
+    "plain": "celery.canvas.plain:plain",
     "replace": "celery.app.replacing:replace",
     "signature": "celery.canvas:signature",
     "timezone": "celery.utils.time:timezone",

@@ -15,6 +15,7 @@ from celery.app.registry import _unpickle_task_v2
 from celery.current import Context, LocalStack, task_stack
 from celery.exceptions import CDeprecationWarning, MaxRetriesExceededError
 from celery.local import class_property
+from celery.utils.functional import maybe_list
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -275,6 +276,8 @@ class Task(Generic[P, R]):
             _check_arguments(self, args, kwargs)
         if self._types is not None:
             args, kwargs = self._types.send(self, args, kwargs, options, producer)
+        if link or link_error:
+            link, link_error = part("plain")(maybe_list(link)), part("plain")(maybe_list(link_error))
         if task_id is not None or producer is not None or link or link_error or shadow:
             options.update(task_id=task_id, producer=producer, link=link, link_error=link_error, shadow=shadow)
         given = self._given_options

@@ -54,9 +54,14 @@ class Types:
         """A call's arguments as plain data. Raises TypeError or ValueError, naming the argument, what was expected and
         what came: also for a value that would arrive as another. Arguments of a retry, and what a run hands to its
         callbacks, may be plain data already."""
-        relayed = options.get("retries") or isinstance(producer, Gathered)
+        relayed = options.get("retries") or (isinstance(producer, Gathered) and producer.relayed)
         use = Codec.dump if relayed else Codec.check
         return self._each(args or (), kwargs or {}, use)
+
+    def embed(self, args: Sequence[Any], kwargs: Mapping[str, Any], ahead: int) -> tuple[Any, Any]:
+        """The arguments of a call that travels in another's message as plain data, which they may be already; `ahead`:
+        so many arguments will come before them. Raises as `send` does."""
+        return self._each(args, kwargs, Codec.dump, ahead)
 
     def receive(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments as the function wants them. Raises as `send` does."""
@@ -114,10 +119,10 @@ class Types:
             ) from exc
 
     def _each(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any], use: Callable[[Codec, Any], Any]
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], use: Callable[[Codec, Any], Any], ahead: int = 0
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         self.prepare()
-        known = self._positional
+        known = self._positional[ahead:] if ahead else self._positional
         plain = [
             value if codec is None else self._apply(use, codec, value, f"argument {name!r}")
             for value, (name, codec) in zip(args, known, strict=False)

@@ -18,11 +18,11 @@ logger = logging.getLogger("celery.brokers.redis")
 #: Transport options that do what kombu's do.
 _HONOURED = frozenset(
     """
-    client_name credential_provider db global_keyprefix health_check_interval keyprefix_queue lease_timeout master_name
-    max_connections min_other_sentinels password priority_steps queue_order_strategy reauth_check_interval retry_on_timeout sentinel_kwargs
-    sep socket_connect_timeout socket_keepalive socket_keepalive_options socket_timeout unacked_index_key
-    unacked_key unacked_mutex_key unacked_restore_interval unacked_restore_limit username virtual_host
-    visibility_timeout
+    client_name credential_provider db global_keyprefix health_check_interval keyprefix_queue lease_timeout
+    master_name max_connections min_other_sentinels password priority_steps queue_order_strategy reauth_check_interval
+    retry_on_timeout sentinel_kwargs sep socket_connect_timeout socket_keepalive socket_keepalive_options
+    socket_timeout unacked_index_key unacked_key unacked_mutex_key unacked_restore_interval unacked_restore_limit
+    username virtual_host visibility_timeout
     """.split()
 )
 #: Others of kombu's: name → (the values that need no word, why any other changes nothing).

@@ -104,7 +104,7 @@ def _batches(sendings: Sequence[Sending]) -> Iterator[list[Sending]]:
 
 
 def _send_together(app: Celery, batch: list[Sending]) -> None:
-    gathered = Gathered()
+    gathered = Gathered(relayed=False)
     for sending in batch:
         if _ALONE_SET.isdisjoint(sending.signature.options):
             sending.send(producer=gathered)

@@ -205,13 +205,20 @@ class Signature(dict[str, Any], Generic[R]):
     def _revived(cls, d: Mapping[str, Any], kwargs: dict[str, Any], app: Celery | None) -> Any:
         """One of this kind with the parts of `d`, but with these kwargs. Parts that are missing are empty."""
         made = cls.__new__(cls)
-        blank: dict[str, Any] = {"task": None, "args": (), "options": {}, "subtask_type": None, "immutable": False}
+        blank: dict[str, Any] = {"task": None, "args": (), "kwargs": {}, "options": {}}
+        blank |= {"subtask_type": None, "immutable": False}
         dict.update(made, {**blank, **d, "kwargs": kwargs})
         made._app = app
         return made
 
     def _copy(self, **parts: Any) -> Signature[R]:
-        copied = self.from_dict({**self, **parts}, app=self._app)
+        if type(self) is Signature and self.get("subtask_type") is None:
+            copied = Signature.__new__(Signature)  # what large canvases are made of: no detours
+            dict.update(copied, self)
+            dict.update(copied, parts)
+            copied._app = self._app
+        else:
+            copied = self.from_dict({**self, **parts}, app=self._app)
         copied._type = self._type
         return copied
 

@@ -238,7 +238,8 @@ class Link:
 
     __slots__ = (
         "_buffer", "_decrypted", "_endpoint", "_reader", "_rest", "_socket", "_timeout", "_why", "checked_until",
-        "credentials", "credentials_until", "declared", "pid", "protocol", "pushes", "silent", "usable_until", "version",
+        "credentials", "credentials_until", "declared", "pid", "protocol", "pushes", "silent", "usable_until",
+        "version",
     )  # fmt: skip
 
     def __init__(self, connected: socket.socket, endpoint: Endpoint, timeout: float | None = None) -> None:

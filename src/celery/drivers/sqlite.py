@@ -88,11 +88,17 @@ class File:
                 self._prepare(timeout)
             try:
                 db = self._connect(timeout)
+            except sqlite3.Error as exc:
+                self.fail(exc)
+            try:
                 self._version(db)  # another process may have migrated it since this one first looked
                 db.execute(f"PRAGMA synchronous = {synchronous}")
                 db.execute(f"PRAGMA wal_autocheckpoint = {self._checkpoint()}")
-            except sqlite3.Error as exc:
-                self.fail(exc)
+            except BaseException as exc:
+                db.close()
+                if isinstance(exc, sqlite3.Error):
+                    self.fail(exc)
+                raise
             return db
 
     def _checkpoint(self) -> int:
