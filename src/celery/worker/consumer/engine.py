@@ -143,7 +143,7 @@ class Engine:
         self._ready: list[Held] = []
         self._waiting: WaitingRoom | None = None
         self._wake = WakeUp()
-        self._exit = Leave(parts.clock, parts.grace)
+        self.exit = Leave(parts.clock, parts.grace)
         #: The loop has ended: the pool is stopped, what is left is settled.
         self.leaving = False
         self._check_at = 0.0
@@ -158,12 +158,12 @@ class Engine:
         At `deadline` (monotonic seconds; None: when the parts' `grace` is over) what still runs is cut short as by
         `terminate` (`[shutdown.3]`); `linger`: not to end before that, even if nothing runs.
         """
-        self._exit.ask(deadline, linger=linger)
+        self.exit.ask(deadline, linger=linger)
         self._wake.set()
 
     def terminate(self) -> None:
         """Stop what runs, give back what is held, and be gone (`[shutdown.2]`)."""
-        self._exit.terminate()
+        self.exit.terminate()
         self._wake.set()
 
     def reserved(self) -> list[Held]:
@@ -182,7 +182,7 @@ class Engine:
     @property
     def stopping(self) -> bool:
         """True once `stop` or `terminate` was asked for."""
-        return self._exit.asked
+        return self.exit.asked
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class Engine:
         try:
             consumer = self._connect()
             if consumer is None:
-                self._pool.stop(self._exit.pool_deadline)
+                self._pool.stop(self.exit.pool_deadline)
             else:
                 self._run(consumer)
         finally:
@@ -207,7 +207,7 @@ class Engine:
         """Open the consumer; None if the engine is stopped meanwhile."""
         limit = self._parts.connect_retries
         for attempt, seconds in enumerate(startup_delays(), 1):
-            if self._exit.asked:
+            if self.exit.asked:
                 return None
             try:
                 consumer = self._parts.broker.consume(self._parts.queues)
@@ -224,7 +224,7 @@ class Engine:
 
     def _pause(self, seconds: float) -> None:
         end = self._clock.monotonic() + seconds
-        while not self._exit.asked and (left := end - self._clock.monotonic()) > 0:
+        while not self.exit.asked and (left := end - self._clock.monotonic()) > 0:
             self._parts.check()
             wait_readable([self._wake.descriptor], min(left, _LONGEST_WAIT))
 
@@ -237,7 +237,7 @@ class Engine:
         leaving: BaseException | None = None
         try:
             self._observer.ready()
-            while not self._exit.asked:
+            while not self.exit.asked:
                 now = self._clock.monotonic()
                 if now >= self._check_at:
                     self._check_at = now + _CHECK_EVERY
@@ -376,7 +376,7 @@ class Engine:
             one = held.pop(key, None)
             if one is None:
                 continue
-            if self._exit.asked:
+            if self.exit.asked:
                 settler.add(one.delivery, REQUEUE)
             elif one.message.redelivered:
                 self._suspects.add(one)
@@ -414,7 +414,7 @@ class Engine:
         for key, why in report.lost:
             if (one := held.pop(key, None)) is not None:
                 self._end_early(one, settler)
-                endings.lost(one, why, settler, terminating=self._exit.terminating)
+                endings.lost(one, why, settler, terminating=self.exit.terminating)
 
     def _failure(self, message: Message, exc: BaseException, *, hooks: bool = True) -> Outcome:
         return Failure(self._parts.verdict(message, FAILURE, exc), reason=repr(exc))
@@ -457,13 +457,13 @@ class Engine:
         for delivery in waiting.clear():
             settler.add(delivery, REQUEUE)
         self._pool.take_back()
-        while not self._exit.terminating:
+        while not self.exit.terminating:
             self._take(self._pool.report(), settler)
             self._try_settling(settler)
-            left = self._exit.left
-            if left <= 0 and (self.held or self._exit.linger):
-                self._exit.terminate()
-            if left <= 0 or not (self.held or self._exit.linger):
+            left = self.exit.left
+            if left <= 0 and (self.held or self.exit.linger):
+                self.exit.terminate()
+            if left <= 0 or not (self.held or self.exit.linger):
                 return
             self._parts.check()
             self._wait_draining(consumer, min(left, _LONGEST_WAIT))
@@ -493,9 +493,9 @@ class Engine:
     def _leave(self, consumer: Consumer, settler: Settler) -> None:
         """Stop the pool before anything is given back, so that nothing given back still runs here."""
         self.leaving = True
-        self._pool.stop(self._exit.pool_deadline)
+        self._pool.stop(self.exit.pool_deadline)
         self._take(self._pool.report(), settler)
-        end = self._clock.monotonic() + (0.0 if self._exit.terminating else _LAST_TRIES)
+        end = self._clock.monotonic() + (0.0 if self.exit.terminating else _LAST_TRIES)
         while True:
             try:
                 settler.settle()

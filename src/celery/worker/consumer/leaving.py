@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Leave"]
 
+#: Seconds that a broker which does not answer may hold up an end that was to be quick.
+_PATIENCE = 5.0
 #: Seconds that children of a warm stop have for what they do at their end (`worker_process_shutdown`, `atexit`).
 _LAST_HOOKS = 5.0
 
@@ -29,19 +31,28 @@ class Leave:
         self.terminating = False
 
     def ask(self, deadline: float | None, *, linger: bool) -> None:
-        """Let what runs finish, until the deadline."""
+        """Let what runs finish, until the deadline. Asked for again without one, nothing changes."""
+        if self.terminating or (self.asked and deadline is None):
+            return
         if deadline is None and self._grace is not None:
             deadline = self._clock.monotonic() + self._grace
         self._deadline, self.linger = deadline, linger
         self.asked = True
 
     def terminate(self) -> None:
+        if not self.terminating:
+            self._deadline = min(self._clock.monotonic(), inf if self._deadline is None else self._deadline)
         self.terminating = self.asked = True
 
     @property
     def left(self) -> float:
         """Seconds until the deadline."""
         return inf if self._deadline is None else self._deadline - self._clock.monotonic()
+
+    @property
+    def overdue(self) -> bool:
+        """It should have ended some time ago: the broker does not answer (`[shutdown.16]`)."""
+        return self.asked and self.left < -_PATIENCE
 
     @property
     def pool_deadline(self) -> float:
