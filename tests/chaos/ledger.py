@@ -98,7 +98,7 @@ class Ledger:
                 (
                     case,
                     str(len(self.sent)),
-                    str(len(self.done())),
+                    str(len(self.done() & set(self.sent))),
                     str(len(self.lost)),
                     str(len(self.twice)),
                     str(self.repeated.total()),
