@@ -269,3 +269,18 @@ def test_detached(project: Project) -> None:
         os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not (project.folder / "w1.pid").exists(), "it has stopped")
     assert "w1@" in (project.folder / "w1.log").read_text()
+
+
+def test_names_of_processes(project: Project) -> None:
+    """As Celery 5.7 shows them (observed), if the package setproctitle is there: here, one that writes them down."""
+    (project.folder / "setproctitle.py").write_text(
+        "def setproctitle(title):\n    with open('titles', 'a') as file:\n        file.write(title + '\\n')\n"
+    )
+    with project.ready("-l INFO -c 2 -n w1@here.example"):
+        titles = project.note("titles")
+        wait_until(lambda: lines(titles) == 3, "all have named themselves")
+    assert sorted(titles.read_text().splitlines()) == [
+        "[celeryd: w1@here:ForkPoolWorker-1]",
+        "[celeryd: w1@here:ForkPoolWorker-2]",
+        "[celeryd: w1@here:MainProcess] -active- (-A proj worker -l INFO -c 2 -n w1@here.example)",
+    ]
