@@ -87,7 +87,7 @@ def retried(sender=None, request=None, reason=None, einfo=None, **kwargs):
 SECOND = "worker: Hitting Ctrl+C again will terminate all running tasks!"
 WARM_HINT = "worker: Hitting Ctrl+C again will initiate cold shutdown, terminating all running tasks!"
 WAITING = "Waiting gracefully for cold shutdown to complete..."
-POOLS = ["prefork", "threads", "solo"]
+POOLS = ["prefork", "threads", "solo", "gevent", "eventlet"]
 LONG = "60"
 
 

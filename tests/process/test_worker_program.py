@@ -217,11 +217,12 @@ def test_usr1_shows_where_the_threads_are(project: Project) -> None:
 
 
 def test_log_file_pid_file_and_settings_in_words(project: Project) -> None:
-    with project.worker("-l INFO -c 1 -n w1@%h -f %n.log --pidfile %n.pid worker_proc_alive_timeout=9"):
+    with project.worker("-l INFO -c 1 -n w1@%h -f %n.log --pidfile %n.pid -S %n.state worker_proc_alive_timeout=9"):
         wait_until(lambda: (project.folder / "w1.log").exists(), "the log file")
         wait_until(lambda: "ready." in (project.folder / "w1.log").read_text(), "the worker is ready")
         assert int((project.folder / "w1.pid").read_text()) > 1
     assert not (project.folder / "w1.pid").exists()
+    assert (project.folder / "w1.state").exists()
 
 
 def test_purge(project: Project) -> None:
