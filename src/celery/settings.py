@@ -23,7 +23,7 @@ GROUPS = (
 OURS = frozenset(
     {
         "dead_letter_max_age", "dead_letter_max_count", "dead_letter_max_size", "task_max_deaths",
-        "worker_unknown_task_grace",
+        "worker_shutdown_grace", "worker_unknown_task_grace",
     }
 )  # fmt: skip
 #: Begins with the name of a group, but stands by itself.
@@ -1028,6 +1028,14 @@ SETTINGS: tuple[Setting, ...] = (
         3,
         "",
         "Deaths of its processes after which a task is not run again but kept as a dead letter; 0: never.",
+        declared=False,
+    ),
+    Setting(
+        "worker_shutdown_grace",
+        "float",
+        None,
+        "",
+        "Seconds that a warm shutdown waits for running tasks; None: as long as they take.",
         declared=False,
     ),
     Setting(
