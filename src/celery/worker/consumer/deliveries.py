@@ -16,7 +16,7 @@ from kombu.exceptions import ContentDisallowed
 from celery.exceptions import InvalidTaskError, NotRegistered, TaskRevokedError
 from celery.failures import bounded, repr_of
 from celery.message import MalformedMessage, Message
-from celery.outcome import Further
+from celery.outcome import Failure, Further, Rejected
 from celery.ports import Job, Joining, Publication, Settled, SystemClock
 from celery.routing import Route
 from celery.states import FAILURE, REVOKED
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from celery.worker.consumer.suspects import Suspects
     from celery.worker.consumer.waiting import WaitingRoom
 
-__all__ = ["REFUSALS", "Held", "Receiver", "Settler", "publications"]
+__all__ = ["REFUSALS", "Held", "Receiver", "Settler", "explain", "publications"]
 
 logger = logging.getLogger("celery.worker.consumer")
 
@@ -270,6 +270,12 @@ class Receiver:
             settler.add(delivery, disposition, record)
         else:
             settler.add(delivery, disposition, record, fallout.follow, fallout.further)
+
+
+def explain(delivery: Delivery, outcome: Outcome) -> None:
+    """What a dead letter is to say, if this outcome makes one of the delivery."""
+    if isinstance(outcome, Failure | Rejected):
+        delivery.error, delivery.traceback = outcome.reason, outcome.traceback
 
 
 def publications(follow: Sequence[tuple[str, str, bytes]]) -> list[Publication]:

@@ -59,6 +59,10 @@ class Suspects:
         self.waiting.append(one)
         self.busy = True
 
+    def forget_lost(self) -> None:
+        """Drop those that others have taken over."""
+        self.waiting = deque(one for one in self.waiting if not one.delivery.lost)
+
     def blocks(self, held: Mapping[int, Held]) -> bool:
         """Whether nothing else may begin now: one waits for its turn, or has the worker for itself."""
         alone = self._alone
