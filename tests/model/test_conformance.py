@@ -43,7 +43,7 @@ MIXES = [(LATE, DELAYED, EARLY), (AGAIN, LATE, APART), (DELAYED, Kind(retries=Tr
 FAR, PAST = 1e6, 100.0
 #: Without a push, few walks would come to where a holder wakes up too late.
 OFTEN = {"SIGSTOP", "SIGCONT", "lease runs out", "tick.lua", "kill -9", "Endings.lost, restore.lua"}
-WEIGHTS = dict.fromkeys(OFTEN, 4) | {"RedisConsumer.lost": 20}
+WEIGHTS = dict.fromkeys(OFTEN, 4) | {"lease runs out": 20, "tick.lua": 12, "SIGCONT": 1, "RedisConsumer.lost": 20}
 
 
 class Real:
