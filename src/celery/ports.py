@@ -25,7 +25,7 @@ __all__ = [
     "DeadLetter", "DeadLetterBounds", "DeadLetters", "Deferring", "Delivery", "Depth", "Exhaustible", "Fenced",
     "Firing", "Full", "Gathered", "Groups", "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication",
     "Report", "Resizable", "ResultBackend", "Runner", "Seated", "Settled", "Streaming", "SystemClock", "Tracked",
-    "Watching",
+    "Watching", "Yielding",
 ]  # fmt: skip
 
 
@@ -225,6 +225,15 @@ class Fenced(Protocol):
     def lost(self) -> Sequence[Delivery]:
         """What was taken from us since this was last asked, each marked as `lost`. Costs nothing unless a lease may
         have run out. Raises `OperationalError`; the next call asks again."""
+
+
+@runtime_checkable
+class Yielding(Protocol):
+    """A consumer that may find, when it acknowledges, that a delivery is not its own any more (`Fenced`)."""
+
+    def give_up(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge these at once; those that others have are marked as `lost`. Raises `OperationalError`; then it
+        is not known whether they are acknowledged, and if they were, the next call marks them as lost."""
 
 
 @runtime_checkable

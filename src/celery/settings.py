@@ -22,7 +22,7 @@ GROUPS = (
 #: Settings that Celery does not have.
 OURS = frozenset(
     {
-        "dead_letter_max_age", "dead_letter_max_count", "dead_letter_max_size", "task_max_deaths",
+        "dead_letter_max_age", "dead_letter_max_count", "dead_letter_max_size", "task_acks_first", "task_max_deaths",
         "worker_unknown_task_grace",
     }
 )  # fmt: skip
@@ -1022,6 +1022,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("dead_letter_max_count", "int", 10_000, "", "Dead letters kept of each queue.", declared=False),
     Setting("dead_letter_max_size", "int", 100 << 20, "", "Bytes of dead letters kept of each queue.", declared=False),
+    Setting(
+        "task_acks_first",
+        "bool",
+        False,
+        "",
+        "Tasks without late acknowledgement run only once the broker has confirmed it: at most once, and slower.",
+        declared=False,
+    ),
     Setting(
         "task_max_deaths",
         "int",

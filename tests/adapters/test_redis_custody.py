@@ -511,6 +511,17 @@ def test_it_is_asked_again_until_an_answer_comes(make: MakeBroker, redis_server:
     assert len(consumer.lost()) == 2
 
 
+def test_giving_up_tells_what_others_have(make: MakeBroker, redis_server: RedisServer) -> None:
+    consumer, other = lapsed(make, redis_server, 2)
+    held = list(consumer.held.values())
+    make().publish(to("q", message("new")))
+    held += take(consumer, 1)
+    consumer.give_up(held)
+    assert [delivery.lost for delivery in held] == [True, True, False]
+    assert not consumer.held
+    assert set(redis_server.call("HKEYS", "unacked")) == set(other.held)
+
+
 def test_what_the_server_has_forgotten_is_not_lost_to_others(make: MakeBroker, redis_server: RedisServer) -> None:
     """Nobody has it, so the one whose memory it is in runs it."""
     broker = make(lease_timeout=0.5)

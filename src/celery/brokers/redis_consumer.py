@@ -239,6 +239,15 @@ class RedisConsumer:
         if quiet:
             self._keeper.notice()
 
+    def give_up(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Yielding.give_up`: whoever takes a tag out of `unacked` was its holder."""
+        layout, tags = self._layout, [delivery.tag for delivery in deliveries]
+        commands: list[Command] = [("HDEL", layout.unacked, tag) for tag in tags]
+        replies = self._exchange(*commands, ("ZREM", layout.unacked_index, *tags))
+        for delivery, removed in zip(deliveries, replies[-len(tags) - 1 : -1], strict=True):
+            self.held.pop(delivery.tag, None)
+            delivery.lost = not removed
+
     def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
         """See `Consumer.reject`. Dead letters are kept in a bounded stream a queue."""
         arguments = self._layout.arguments

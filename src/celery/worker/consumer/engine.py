@@ -20,7 +20,7 @@ from celery.ports import Accompanied, SystemClock, Tracked
 from celery.states import FAILURE
 from celery.waits import wait_readable
 from celery.worker.consumer.delays import startup_delays, trouble_delays
-from celery.worker.consumer.deliveries import Receiver, Settler, explain
+from celery.worker.consumer.deliveries import Receiver, Settler, explain, give_back
 from celery.worker.consumer.endings import Endings
 from celery.worker.consumer.fence import Fence
 from celery.worker.consumer.strangers import Strangers
@@ -372,8 +372,8 @@ class Engine:
             if one is None or one.delivery.lost:
                 continue
             if self._stopping:
-                settler.add(one.delivery, REQUEUE)
-            elif one.message.redelivered:
+                give_back(one, settler)
+            elif one.message.redelivered or one.policy.acks_first:
                 self._suspects.add(one)
             else:
                 self._ready.append(one)
@@ -446,7 +446,7 @@ class Engine:
     def _drain(self, consumer: Consumer, settler: Settler, waiting: WaitingRoom) -> None:
         """Give back what has not begun, then wait for what runs."""
         for one in (*self._suspects.waiting, *self._ready):
-            settler.add(one.delivery, REQUEUE)
+            give_back(one, settler)
         self._suspects.waiting.clear()
         self._ready = []
         for delivery in waiting.clear():
