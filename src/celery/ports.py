@@ -219,8 +219,8 @@ class Blaming(Protocol):
 @runtime_checkable
 class Fenced(Protocol):
     """A consumer that can lose what it holds while it lives: it was frozen or cut off for longer than its lease, and
-    others have taken over. Where custody ends with the process alone (a lock of the kernel's on SQLite, the process itself
-    in memory) nobody does, however long it is frozen, and there is nothing to ask."""
+    others have taken over. Where custody ends with the process alone (a lock of the kernel's on SQLite, in memory the
+    process itself) nobody does, however long it is frozen, and there is nothing to ask."""
 
     def lost(self) -> Sequence[Delivery]:
         """What was taken from us since this was last asked, each marked as `lost`. Costs nothing unless a lease may
