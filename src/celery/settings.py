@@ -22,8 +22,8 @@ GROUPS = (
 #: Settings that Celery does not have.
 OURS = frozenset(
     {
-        "dead_letter_max_age", "dead_letter_max_count", "dead_letter_max_size", "task_chord_embed_limit",
-        "task_max_deaths", "worker_shutdown_grace", "worker_unknown_task_grace",
+        "dead_letter_max_age", "dead_letter_max_count", "dead_letter_max_size", "task_acks_first",
+        "task_chord_embed_limit", "task_max_deaths", "worker_shutdown_grace", "worker_unknown_task_grace",
     }
 )  # fmt: skip
 #: Begins with the name of a group, but stands by itself.
@@ -1029,6 +1029,14 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         "Bytes of a chord's body that each member of its header carries; a larger one is kept once, in the result "
         "backend, which workers of Celery's cannot read. None: members carry all, as Celery's do.",
+        declared=False,
+    ),
+    Setting(
+        "task_acks_first",
+        "bool",
+        False,
+        "",
+        "Tasks without late acknowledgement run only once the broker has confirmed it: at most once, and slower.",
         declared=False,
     ),
     Setting(

@@ -288,9 +288,11 @@ class WorkController:
         task = self.app.tasks.get(name)
         if task is None:
             return None
+        first = self.app.conf.get("task_acks_first") if task.acks_first is None else task.acks_first
         return TaskPolicy(
             name,
             acks_late=bool(task.acks_late),
+            acks_first=bool(first) and not task.acks_late,
             reject_on_worker_lost=bool(task.reject_on_worker_lost),
             acks_on_failure=task.acks_on_failure is not False,
             acks_on_timeout=task.acks_on_timeout is not False,

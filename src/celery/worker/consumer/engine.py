@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 from kombu.exceptions import OperationalError
 
 from celery.exceptions import ImproperlyConfigured, WorkerTerminate
-from celery.outcome import Failure, Rejected, Success
+from celery.outcome import Failure, Success
 from celery.ports import Accompanied, SystemClock, Tracked
 from celery.states import FAILURE
 from celery.waits import wait_readable
 from celery.worker.consumer.delays import startup_delays, trouble_delays
-from celery.worker.consumer.deliveries import Receiver, Settler
+from celery.worker.consumer.deliveries import Receiver, Settler, explain, give_back
 from celery.worker.consumer.endings import Endings
-from celery.worker.consumer.leaving import Leave
+from celery.worker.consumer.fence import Fence
+from celery.worker.consumer.leaving import Leave, close
 from celery.worker.consumer.strangers import Strangers
 from celery.worker.consumer.suspects import Suspects
 from celery.worker.consumer.waiting import WaitingRoom
@@ -142,6 +143,7 @@ class Engine:
         self.held: dict[int, Held] = {}
         self._ready: list[Held] = []
         self._waiting: WaitingRoom | None = None
+        self._fence: Fence | None = None
         self._wake = WakeUp()
         self.exit = Leave(parts.clock, parts.grace)
         #: The loop has ended: the pool is stopped, what is left is settled.
@@ -234,6 +236,7 @@ class Engine:
         waiting = self._waiting = WaitingRoom(consumer)
         self._strangers.others = consumer.others if isinstance(consumer, Accompanied) else None
         self._suspects.attach(consumer)
+        self._fence = Fence.of(consumer, self._pool)
         leaving: BaseException | None = None
         try:
             self._observer.ready()
@@ -274,18 +277,20 @@ class Engine:
                 self._ready += self._receiver.due(waiting.due(self._clock.time()), settler, waiting)
             settler.settle()
             if self._ready or self._suspects.busy:
-                self._submit()
-            wake = self._wake
-            descriptors = [*self._pool.descriptors(), wake.descriptor]
-            deliveries = consumer.fetch(self._room(), self._patience(waiting), descriptors)
-            if wake.written:
-                wake.clear()
+                self._submit(waiting)
+            room = self._room()
+            limit = waiting.pace if waiting.pace > room > 0 else room
+            deliveries = consumer.fetch(limit, self._patience(waiting), self._descriptors())
+            if self._wake.written:
+                self._wake.clear()
             if deliveries:
+                if limit > room:
+                    deliveries = waiting.within(deliveries, room, self._clock.time())
                 self._ready += self._receiver.receive(deliveries, settler, waiting)
                 if waiting.to_park:
-                    waiting.park()
-                if self._ready or self._suspects.busy:
-                    self._submit()
+                    waiting.park(limit)
+            if self._ready or self._suspects.busy or self._fence is not None:
+                self._submit(waiting)
         except ImproperlyConfigured:
             raise
         except Exception as exc:  # noqa: BLE001 - a worker that falls over one bad reply helps nobody; it is logged
@@ -294,8 +299,10 @@ class Engine:
             if self._delays is not None:
                 self._recovered()
 
-    def _submit(self) -> None:
-        """Hand over as much as the pool has room for; what was redelivered goes first."""
+    def _submit(self, waiting: WaitingRoom) -> None:
+        """Hand over as much as the pool has room for of what is still ours; what was redelivered goes first."""
+        if self._fence is not None:
+            self._fence.look(self.held, self._ready, self._suspects, waiting)
         suspects = self._suspects
         if suspects.busy and suspects.blocks(self.held):
             self._hand_over(suspects.next(self.held))
@@ -364,7 +371,7 @@ class Engine:
                 disposition = DONE if one.acknowledged else ACK
             else:
                 disposition = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
-                _explain(one.delivery, outcome)
+                explain(one.delivery, outcome)
             settler.add(one.delivery, disposition, outcome.record, outcome.follow, outcome.further)
         if report.timed_out or report.lost:
             self._take_endings(report, settler)
@@ -374,11 +381,11 @@ class Engine:
                 self._begin(one, settler)
         for key in report.returned:
             one = held.pop(key, None)
-            if one is None:
+            if one is None or one.delivery.lost:
                 continue
             if self.exit.asked:
-                settler.add(one.delivery, REQUEUE)
-            elif one.message.redelivered:
+                give_back(one, settler)
+            elif one.message.redelivered or one.policy.acks_first:
                 self._suspects.add(one)
             else:
                 self._ready.append(one)
@@ -402,7 +409,7 @@ class Engine:
         asked = self._attendant.ended(one, outcome)
         if one.acknowledged or asked is None:
             asked = run_disposition(outcome, one.policy, acknowledged=one.acknowledged)
-        _explain(one.delivery, outcome)
+        explain(one.delivery, outcome)
         settler.add(one.delivery, asked, outcome.record, outcome.follow, outcome.further)
 
     def _take_endings(self, report: Report, settler: Settler) -> None:
@@ -451,7 +458,7 @@ class Engine:
     def _drain(self, consumer: Consumer, settler: Settler, waiting: WaitingRoom) -> None:
         """Give back what has not begun, then wait for what runs."""
         for one in (*self._suspects.waiting, *self._ready):
-            settler.add(one.delivery, REQUEUE)
+            give_back(one, settler)
         self._suspects.waiting.clear()
         self._ready = []
         for delivery in waiting.clear():
@@ -506,17 +513,4 @@ class Engine:
                 if self._clock.monotonic() >= end:
                     break
                 wait_readable([], 0.5)
-        _close(consumer)
-
-
-def _explain(delivery: Delivery, outcome: Outcome) -> None:
-    """What a dead letter is to say, if this outcome makes one of the delivery."""
-    if isinstance(outcome, Failure | Rejected):
-        delivery.error, delivery.traceback = outcome.reason, outcome.traceback
-
-
-def _close(consumer: Consumer) -> None:
-    try:
-        consumer.close()
-    except Exception as exc:  # noqa: BLE001 - what is still held comes back when its lease ends
-        logger.warning("Closing the broker's consumer failed; what it held comes back by itself: %r", exc)
+        close(consumer)

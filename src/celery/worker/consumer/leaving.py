@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from celery.ports import Clock
+    from celery.ports import Clock, Consumer
 
-__all__ = ["Leave"]
+__all__ = ["Leave", "close"]
+
+logger = logging.getLogger("celery.worker.consumer")
 
 #: Seconds that a broker which does not answer may hold up an end that was to be quick.
 _PATIENCE = 5.0
@@ -58,3 +61,11 @@ class Leave:
     def pool_deadline(self) -> float:
         """Nothing runs any more in a warm stop; but children have hooks to run before they end."""
         return self._clock.monotonic() + (0.0 if self.terminating else max(0.0, min(self.left, _LAST_HOOKS)))
+
+
+def close(consumer: Consumer) -> None:
+    """The last thing that an engine does. Never raises."""
+    try:
+        consumer.close()
+    except Exception as exc:  # noqa: BLE001 - what is still held comes back when its lease ends
+        logger.warning("Closing the broker's consumer failed; what it held comes back by itself: %r", exc)
