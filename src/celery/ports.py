@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accompanied", "BackendConfig", "Barrier", "Blaming", "Broker", "BrokerConfig", "Burying", "Clock", "Consumer",
-    "DeadLetter", "DeadLetterBounds", "DeadLetters", "Deferring", "Delivery", "Depth", "Exhaustible", "Firing", "Full",
-    "Gathered", "Groups", "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication", "Report", "Resizable",
-    "ResultBackend", "Runner", "Seated", "Settled", "Streaming", "SystemClock", "Tracked",
-    "Watching",
+    "DeadLetter", "DeadLetterBounds", "DeadLetters", "Deferring", "Delivery", "Depth", "Exhaustible", "Fenced",
+    "Firing", "Full", "Gathered", "Groups", "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication",
+    "Report", "Resizable", "ResultBackend", "Runner", "Seated", "Settled", "Streaming", "SystemClock", "Tracked",
+    "Watching", "Yielding",
 ]  # fmt: skip
 
 
@@ -95,6 +95,8 @@ class Delivery(Struct, eq=False):
     traceback: str = ""
     #: True: its run killed the process, which counts as one more of its deaths when it is requeued.
     died: bool = False
+    #: True: it is in others' hands; to settle it changes nothing (`Fenced`).
+    lost: bool = False
 
 
 class Broker(Protocol):
@@ -217,6 +219,26 @@ class Blaming(Protocol):
 
     def begun(self, deliveries: Sequence[Delivery]) -> None:
         """These, all of them redelivered, are about to run. On return the broker has it."""
+
+
+@runtime_checkable
+class Fenced(Protocol):
+    """A consumer that can lose what it holds while it lives: it was frozen or cut off for longer than its lease, and
+    others have taken over. Where custody ends with the process alone (a lock of the kernel's on SQLite, in memory the
+    process itself) nobody does, however long it is frozen, and there is nothing to ask."""
+
+    def lost(self) -> Sequence[Delivery]:
+        """What was taken from us since this was last asked, each marked as `lost`. Costs nothing unless a lease may
+        have run out. Raises `OperationalError`; the next call asks again."""
+
+
+@runtime_checkable
+class Yielding(Protocol):
+    """A consumer that may find, when it acknowledges, that a delivery is not its own any more (`Fenced`)."""
+
+    def give_up(self, deliveries: Sequence[Delivery]) -> None:
+        """Acknowledge these at once; those that others have are marked as `lost`. Raises `OperationalError`; then it
+        is not known whether they are acknowledged, and if they were, the next call marks them as lost."""
 
 
 @runtime_checkable

@@ -22,8 +22,8 @@ GROUPS = (
 #: Settings that Celery does not have.
 OURS = frozenset(
     {
-        "dead_letter_max_age", "dead_letter_max_count", "dead_letter_max_size", "task_chord_embed_limit",
-        "task_max_deaths", "worker_unknown_task_grace",
+        "dead_letter_max_age", "dead_letter_max_count", "dead_letter_max_size", "task_acks_first",
+        "task_chord_embed_limit", "task_max_deaths", "worker_shutdown_grace", "worker_unknown_task_grace",
     }
 )  # fmt: skip
 #: Begins with the name of a group, but stands by itself.
@@ -1032,11 +1032,27 @@ SETTINGS: tuple[Setting, ...] = (
         declared=False,
     ),
     Setting(
+        "task_acks_first",
+        "bool",
+        False,
+        "",
+        "Tasks without late acknowledgement run only once the broker has confirmed it: at most once, and slower.",
+        declared=False,
+    ),
+    Setting(
         "task_max_deaths",
         "int",
         3,
         "",
         "Deaths of its processes after which a task is not run again but kept as a dead letter; 0: never.",
+        declared=False,
+    ),
+    Setting(
+        "worker_shutdown_grace",
+        "float",
+        None,
+        "",
+        "Seconds that a warm shutdown waits for running tasks; None: as long as they take.",
         declared=False,
     ),
     Setting(

@@ -475,6 +475,66 @@ def test_a_stopped_holder_loses_its_lease_and_its_late_ack_does_nothing(
         child.kill()
 
 
+def lapsed(make: MakeBroker, redis_server: RedisServer, n: int) -> tuple[RedisConsumer, RedisConsumer]:
+    """One that did not renew its lease while it held n messages, and who has them now."""
+    broker = make(lease_timeout=0.5)
+    broker.publish(to("q", *(message(i) for i in range(n))))
+    consumer, other = broker.consume([spec("q")]), make(lease_timeout=0.5).consume([spec("q")])
+    take(consumer, n)
+    consumer._keeper.stop()
+    take(other, n)
+    return consumer, other
+
+
+@pytest.mark.parametrize("who_renews", ["fetch", "keeper", "nobody"])
+def test_whoever_renews_a_lease_that_ran_out_it_is_known(
+    who_renews: str, make: MakeBroker, redis_server: RedisServer
+) -> None:
+    consumer, other = lapsed(make, redis_server, 3)
+    make().publish(to("q", message("new")))
+    if who_renews == "fetch":
+        assert ids(take(consumer, 1)) == ["new"]
+    elif who_renews == "keeper":
+        consumer._keeper._tick()
+    assert sorted(ids(consumer.lost())) == ["0", "1", "2"]
+    assert consumer.lost() == []
+    assert len(consumer.held) == (who_renews == "fetch")
+    other.close()
+    assert set(ids(take(consumer, 3 if who_renews == "fetch" else 4))) >= {"0", "1", "2"}
+
+
+def test_it_is_asked_again_until_an_answer_comes(make: MakeBroker, redis_server: RedisServer) -> None:
+    consumer, _ = lapsed(make, redis_server, 2)
+    redis_server.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    with pytest.raises(OperationalError):
+        consumer.lost()
+    assert len(consumer.lost()) == 2
+
+
+def test_giving_up_tells_what_others_have(make: MakeBroker, redis_server: RedisServer) -> None:
+    consumer, other = lapsed(make, redis_server, 2)
+    held = list(consumer.held.values())
+    make().publish(to("q", message("new")))
+    held += take(consumer, 1)
+    consumer.give_up(held)
+    assert [delivery.lost for delivery in held] == [True, True, False]
+    assert not consumer.held
+    assert set(redis_server.call("HKEYS", "unacked")) == set(other.held)
+
+
+def test_what_the_server_has_forgotten_is_not_lost_to_others(make: MakeBroker, redis_server: RedisServer) -> None:
+    """Nobody has it, so the one whose memory it is in runs it."""
+    broker = make(lease_timeout=0.5)
+    broker.publish(to("q", message(1)))
+    consumer = broker.consume([spec("q")])
+    take(consumer, 1)
+    redis_server.call("FLUSHALL")
+    until(lambda: redis_server.call("EXISTS", f"celery.1.lease.{consumer.holder}"), "the lease is there again")
+    consumer._keeper.lapsed = True
+    assert consumer.lost() == []
+    assert len(consumer.held) == 1
+
+
 def settled_down(consumers: list[RedisConsumer]) -> bool:
     for consumer in consumers:
         assert consumer.fetch(1, 0.05) == []

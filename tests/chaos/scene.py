@@ -48,6 +48,7 @@ def body(self, seconds):
     return self.request.id
 
 late = app.task(name="proj.late", bind=True, acks_late=True, reject_on_worker_lost=True)(body)
+first = app.task(name="proj.first", bind=True, acks_first=True)(body)
 early = app.task(name="proj.early", bind=True, acks_late=False)(body)
 """
 

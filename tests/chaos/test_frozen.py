@@ -74,6 +74,57 @@ def test_a_frozen_worker_loses_its_lease_and_changes_nothing_when_it_wakes(
     book(here.ledger.row(f"SIGSTOP for three leases, redis, {pool}", None, "the late outcome changed nothing"))
 
 
+GATED = """
+@app.task(name="proj.gated", bind=True, acks_late=True, reject_on_worker_lost=True)
+def gated(self, waits):
+    note("began", self.request.id)
+    while waits and not os.path.exists("open"):
+        time.sleep(0.05)
+    note("ended", self.request.id)
+"""
+
+
+@pytest.mark.server
+def test_a_frozen_worker_that_wakes_drops_the_rest_of_its_batch(
+    scene: MakeScene, redis: RedisServer, book: Book
+) -> None:
+    """Its child has short tasks behind one that lasts. Others have run them: it is told so, and begins none."""
+    here = scene(redis.url(), broker_transport_options={"lease_timeout": LEASE})
+    with open(here.folder / "proj.py", "a") as project:
+        project.write(GATED)
+    short = [f"short{n:03}" for n in range(200)]
+    with here.sender() as sender:
+        for n in range(300):  # until they are known to be short, and come in batches
+            sender.send("proj.gated", f"first{n:03}", False)
+        sender.send("proj.gated", "long", True)
+        for task_id in short:
+            sender.send("proj.gated", task_id, False)
+        frozen = here.worker("-c 1")
+        here.until(lambda: "long" in here.ledger.runs(), "the long one runs")
+        freeze(frozen)
+        held = redis.call("HLEN", "unacked")
+        assert held > 1, "it holds no batch"
+        other = here.worker("-c 2")  # one of its children will wait with the long one
+        here.until(lambda: here.ledger.done() >= set(short), "the other one has run the rest")
+        thaw(frozen)
+        told = frozen.wait_for(r"taken over \d+ of its messages")
+        assert f"taken over {held} of its messages" in told
+        time.sleep(1.0)  # the child has given back what it had not begun
+        (here.folder / "open").touch()
+        sender.send("proj.gated", "after", False)
+        here.ledger.wait(30, [frozen, other])
+        frozen.wait_for(r"long\] succeeded")
+        other.stop()
+        here.workers.remove(other)
+        sender.send("proj.gated", "last", False)
+        here.ledger.wait(30, [frozen])
+    runs = here.ledger.runs()
+    assert {task_id for task_id, found in runs.items() if len(found) > 1} == {"long"}
+    here.until(lambda: redis.call("HLEN", "unacked") == 0, "all is settled")
+    remarks = f"{held} messages held, {held - 1} of them not begun and dropped"
+    book(here.ledger.row("SIGSTOP for three leases with a batch, redis", None, remarks))
+
+
 @pytest.mark.server
 def test_a_worker_that_is_cut_off_changes_nothing_when_it_is_back(
     scene: MakeScene, redis: RedisServer, book: Book

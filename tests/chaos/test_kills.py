@@ -103,6 +103,38 @@ def test_early_tasks_are_lost_only_where_they_had_begun(
     )
 
 
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("broker", BROKERS)
+def test_what_is_acknowledged_first_never_runs_twice(
+    broker: str, pool: str, scene: MakeScene, request: pytest.FixtureRequest, book: Book
+) -> None:
+    """At most once, whatever is killed, and when; lost are at most as many as could run at once."""
+    chaos = random.Random(f"first {broker} {pool}")
+    here = scene_on(broker, scene, request, broker_transport_options={"lease_timeout": 1.0})
+    total, kills = scaled((2000, 20), (200, 3))
+    worker = here.worker(f"-P {pool} -c 2")
+    with here.sender() as sender:
+        for n in range(total):
+            sender.send("proj.first", f"t{n:05}", chaos.choice([0.0, 0.0, 0.002, 0.02]))
+    for n in range(1, kills + 1):
+        here.until(lambda n=n: len(here.ledger.runs()) >= total * n // (kills + 1), "some more have run")
+        time.sleep(chaos.uniform(0.0, 0.02))
+        death = here.kill(worker, chaos, kinds(pool))
+        if death is not None and death.kind != "child":
+            worker = here.worker(f"-P {pool} -c 2")
+    inherited = here.deaths[-1].when + 3.0  # three leases: what a dead worker held is back by then
+    here.until(
+        lambda: time.monotonic() > inherited and here.idle() and len(here.ledger.lost) <= 2 * len(here.deaths),
+        "all but those that had begun have run",
+    )
+    worker.stop()
+    here.workers.remove(worker)
+    assert here.idle()
+    assert not here.ledger.twice
+    remarks = f"{len(here.deaths)} kills; two could run at once"
+    book(here.ledger.row(f"kill -9, acknowledged first, {broker}, {pool}", None, remarks))
+
+
 @pytest.mark.parametrize("broker", BROKERS)
 def test_another_worker_takes_over(broker: str, scene: MakeScene, request: pytest.FixtureRequest, book: Book) -> None:
     """What a killed worker held begins elsewhere within ten seconds; what a stopped one gave back, at once."""

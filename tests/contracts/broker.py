@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from celery.message import Message
-from celery.ports import Accompanied, Deferring, Depth, Joining, Publication, Settled
+from celery.ports import Accompanied, Deferring, Depth, Fenced, Joining, Publication, Settled
 from celery.routing import QueueSpec, Route
 from tests.contracts.backend import record, results, results_by_id
 from tests.contracts.processes import Child, in_child
@@ -625,6 +627,48 @@ class BrokerContract:
         nothing(another, timeout=1.2)
         another.close()
         nothing(broker.consume([spec("q")]), timeout=0.1)
+        child.kill()
+
+    def test_whoever_was_frozen_keeps_what_it_holds_or_learns_what_it_lost(
+        self, make_broker: MakeBroker, broker: Broker
+    ) -> None:
+        """It wakes, is told, once, and what it settles then changes nothing. A kernel's lock never lapses."""
+        self._needs_processes()
+        broker.publish(to("q", *(message(i) for i in range(3))))
+        broker.close()
+        (word, say), (answer, tell) = os.pipe(), os.pipe()
+
+        def hold() -> Sequence[object]:
+            consumer = make_broker("frozen@host").consume([spec("q")])
+            held = take(consumer, 3)
+
+            def wake() -> None:
+                os.read(word, 1)
+                lost = [*consumer.lost(), *consumer.lost()] if isinstance(consumer, Fenced) else []
+                assert all(delivery.lost == (delivery in lost) for delivery in held)
+                consumer.ack(held)
+                consumer.flush()
+                os.write(tell, f"lost {' '.join(ids(lost))}".encode())
+
+            thread = threading.Thread(target=wake)
+            thread.start()
+            return [consumer, held, thread]
+
+        child = Child(hold)
+        child.done()
+        os.kill(child.pid, signal.SIGSTOP)
+        consumer = broker.consume([spec("q")])
+        fenced = isinstance(consumer, Fenced)
+        if fenced:
+            take(consumer, 3, deadline=self.death_deadline + 10)
+        else:
+            nothing(consumer, timeout=1.2)
+        os.write(say, b"!")
+        os.kill(child.pid, signal.SIGCONT)
+        assert select.select([answer], [], [], DEADLINE)[0], "the one that was frozen says nothing"
+        assert os.read(answer, 100).split() == ([b"lost", b"0", b"1", b"2"] if fenced else [b"lost"])
+        consumer.close()
+        assert ids(take(broker.consume([spec("q")]), 3 if fenced else 0)) == (numbers(3) if fenced else [])
         child.kill()
 
     def test_a_fork_has_connections_of_its_own(self, broker: Broker, other: Broker) -> None:

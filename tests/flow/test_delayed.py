@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from celery.brokers.memory import MemoryBroker
 from celery.ports import BrokerConfig, Publication
 from celery.routing import Route
+from celery.worker.admission import TaskPolicy
 from tests.flow.engine import House, spec, until
+
+if TYPE_CHECKING:
+    from celery.message import Message
+    from celery.outcome import Outcome
 
 
 @pytest.fixture
@@ -108,3 +114,70 @@ def test_waiting_in_memory_ends_on_time(house: House) -> None:
     with house.running():
         assert house.result(late)["result"] == 1
     assert house.runner.ran == [soon, late]
+
+
+class Recorded:
+    """A consumer whose fetches are written down: how many were asked for, and how many came."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+        self.fetches: list[tuple[int, int]] = []
+
+    def fetch(self, limit: int, *more: Any) -> Any:
+        found = self._consumer.fetch(limit, *more)
+        self.fetches.append((limit, len(found)))
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+
+def recorded(house: House) -> Recorded:
+    """The consumer of the house's next engine."""
+    consumer = Recorded(house.broker.consume([spec("q")]))
+    house.broker = type("Recording", (), {"consume": lambda self, queues: consumer, "close": lambda self: None})()
+    return consumer
+
+
+def test_parking_takes_more_and_more_while_all_that_comes_is_to_be_parked(house: House) -> None:
+    for _ in range(2100):
+        house.send("add", 1, eta=iso(3600))
+    consumer = recorded(house)
+    with house.running():
+        until(lambda: len(house.notes.received_ids) == 2100, "all are parked")
+        quick = [house.send("add", n) for n in range(3)]
+        house.result(quick[-1])
+    came = [found for _, found in consumer.fetches if found]
+    assert came[:12] == [1, 2, 4, 8, 16, 32, 64, 128, 256, 500, 500, 500]
+    assert house.runner.ran == quick
+    assert len(house.notes.received_ids) == 2103, "each is told once"
+
+
+def test_what_can_run_is_not_hoarded_by_a_worker_that_parks(house: House) -> None:
+    """PAINS 12. A fetch of many brings tasks after all: those beyond the worker's room run elsewhere, in their order,
+    while it is busy with one."""
+    for _ in range(200):
+        house.send("add", 1, eta=iso(3600))
+    long, *others = [house.send("long" if not n else "add", n) for n in range(40)]
+    began, go_on = threading.Event(), threading.Event()
+
+    def last(message: Message) -> Outcome:
+        began.set()
+        assert go_on.wait(10)
+        return house.runner.add(message)
+
+    house.policies["long"] = TaskPolicy("long", acks_late=True)
+    house.runner.by_name["long"] = last
+    elsewhere = House(house.url)
+    consumer = recorded(house)
+    with house.running() as busy:
+        assert began.wait(10)
+        assert max(consumer.fetches)[1] > 40, "they came in one fetch"
+        assert [one.message.id for one in busy.reserved()] == [long]
+        with elsewhere.running():
+            elsewhere.result(others[-1])
+        go_on.set()
+        house.result(long)
+    assert elsewhere.runner.ran == others
+    assert house.runner.ran == [long]
+    assert sorted(house.notes.received_ids + elsewhere.notes.received_ids).count(others[0]) == 1

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from celery.outcome import Record, Success
 from celery.ports import Report
-from tests.flow.engine import DEADLINE, House, document, until
+from celery.worker.admission import TaskPolicy
+from tests.flow.engine import DEADLINE, House, document, spec, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -218,3 +219,50 @@ def test_a_stop_gives_back_those_that_wait_and_counts_nothing() -> None:
     (held,) = consumer.fetch(10, 0.0)
     assert (held.message.id, held.message.deaths) == (second, 0)
     consumer.close()
+
+
+def test_what_is_acknowledged_first_begins_when_the_broker_has_let_go() -> None:
+    """Only as many as have a runner, and in their turn; the others stay in the broker's custody."""
+    pool = Hands(size=2, spare=3)
+    house = House(pool=pool)
+    house.policies["add"] = TaskPolicy("add", acks_first=True)
+    consumer = house.broker.consume([spec("q")])
+    house.broker = type("One", (), {"consume": lambda self, queues: consumer, "close": lambda self: None})()
+    sent = [house.send("add", n) for n in range(5)]
+    with house.running() as engine:
+        until(lambda: len(pool.running) == 2, "two run")
+        assert list(pool.running) == sent[:2]
+        assert [one.acknowledged for one in engine.held.values()] == [True, True]
+        assert len(consumer._held) == 3
+        pool.die(sent[0])
+        until(lambda: sent[2] in pool.running, "the next one runs")
+        assert len(consumer._held) == 2
+        for n in (1, 2, 3, 4):
+            until(lambda n=n: sent[n] in pool.running, "its turn")
+            pool.finish(sent[n])
+            house.result(sent[n])
+    assert house.result(sent[0])["status"] == "FAILURE"
+    assert house.depth() == 0
+
+
+def test_what_was_acknowledged_first_and_never_began_is_sent_again_at_the_end() -> None:
+    class Returning(Hands):
+        """Hands back what it has."""
+
+        def take_back(self) -> None:
+            self.back, self.running = [job.key for job in self.running.values()], {}
+
+        def report(self) -> Report:
+            back, self.back = getattr(self, "back", []), []
+            return Report(returned=back)
+
+    pool = Returning(size=1)
+    house = House(pool=pool)
+    house.policies["add"] = TaskPolicy("add", acks_first=True)
+    task_id = house.send("add", 1)
+    with house.running():
+        until(lambda: pool.running, "it is handed over")
+    assert house.depth() == 1
+    again = House(house.url)
+    with again.running():
+        assert again.result(task_id)["result"] == 1

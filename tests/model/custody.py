@@ -62,6 +62,8 @@ class Worker(NamedTuple):
     errand: tuple[str, int] | None = None
     #: The heir, by tick.lua: whose keeper may strike it off unless it renews its lease before.
     heir: int | None = None
+    #: It has renewed a lease that had run out, and had an heir: it is yet to ask what that one took.
+    lapsed: bool = False
 
 
 class State(NamedTuple):
@@ -122,6 +124,7 @@ class Model:
         for w, worker in enumerate(state.workers):
             if worker.status == ALIVE:
                 yield from self._keeper(state, w, worker)
+                yield from self._lost(state, w, worker)
                 yield from self._close(state, w)
             yield from self._fate(state, w, worker)
 
@@ -235,7 +238,19 @@ class Model:
         elif renewed and "strike without a look" not in self.bugs:
             yield "strike.lua, it has lived", w, other, idle, ""
         else:
-            yield "strike.lua", w, other, change(idle, other, listed=False, heir=None), ""
+            yield "strike.lua", w, other, change(idle, other, listed=False), ""
+
+    def _lost(self, state: State, w: int, worker: Worker) -> Iterator[Step]:
+        """What was taken from it and has not begun is dropped (fence.lua); what runs goes on."""
+        if not worker.lapsed:
+            return
+        after = change(state, w, lapsed=False)
+        for m, mail in enumerate(state.mail):
+            for tag, phase in mail.hands:
+                gone = tag not in mail.unacked or "all is dropped after a lapse" in self.bugs
+                if tag[0] == w and phase == HELD and gone:
+                    after = put(after, m, after.mail[m]._replace(hands=after.mail[m].hands - {(tag, phase)}))
+        yield "RedisConsumer.lost", w, -1, after, ""
 
     def _close(self, state: State, w: int) -> Iterator[Step]:
         """A clean stop, once nothing runs and nothing is unsettled; one worker stays."""
@@ -318,7 +333,8 @@ def renew(state: State, w: int) -> State:
     worker = state.workers[w]
     if worker.lease and worker.listed:
         return state
-    return change(state, w, lease=True, listed=True, heir=worker.heir if worker.lease else None)
+    lapsed = worker.lapsed or (not worker.lease and worker.heir is not None)
+    return change(state, w, lease=True, listed=True, heir=worker.heir if worker.lease else None, lapsed=lapsed)
 
 
 def unused(w: int, mail: Mail) -> int:

@@ -54,6 +54,7 @@ def test_nothing_is_lost_nothing_runs_again_by_itself_and_all_comes_to_an_end(
         ("strike without a look", LATE, 2, "held by nobody"),
         ("strike looks at the lease alone", LATE, 2, "held by nobody"),
         ("close gives nothing back", LATE, 1, "held by nobody"),
+        ("all is dropped after a lapse", LATE, 1, "never ends"),
     ],
 )
 def test_each_mistake_is_found(bug: str, kind: Kind, faults: int, broken: str) -> None:

@@ -74,9 +74,9 @@ class Following:
         """
         request = run.request
         made = Further()
-        if request.chord:
-            index = request.group_index
-            made.arrivals.append(self._arrival(run, (request.group, request.id, index), request.chord, state, value))
+        if request.chord and type(request.group) is str:
+            member = (request.group, request.id, _place(request.group_index))
+            made.arrivals.append(self._arrival(run, member, request.chord, state, value))
         if state != SUCCESS:
             for signature in awaited(request.chain or ()):
                 self.fail(run, signature, value, traceback, made)
@@ -86,15 +86,15 @@ class Following:
         """Add to `made` that this call, which follows from the run, has failed."""
         get = signature["options"].get
         task_id, group = get("task_id"), get("group_id")
-        if task_id is None:
+        if type(task_id) is not str:
             return
         if not get("ignore_result"):
             fields = {"id": task_id, "task": signature["task"], "group": group}
             request = self._app.Context(fields, root_id=run.request.root_id or run.request.id, parent_id=run.request.id)
             document = self._documents.failure(exc, request, traceback)
-            made.records.append(Record(task_id, FAILURE, document, get("reply_to") or ""))
-        if get("chord") is not None and group is not None:
-            member = (group, task_id, get("group_index"))
+            made.records.append(Record(task_id, FAILURE, document, str(get("reply_to") or "")))
+        if get("chord") is not None and type(group) is str:
+            member = (group, task_id, _place(get("group_index")))
             made.arrivals.append(self._arrival(run, member, get("chord"), FAILURE, exc))
 
     def _arrival(self, run: Run, member: tuple[str, str, int | None], body: Any, state: str, value: Any) -> Arrival:
@@ -135,6 +135,11 @@ class Following:
     def _signature(self, link: Any) -> Signature[Any]:
         signature: Signature[Any] = maybe_signature(dict(link), app=self._app)
         return signature
+
+
+def _place(index: Any) -> int | None:
+    """A sender may have written anything."""
+    return index if type(index) is int else None
 
 
 def awaited(signatures: Iterable[Any]) -> Iterator[Any]:

@@ -80,6 +80,9 @@ class Task(Generic[P, R]):
     soft_time_limit: float | None = None
     track_started: bool | None = None
     acks_late: bool | None = None
+    #: True: not to be run before the broker has confirmed the (early) acknowledgement, and so never twice. None: as
+    #: `task_acks_first` says.
+    acks_first: bool | None = None
     acks_on_failure_or_timeout: bool | None = None
     acks_on_failure: bool | None = None
     acks_on_timeout: bool | None = None

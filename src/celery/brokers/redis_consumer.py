@@ -18,8 +18,8 @@ from kombu.exceptions import OperationalError
 from celery.backends.redis_barriers import fulls
 from celery.brokers.dead_letters import Overflow
 from celery.brokers.redis_dead import bounds_of, note_overflow, why
-from celery.brokers.redis_keeper import QUIET_LEASE, Keeper, ack_commands, take_all
-from celery.brokers.redis_scripts import DEFER, DUE, FETCH, FIRE, REJECT, RESTORE, SETTLE
+from celery.brokers.redis_keeper import QUIET_LEASE, Keeper, ack_commands, number_of, take_all
+from celery.brokers.redis_scripts import DEFER, DUE, FENCE, FETCH, FIRE, REJECT, RESTORE, SETTLE
 from celery.drivers.redis_pool import run
 from celery.exceptions import ImproperlyConfigured
 from celery.message import MalformedMessage, Message
@@ -84,8 +84,10 @@ class RedisConsumer:
         self._look_at = 0.0
         self._due_at = float("inf")
         self._pause = _POLL
-        #: Tags in our custody.
-        self.held: dict[bytes, None] = {}
+        #: What is in our custody, by tag.
+        self.held: dict[bytes, Delivery] = {}
+        #: Tags with lower numbers were given by a server that has changed since.
+        self._known_from = 0
         self._acks: deque[bytes] = deque()
         #: Tags in the set of those that have begun.
         self._begun: set[bytes] = set()
@@ -137,12 +139,17 @@ class RedisConsumer:
             first, self._number = self._number, self._number + limit
             self._turn += 1
             fetch = FETCH.call(self._keys, (*head, limit, first, int(look), *self._tail(link)))
+            renewed = self._clock.monotonic()
             try:
-                due, found = self._exchange(fetch)[-1]
+                due, found, lapsed = self._exchange(fetch)[-1]
             except BaseException:
-                # The script may have run, or may yet run, without our knowing what it took.
+                # The script may have run, or may yet run, without our knowing what it took, or what it told.
+                keeper.lapsed = True
                 keeper.suspect(first, limit)
                 raise
+            keeper.renewed = renewed
+            if lapsed:
+                keeper.lapsed = True
             if keeper.quiet and (
                 found or head is self._head
             ):  # or the keeper settled down while we shortened the lease
@@ -165,12 +172,39 @@ class RedisConsumer:
         raws = iter(found)
         for number, (queue, raw) in enumerate(zip(raws, raws, strict=True), first):
             mine = tag % number
-            held[mine] = None
             try:
-                deliveries.append(Delivery(mine, names[queue - 1], read(raw), raw))
+                held[mine] = delivery = Delivery(mine, names[queue - 1], read(raw), raw)
             except MalformedMessage as exc:
-                deliveries.append(Delivery(mine, names[queue - 1], None, raw, str(exc)))
+                held[mine] = delivery = Delivery(mine, names[queue - 1], None, raw, str(exc))
+            deliveries.append(delivery)
         return deliveries
+
+    def lost(self) -> list[Delivery]:
+        """See `Fenced.lost`. Asked are those whose lease had run out, or may have: whose line was lost, or who did not
+        come to renew it."""
+        held, keeper, layout = self.held, self._keeper, self._layout
+        if not held:
+            keeper.lapsed = False
+            return []
+        now = self._clock.monotonic()
+        if not keeper.lapsed and now < keeper.renewed + layout.lease:
+            return []
+        keeper.lapsed = False
+        tags = [tag for tag in held if number_of(tag) >= self._known_from]
+        lost: list[bytes] = []
+        try:
+            for start in range(0, max(len(tags), 1), _MOST):
+                some = tags[start : start + _MOST]
+                lease = (layout.leases + self.holder, layout.holders, self.holder, int(layout.lease * 1000))
+                lost += self._exchange(FENCE.call((), (layout.unacked, *lease, *some)))[-1]
+        except BaseException:
+            keeper.lapsed = True
+            raise
+        keeper.renewed = now
+        gone = [held.pop(tag) for tag in lost]
+        for delivery in gone:
+            delivery.lost = True
+        return gone
 
     def _wait(self, link: Link, timeout: float, until_readable: Sequence[int]) -> bool:
         """Wait until a list was written to (then `_dirty`) or time is over; True if one of the others is readable."""
@@ -204,6 +238,15 @@ class RedisConsumer:
             acks.append(delivery.tag)
         if quiet:
             self._keeper.notice()
+
+    def give_up(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Yielding.give_up`: whoever takes a tag out of `unacked` was its holder."""
+        layout, tags = self._layout, [delivery.tag for delivery in deliveries]
+        commands: list[Command] = [("HDEL", layout.unacked, tag) for tag in tags]
+        replies = self._exchange(*commands, ("ZREM", layout.unacked_index, *tags))
+        for delivery, removed in zip(deliveries, replies[-len(tags) - 1 : -1], strict=True):
+            self.held.pop(delivery.tag, None)
+            delivery.lost = not removed
 
     def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
         """See `Consumer.reject`. Dead letters are kept in a bounded stream a queue."""
@@ -359,6 +402,7 @@ class RedisConsumer:
         found = b"" if isinstance(info, Exception) else info.partition(b"run_id:")[2].partition(b"\r")[0]
         if self._server not in (None, found):
             self._keeper.review(self._number)
+            self._known_from = self._number
         self._server = found
 
     def _exchange(self, *commands: Command) -> list[Any]:
@@ -381,12 +425,13 @@ class RedisConsumer:
             self._lose()  # a forked child: nothing here is its own
             return
         self._keeper.stop()
+        lease = self._layout.leases + self.holder
         try:
             if self._link is not None:
                 self._exchange(
                     RESTORE.call((), (*self._layout.arguments, "1", "", "", *self.held)),
                     ("SREM", self._layout.holders, self.holder),
-                    ("DEL", self._layout.leases + self.holder, self._layout.begun + self.holder),
+                    ("DEL", lease, f"{lease}.heir", self._layout.begun + self.holder),
                 )
         except (OperationalError, ImproperlyConfigured):
             pass  # nothing to tell the owner: custody is in the server

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from celery.drivers.redis import Command, Endpoint, Link
     from celery.ports import Clock
 
-__all__ = ["QUIET_LEASE", "Keeper", "ack_commands", "take_all"]
+__all__ = ["QUIET_LEASE", "Keeper", "ack_commands", "number_of", "take_all"]
 
 #: Part of a lease after which it is renewed, shortened by chance so that holders do not look for the dead in step.
 _RENEW = 0.3
@@ -86,6 +86,10 @@ class Keeper:
         self._thread: threading.Thread | None = None
         #: Live consumers of this layout, as last seen.
         self.holders = 1
+        #: When the lease was last renewed, at the earliest (monotonic).
+        self.renewed = clock.monotonic()
+        #: It may have run out since the owner last asked what of `held` is still its own.
+        self.lapsed = False
 
     def start(self) -> None:
         """Begin; the first renewal happens at once."""
@@ -140,6 +144,7 @@ class Keeper:
                     tick_at = clock.monotonic() + self._beat() * _chance.uniform(0.7, 1.0)
                     tick_at = min([tick_at, *self._doubted.values()])
             except (OperationalError, ImproperlyConfigured):
+                self.lapsed = True  # the answer that would have told may be the one that was lost
                 self._drop()  # the owner meets the same error, and tells
             if self._wake.wait(max(tick_at - clock.monotonic(), 0.0)):
                 self._wake.clear()
@@ -187,7 +192,9 @@ class Keeper:
         lease = (
             layout.unacked_index, layout.leases, layout.holders, self._holder, int(layout.lease * 1000), layout.due,
         )  # fmt: skip
-        self.holders, *dead = self._run(TICK.call((), (*lease, *rescored)))[0]
+        lapsed, self.holders, *dead = self._run(TICK.call((), (*lease, *rescored)))[0]
+        self.lapsed |= bool(lapsed)
+        self.renewed = now
         for holder in self._believe(dead, now):
             self._take_over(holder)
         for suspect in list(self._suspects):
@@ -227,7 +234,7 @@ class Keeper:
         while True:
             command: Command = ("ZSCAN", self._layout.unacked_index, cursor, "MATCH", pattern, "COUNT", 1000)
             cursor, flat = self._run(command)[0]
-            yield sorted((tag for tag in flat[::2] if tag.rpartition(b".")[0] == holder), key=_number)
+            yield sorted((tag for tag in flat[::2] if tag.rpartition(b".")[0] == holder), key=number_of)
             if cursor == b"0":
                 return
 
@@ -239,7 +246,7 @@ class Keeper:
         if self._review is not None:
             below, self._review = self._review, None
             mine = (tag for tags in self._tags_of(self._holder.encode()) for tag in tags)
-            self._unknown = [tag for tag in mine if _number(tag) < below and tag not in self._held]
+            self._unknown = [tag for tag in mine if number_of(tag) < below and tag not in self._held]
 
     def _look_for(self, suspect: tuple[float, int, int], now: float) -> None:
         until, first, count = suspect
@@ -265,7 +272,8 @@ class Keeper:
             self._link = None
 
 
-def _number(tag: bytes) -> int:
+def number_of(tag: bytes) -> int:
+    """The number in a tag: a holder counts upwards."""
     return int(tag.rpartition(b".")[2])
 
 

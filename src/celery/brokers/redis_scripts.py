@@ -6,7 +6,10 @@ from pathlib import Path
 
 from celery.drivers.redis_scripts import Script
 
-__all__ = ["DEFER", "DUE", "EXHUME", "FETCH", "FIRE", "QUIET", "REJECT", "RESTORE", "SETTLE", "STRIKE", "SWEEP", "TICK"]
+__all__ = [
+    "DEFER", "DUE", "EXHUME", "FENCE", "FETCH", "FIRE", "QUIET", "REJECT", "RESTORE", "SETTLE", "STRIKE", "SWEEP",
+    "TICK",
+]  # fmt: skip
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -17,6 +20,7 @@ def _broker_script(name: str, *shared: Path) -> Script:
 
 
 FETCH = Script(_LUA / "fetch.lua")
+FENCE = Script(_LUA / "fence.lua")
 TICK = Script(_LUA / "tick.lua")
 QUIET = Script(_LUA / "quiet.lua")
 STRIKE = Script(_LUA / "strike.lua")

@@ -33,12 +33,14 @@ class TaskPolicy:
     hard_limit: float | None = None
     #: Whether runs of it are attended by request objects of the task's own class (`[task.59]`).
     attended: bool = False
+    #: Whether the broker must have confirmed its acknowledgement before it runs. Not with `acks_late`.
+    acks_first: bool = False
 
     #: Nothing about a run of it needs a second look.
     plain: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "plain", not (self.soft_limit or self.hard_limit or self.attended))
+        object.__setattr__(self, "plain", not (self.soft_limit or self.hard_limit or self.attended or self.acks_first))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@
 -- ARGV: unacked, its index, lease, holders, holder, lease in ms, limit, first number, look for what is due?, queues,
 -- turn, pop many?, names.
 -- Returns the seconds until the next parked message is due, and queue and message of each that was taken: none if
--- something is due and was looked for, since that goes first (due.lua).
+-- something is due and was looked for, since that goes first (due.lua); last 1 if the lease had run out and somebody has
+-- become the heir: fence.lua tells what he took.
 local unacked, unacked_index, lease, holder = ARGV[1], ARGV[2], ARGV[3], ARGV[5]
 local left, number, width, turn = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local many = ARGV[12] == '1'
@@ -14,9 +15,10 @@ local strict = turn < 0
 if strict then turn = 0 end
 
 -- A holder whose lease ran out may have been struck off: nothing may be recorded under an unknown holder.
+local lapsed = 0
 if redis.call('PEXPIRE', lease, ARGV[6]) == 0 then
   redis.call('SET', lease, '1', 'PX', ARGV[6])
-  redis.call('DEL', lease .. '.heir')
+  if redis.call('SET', lease .. '.heir', '', 'XX', 'EX', 3600) then lapsed = 1 end
   redis.call('SADD', ARGV[4], holder)
 end
 
@@ -25,7 +27,7 @@ local now = time[1] .. '.' .. string.format('%06d', time[2])
 local found, fields, scores = {}, {}, {}
 local due = redis.call('ZRANGE', KEYS[#KEYS], 0, 0, 'WITHSCORES')[2]
 due = due and tonumber(due) - tonumber(now)
-if due and due <= 0 and ARGV[9] == '1' then return {string.format('%.6f', due), found} end
+if due and due <= 0 and ARGV[9] == '1' then return {string.format('%.6f', due), found, lapsed} end
 
 local function keep(queue, message)
   local tag = holder .. '.' .. number
@@ -84,4 +86,4 @@ end
 
 -- Everything was taken: this read makes the server remember that we want to hear of these keys.
 if left > 0 then redis.call('EXISTS', unpack(KEYS)) end
-return {due and string.format('%.6f', due) or false, found}
+return {due and string.format('%.6f', due) or false, found, lapsed}

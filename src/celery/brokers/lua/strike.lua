@@ -1,6 +1,8 @@
 -- Strike off a dead holder once everything that it held is back on the queues. Not one that has renewed its lease since
--- its heir learned of its death, even if it is dead again: what it took meanwhile would be nobody's.
+-- its heir learned of its death, even if it is dead again: what it took meanwhile would be nobody's. Should it come back,
+-- it learns by the heir that is left what it has lost (fence.lua).
 -- ARGV: its lease, holders, holder, heir, the set of what it had begun. Returns whether it was struck off.
 if redis.call('EXISTS', ARGV[1]) == 1 or redis.call('GET', ARGV[1] .. '.heir') ~= ARGV[4] then return 0 end
-redis.call('DEL', ARGV[1] .. '.heir', ARGV[5])
+redis.call('EXPIRE', ARGV[1] .. '.heir', 86400)
+redis.call('DEL', ARGV[5])
 return redis.call('SREM', ARGV[2], ARGV[3])

@@ -16,13 +16,13 @@ from kombu.exceptions import ContentDisallowed
 from celery.exceptions import InvalidTaskError, NotRegistered, TaskRevokedError
 from celery.failures import bounded, repr_of
 from celery.message import MalformedMessage, Message
-from celery.outcome import Further
+from celery.outcome import Failure, Further, Rejected
 from celery.ports import Job, Joining, Publication, Settled, SystemClock
 from celery.routing import Route
 from celery.states import FAILURE, REVOKED
 from celery.worker.admission import RUN, Drop, Refuse, Run, Wait, admit, limits_of
 from celery.worker.consumer.firings import Firings
-from celery.worker.settlement import ACK, REJECT, REQUEUE
+from celery.worker.settlement import ACK, DONE, REJECT, REQUEUE
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from celery.worker.consumer.suspects import Suspects
     from celery.worker.consumer.waiting import WaitingRoom
 
-__all__ = ["REFUSALS", "Held", "Receiver", "Settler", "publications"]
+__all__ = ["REFUSALS", "Held", "Receiver", "Settler", "explain", "give_back", "publications"]
 
 logger = logging.getLogger("celery.worker.consumer")
 
@@ -181,7 +181,7 @@ class Receiver:
             return Drop("revoked"), message
         if admission is RUN and policy is not None:
             held = self._hold(message, delivery, policy)
-            if message.redelivered:
+            if message.redelivered or policy.acks_first:
                 self._suspects.add(held)
             else:
                 run.append(held)
@@ -270,6 +270,20 @@ class Receiver:
             settler.add(delivery, disposition, record)
         else:
             settler.add(delivery, disposition, record, fallout.follow, fallout.further)
+
+
+def explain(delivery: Delivery, outcome: Outcome) -> None:
+    """What a dead letter is to say, if this outcome makes one of the delivery."""
+    if isinstance(outcome, Failure | Rejected):
+        delivery.error, delivery.traceback = outcome.reason, outcome.traceback
+
+
+def give_back(one: Held, settler: Settler) -> None:
+    """Back to its queue: it has not begun, and does not here. What is acknowledged already is sent again."""
+    if one.acknowledged:
+        settler.add(one.delivery, DONE, follow=[("", one.delivery.queue, one.message.to_envelope())])
+    else:
+        settler.add(one.delivery, REQUEUE)
 
 
 def publications(follow: Sequence[tuple[str, str, bytes]]) -> list[Publication]:

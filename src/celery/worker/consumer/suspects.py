@@ -1,11 +1,11 @@
-"""Flow. Redelivered messages: whose process died may have killed it, so they run where the blame is certain."""
+"""Flow. Messages that begin only with the broker's knowledge: redelivered ones, and those that must never run twice."""
 
 from __future__ import annotations
 
 from collections import deque
 from typing import TYPE_CHECKING
 
-from celery.ports import Blaming, Seated
+from celery.ports import Blaming, Seated, Yielding
 from celery.worker.admission import Refuse
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ class Suspects:
     Each waits until a runner is free, so that handed over is begun; then the broker notes that it begins. If this
     process dies, that note is what it is blamed by. One whose next death would be its last runs alone in the worker:
     nobody is parked for what a neighbour did. First deliveries pass by here and cost nothing.
+
+    So do not those that are to be acknowledged first: they wait in the same way, and what is noted is that the broker
+    has no longer any claim on them (decision 0029).
     """
 
     def __init__(self, pool: Pool, max_deaths: int, park: Callable[[Delivery, Message, int, Settler], None]) -> None:
@@ -33,6 +36,7 @@ class Suspects:
         self._limit = max(2, max_deaths) if max_deaths else 0
         self._park = park
         self._blaming: Blaming | None = None
+        self._consumer: Consumer | None = None
         #: Those that have not been handed to the pool.
         self.waiting: deque[Held] = deque()
         #: False: certainly nothing `blocks`.
@@ -42,6 +46,7 @@ class Suspects:
 
     def attach(self, consumer: Consumer) -> None:
         """From now on messages come from there."""
+        self._consumer = consumer
         self._blaming = consumer if isinstance(consumer, Blaming) else None
 
     def look_at(self, message: Message) -> Refuse | None:
@@ -58,6 +63,10 @@ class Suspects:
         """Have it run when it may."""
         self.waiting.append(one)
         self.busy = True
+
+    def forget_lost(self) -> None:
+        """Drop those that others have taken over."""
+        self.waiting = deque(one for one in self.waiting if not one.delivery.lost)
 
     def blocks(self, held: Mapping[int, Held]) -> bool:
         """Whether nothing else may begin now: one waits for its turn, or has the worker for itself."""
@@ -83,13 +92,29 @@ class Suspects:
                 if len(batch) == room or self._on_last_chance(one):
                     break
                 batch.append(one)
-        if self._blaming is not None:
-            self._blaming.begun([one.delivery for one in batch])
+        suspected = [one.delivery for one in batch if one.message.redelivered]
+        if self._blaming is not None and suspected:
+            self._blaming.begun(suspected)
+        self._acknowledge([one for one in batch if one.policy.acks_first and not one.acknowledged])
         for _ in batch:
             waiting.popleft()
         if self._on_last_chance(batch[0]):
             self._alone = batch[0]
-        return batch
+        return [one for one in batch if not one.delivery.lost]
+
+    def _acknowledge(self, batch: list[Held]) -> None:
+        """Only what was still ours is `acknowledged` then, and nobody else can have it; the rest is `lost`."""
+        if not batch:
+            return
+        consumer, deliveries = self._consumer, [one.delivery for one in batch]
+        if isinstance(consumer, Yielding):
+            consumer.give_up(deliveries)
+        else:
+            assert consumer is not None, "attach comes first"
+            consumer.ack(deliveries)
+            consumer.flush()
+        for one in batch:
+            one.acknowledged = not one.delivery.lost
 
     def _on_last_chance(self, one: Held) -> bool:
         return bool(self._limit) and one.message.deaths >= self._limit - 1

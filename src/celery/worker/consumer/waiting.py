@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING
 
 from celery.ports import Deferring
+from celery.worker.admission import moment
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from celery.message import Message
     from celery.ports import Consumer, Delivery
 
@@ -17,6 +20,10 @@ __all__ = ["WaitingRoom"]
 
 #: Parked messages that are remembered, so that their coming back is not told as a second arrival: 1 MB at most.
 _REMEMBERED = 10_000
+#: Messages that are taken at once at most where all that comes is only to be parked.
+_MOST_PARKED = 500
+#: Seconds: the clocks of worker and broker do not differ by more.
+_LONG_AGO = 1e6
 
 
 class WaitingRoom:
@@ -36,6 +43,8 @@ class WaitingRoom:
         self._parked: OrderedDict[int, None] = OrderedDict()
         #: What is still to be parked in the broker.
         self.to_park: list[tuple[Delivery, float]] = []
+        #: So many may be taken at once, although not so many can run: all that came lately was only to be parked.
+        self.pace = 0
 
     def add(self, delivery: Delivery, until: float) -> bool:
         """Keep it until then (`[worker.28]`). True if it comes for the first time, as far as is remembered.
@@ -63,12 +72,36 @@ class WaitingRoom:
         """Have it parked in the broker, for whichever worker is the first to take it then. Only where `parks`."""
         self.to_park.append((delivery, until))
 
-    def park(self) -> None:
-        """Park what is to be parked. Raises `OperationalError`; what was not parked is parked by the next call."""
+    def within(self, deliveries: Sequence[Delivery], room: int, now: float) -> list[Delivery]:
+        """Those that are to be received, where more came than there is `room` for: what is to be parked, and so many
+        of the rest.
+
+        What can run and finds no room is put off to a time past. So whoever has room takes it next, and in its order:
+        it never waits here while another worker idles.
+        """
+        self.pace = 0
+        taken: list[Delivery] = []
+        for order, delivery in enumerate(deliveries):
+            if _is_later(delivery.message, now):
+                taken.append(delivery)
+            elif room > 0:
+                room -= 1
+                taken.append(delivery)
+            else:
+                self.put_off(delivery, now - _LONG_AGO + order * 1e-6)
+        return taken
+
+    def park(self, asked: int = 0) -> None:
+        """Park what is to be parked. Raises `OperationalError`; what was not parked is parked by the next call.
+
+        `asked`: so many were asked for when these came. If that was all of them, twice as many may be next time.
+        """
         if self.to_park:
             assert self._deferring is not None
+            parked = len(self.to_park)
             self._deferring.defer(self.to_park)
             self.to_park = []
+            self.pace = min(2 * asked, _MOST_PARKED) if parked == asked else 0
 
     def returned(self, message: Message) -> bool:
         """Whether this one was parked by us before and is back now, due."""
@@ -85,6 +118,12 @@ class WaitingRoom:
             taken.append(heappop(self.heap)[2])
         return taken
 
+    def forget_lost(self) -> None:
+        """Drop those that others have taken over."""
+        self.heap = [entry for entry in self.heap if not entry[2].lost]
+        heapify(self.heap)
+        self.to_park = [entry for entry in self.to_park if not entry[0].lost]
+
     def clear(self) -> list[Delivery]:
         """Take out all that are in memory, to be given back."""
         taken = [delivery for _, _, delivery in self.heap] + [delivery for delivery, _ in self.to_park]
@@ -95,6 +134,13 @@ class WaitingRoom:
         self._parked[mark] = None
         if len(self._parked) > _REMEMBERED:
             self._parked.popitem(last=False)
+
+
+def _is_later(message: Message | None, now: float) -> bool:
+    try:
+        return message is not None and message.eta is not None and moment(message.eta) > now
+    except (ValueError, OverflowError):
+        return False
 
 
 def _fingerprint(message: Message) -> int:
