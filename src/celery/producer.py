@@ -303,7 +303,8 @@ class Producer:
             return self.send(call)
         sketch = self.lay_out(call)
         self.tell(sketch)
-        publication = self.encode(sketch)
+        # What follows from a run crosses to the main process as an envelope: that has task and id in protocol 2 alone.
+        publication = self.encode(sketch, protocol=2 if gathered.relayed else None)
         gathered.publications.append(publication)
         if gathered.relayed:  # it is sent by another process, which nobody here will hear of
             self.told(sketch)
@@ -404,13 +405,13 @@ class Producer:
         if custom:
             headers.update(custom)
 
-    def encode(self, sketch: Sketch, ready: bytes | None = None) -> Publication:
-        """A laid out message becomes bytes; `ready`: its body, where that is known."""
+    def encode(self, sketch: Sketch, ready: bytes | None = None, protocol: int | None = None) -> Publication:
+        """A laid out message becomes bytes; `ready`: its body, where that is known; `protocol`: not the settings'."""
         get = sketch.options.get
         defaults, headers, properties, route = self._defaults, sketch.headers, sketch.properties, sketch.route
         serializer = get("serializer") or defaults.serializer
         message_headers = headers
-        if defaults.protocol == 1:
+        if (protocol or defaults.protocol) == 1:
             payload, message_headers = self._payload(sketch)
             content_type, content_encoding, body = self._encode(payload, serializer)
         else:

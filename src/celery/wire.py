@@ -13,7 +13,7 @@ import msgspec
 from celery.message import MalformedMessage, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["body_v1", "from_protocol_1"]
 
@@ -33,12 +33,26 @@ def body_v1(headers: Mapping[str, Any], args: Any, kwargs: Any, embed: Mapping[s
         "eta": headers["eta"],
         "expires": headers["expires"],
         "utc": utc,
-        "callbacks": embed["callbacks"],
+        "callbacks": _linked(embed.get("chain"), embed["callbacks"]),
         "errbacks": embed["errbacks"],
         "timelimit": headers["timelimit"],
         "taskset": headers["group"],
         "chord": embed["chord"],
     }
+
+
+def _linked(chain: Sequence[Any] | None, callbacks: Any) -> Any:
+    """Callbacks with the next step of a chain among them, which has the one after it as its own, and so on.
+
+    Protocol 1 has no other place for a chain ([canvas.32]); it comes from its end.
+    """
+    following = None
+    for step in chain or ():
+        if following is not None:
+            links = [*(step["options"].get("link") or ()), following]
+            step = {**step, "options": {**step["options"], "link": links}}
+        following = step
+    return callbacks if following is None else [*(callbacks or ()), following]
 
 
 def from_protocol_1(

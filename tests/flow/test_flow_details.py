@@ -207,3 +207,24 @@ class TestGraphs:
         graph.to_dot(drawn)
         assert drawn.getvalue().startswith("digraph dependencies {")
         assert f'"{members.id}" -> "{members[0].id}"' in drawn.getvalue()
+
+
+def test_chains_in_messages_of_protocol_1(app: Celery) -> None:
+    """[canvas.32]: links within links; what a worker sends on, retries too, is of protocol 2."""
+    app.conf.task_protocol = 1
+
+    @app.task(name="again", bind=True)
+    def again(self: Any, x: int) -> int:
+        if self.request.retries == 0:
+            raise self.retry(countdown=0)
+        return x + 1
+
+    add, total = app.tasks["add"], app.tasks["total"]
+    with working(app):
+        result = chain(add.s(1, 2), add.s(3), add.s(4), add.s(5))()
+        assert result.get(timeout=PATIENCE) == 15
+        assert result.parent.get(timeout=PATIENCE) == 10
+        assert chain(again.s(1), again.s(), add.s(1))().get(timeout=PATIENCE) == 4
+        assert chain(group(add.s(1, 1), add.s(2, 2)), total.s(), add.s(1))().get(timeout=PATIENCE) == 7
+        assert chain(add.s(1, 2), group(add.s(1), add.s(2)))().get(timeout=PATIENCE) == [4, 5]
+        assert chain(add.s(1, 2), group(add.s(1), add.s(2)), total.s(), add.s(1))().get(timeout=PATIENCE) == 10
