@@ -21,6 +21,7 @@ READY_WITHIN = 30.0  # seconds
 STOPPED_WITHIN = 15.0
 #: What is typed at the Python prompt, and what it must answer; None: nothing is shown.
 CALLS: list[tuple[str, object]] = [
+    ("from celery import chord, group", None),
     ("from proj.celery import app", None),
     ("from proj.tasks import add, mul, xsum", None),
     ("add.delay(2, 2).get(timeout=10)", 4),
@@ -33,6 +34,17 @@ CALLS: list[tuple[str, object]] = [
     ("res.failed(), res.successful(), res.state", (True, False, "FAILURE")),
     ("res.traceback.splitlines()[-1]", "TypeError: unsupported operand type(s) for +: 'int' and 'str'"),
     ("app.AsyncResult('this-id-does-not-exist').state", "PENDING"),
+    # Canvas: tasks side by side, one after the other, and both.
+    ("group(add.s(i, i) for i in range(10))().get(timeout=10)", [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]),
+    ("g = group(add.s(i) for i in range(10))", None),
+    ("g(10).get(timeout=10)", [10, 11, 12, 13, 14, 15, 16, 17, 18, 19]),
+    ("(add.s(4, 4) | mul.s(8))().get(timeout=10)", 64),
+    ("(add.s(4) | mul.s(8))(4).get(timeout=10)", 64),
+    ("chord((add.s(i, i) for i in range(10)), xsum.s())().get(timeout=10)", 90),
+    ("(group(add.s(i, i) for i in range(10)) | xsum.s())().get(timeout=10)", 90),
+    ("res = (add.s(2, 2) | add.s('4') | mul.s(8))()", None),
+    ("repr(res.get(timeout=10, propagate=False))", "TypeError(\"unsupported operand type(s) for +: 'int' and 'str'\")"),
+    ("print(res.flow())", None),
 ]
 
 
@@ -91,6 +103,7 @@ def call_tasks() -> bool:
         show(f">>> {source}")
         if expected is None:
             exec(source, names)
+            sys.stdout.flush()
             continue
         answer = eval(source, names)
         show(answer if isinstance(answer, str) else repr(answer))

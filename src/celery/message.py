@@ -17,11 +17,21 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Form", "MalformedMessage", "Message", "headers_v2", "mark_redelivered", "read_body"]
+__all__ = ["Form", "MalformedMessage", "Message", "Repeated", "headers_v2", "mark_redelivered", "read_body"]
 
 
 class MalformedMessage(ValueError):
     """What came is not a task message; says what was expected and what came. The raw bytes stay with the delivery."""
+
+
+class Repeated(dict[str, Any]):
+    """What many messages carry, the body of a chord: it is encoded once. Not to be changed after that."""
+
+    #: As JSON, once it was encoded; b"" if it cannot be taken over as it is.
+    text: bytes | None = None
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
 
 
 class _Head(msgspec.Struct):

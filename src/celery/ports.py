@@ -71,8 +71,11 @@ class Gathered(Struct, eq=False):
     """Given as the option `producer` of a call: its message is put here instead of being sent."""
 
     publications: list[Publication] = field(default_factory=list)
-    #: What the calls hand on has been a message before; False: a caller makes them.
+    #: What the calls hand on has been a message before, and is sent by somebody else; False: a caller makes them, and
+    #: sends them with `Producer.send_gathered`.
     relayed: bool = True
+    #: Those that somebody wants to hear of once they are sent: their sketches.
+    untold: list[Any] = field(default_factory=list)
 
 
 class Delivery(Struct, eq=False):
@@ -187,6 +190,8 @@ class Firing(Struct, eq=False):
     arrivals: Sequence[Arrival] = ()
     #: A member has failed: what the members came to is kept until it expires (`[rkeys.9]`).
     failed: bool = False
+    #: Name of the group's document that holds the body, to be deleted once it is fired; "" if there is none.
+    kept: str = ""
 
 
 @runtime_checkable

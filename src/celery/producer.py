@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from msgspec import Struct, field
 
 from celery import wire
-from celery.message import Form, Message, headers_v2
+from celery.message import Form, Message, Repeated, headers_v2
 from celery.options import as_eta, as_expiry, check_call, listed
 from celery.ports import Gathered, Publication
 from celery.retry import PublishPolicy
@@ -230,6 +230,7 @@ class Producer:
 
     def _payload(self, sketch: Sketch) -> tuple[Any, dict[str, Any]]:
         """Body and headers as they travel in the protocol that the settings choose."""
+        _make_own(sketch)
         if self._defaults.protocol == 1:
             body = wire.body_v1(sketch.headers, *sketch.body, self._defaults.utc)
             return body, dict(sketch.options.get("headers") or {})
@@ -304,13 +305,23 @@ class Producer:
         self.tell(sketch)
         publication = self.encode(sketch)
         gathered.publications.append(publication)
-        self.told(sketch)
+        if gathered.relayed:  # it is sent by another process, which nobody here will hear of
+            self.told(sketch)
+        elif self._after:
+            gathered.untold.append(sketch)
         return publication.message
+
+    def send_gathered(self, gathered: Gathered) -> None:
+        """Publish what a caller has gathered, then tell of it. Raises as `publish` does."""
+        self.publish(gathered.publications)
+        for sketch in gathered.untold:
+            self.told(sketch)
 
     def tell(self, sketch: Sketch) -> None:
         """Receivers hear of a message that is about to be sent, and may change it."""
         for gate in self._before:
             if gate.receivers and self._observer is not None:
+                _make_own(sketch)
                 sketch.retry_policy = {**self._defaults.retry_policy, **(sketch.options.get("retry_policy") or {})}
                 self._observer.publishing(sketch)
                 break
@@ -478,6 +489,13 @@ class Producer:
 
     def _now(self) -> dt.datetime:
         return dt.datetime.fromtimestamp(self._clock.time(), self._defaults.timezone)
+
+
+def _make_own(sketch: Sketch) -> None:
+    """For whoever may change the body, or write it in a way of their own: what messages share is copied."""
+    embed = sketch.body[2]
+    if type(embed.get("chord")) is Repeated:
+        embed["chord"] = dict(embed["chord"])
 
 
 def _checked(name: Any, task_id: Any) -> str:

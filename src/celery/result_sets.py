@@ -168,6 +168,10 @@ class ResultSet(ResultBase):
             for task_id, meta in wait_ready(list(unknown), 0).items():
                 unknown[task_id]._remember(meta)
 
+    def _failed_join_report(self) -> Iterator[AsyncResult[Any]]:
+        """Those that are known to have failed: backends of third parties ask for them to say why a chord did."""
+        return (leaf for leaf in self._leaves() if leaf.state in states.PROPAGATE_STATES)
+
     def _leaves(self) -> Iterator[AsyncResult[Any]]:
         for result in self.results:
             if isinstance(result, ResultSet):

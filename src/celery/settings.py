@@ -22,8 +22,8 @@ GROUPS = (
 #: Settings that Celery does not have.
 OURS = frozenset(
     {
-        "dead_letter_max_age", "dead_letter_max_count", "dead_letter_max_size", "task_acks_first", "task_max_deaths",
-        "worker_unknown_task_grace",
+        "dead_letter_max_age", "dead_letter_max_count", "dead_letter_max_size", "task_acks_first",
+        "task_chord_embed_limit", "task_max_deaths", "worker_shutdown_grace", "worker_unknown_task_grace",
     }
 )  # fmt: skip
 #: Begins with the name of a group, but stands by itself.
@@ -1023,6 +1023,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("dead_letter_max_count", "int", 10_000, "", "Dead letters kept of each queue.", declared=False),
     Setting("dead_letter_max_size", "int", 100 << 20, "", "Bytes of dead letters kept of each queue.", declared=False),
     Setting(
+        "task_chord_embed_limit",
+        "int",
+        None,
+        "",
+        "Bytes of a chord's body that each member of its header carries; a larger one is kept once, in the result "
+        "backend, which workers of Celery's cannot read. None: members carry all, as Celery's do.",
+        declared=False,
+    ),
+    Setting(
         "task_acks_first",
         "bool",
         False,
@@ -1036,6 +1045,14 @@ SETTINGS: tuple[Setting, ...] = (
         3,
         "",
         "Deaths of its processes after which a task is not run again but kept as a dead letter; 0: never.",
+        declared=False,
+    ),
+    Setting(
+        "worker_shutdown_grace",
+        "float",
+        None,
+        "",
+        "Seconds that a warm shutdown waits for running tasks; None: as long as they take.",
         declared=False,
     ),
     Setting(

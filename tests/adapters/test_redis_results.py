@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from kombu.exceptions import OperationalError
 
-from celery import Celery
+from celery import Celery, chord
 from celery.backends.redis_store import RedisStore
 from celery.backends.redis_waiting import is_ready
 from celery.brokers.redis import RedisBroker
@@ -441,6 +441,47 @@ def test_failures_expire_in_their_own_time(make_app: Any, redis_server: RedisSer
     assert redis_server.pipeline([("TTL", key) for key in keys]) == [3600, 100, 3600]
     make_app(result_failure_expires=0).backend.mark_as_failure("c", KeyError())
     assert redis_server.call("TTL", "celery-task-meta-c") == -1
+
+
+@pytest.mark.parametrize(("chords", "kept"), [(1000, 1000), (10, 100), (None, 100), (0, -1)])
+def test_chords_and_groups_expire_in_their_own_time(
+    make_app: Any, redis_server: RedisServer, chords: int | None, kept: int
+) -> None:
+    """[state.13] [new57.4]: never before results do, with these if they have none, never if it is 0."""
+    app = make_app(result_expires=100, result_chord_expires=chords)
+
+    @app.task(name="total")
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    members = chord([total.s([n]) for n in range(3)], total.s())().parent
+    members.save()
+    with Running(app):
+        members[0].get(timeout=DEADLINE)
+        app.tasks["total"].apply_async(([1],), group_id="g", chord=total.s(), group_index=0).get(timeout=DEADLINE)
+    keys = [f"celery-taskset-meta-{id}" for id in (members.id, f"{members.id}.s", "g.j", "g.d")]
+    ages = redis_server.pipeline([("TTL", key) for key in keys])
+    gone = [age for age in ages if age == -2]  # the body of the first has been sent, perhaps
+    assert all(kept - 60 < age <= kept for age in ages if age != -2), ages
+    assert len(gone) <= 1
+
+
+def test_a_group_s_results_come_by_one_subscription(make_app: Any, redis_server: RedisServer) -> None:
+    """[backend.11]: whoever waits for a hundred results is told of them in the order in which they come."""
+    app = make_app()
+    results = app.ResultSet([app.AsyncResult(f"m{n}") for n in range(100)])
+    heard: list[str] = []
+    waiting = threading.Thread(
+        target=lambda: results.join_native(timeout=DEADLINE, callback=lambda id, value: heard.append(id))
+    )
+    waiting.start()
+    until(lambda: len(redis_server.call("PUBSUB", "CHANNELS", "celery-task-meta-m*")) == 100, "it subscribes to all")
+    assert sum(b"sub=100" in line for line in redis_server.call("CLIENT", "LIST").splitlines()) == 1
+    for n in reversed(range(100)):
+        app.backend.store_result(f"m{n}", n, "SUCCESS")
+    waiting.join(DEADLINE)
+    assert sorted(heard) == sorted(f"m{n}" for n in range(100))
+    until(lambda: not redis_server.call("PUBSUB", "CHANNELS", "celery-task-meta-m*"), "it unsubscribes")
 
 
 def test_the_client_and_its_keys(make_app: Any, redis_server: RedisServer) -> None:

@@ -15,10 +15,10 @@ from kombu.exceptions import ContentDisallowed
 
 from celery import Celery
 from celery.app.backends import BACKEND_ALIASES, by_name, by_url
-from celery.backends.base import Backend, DisabledBackend
+from celery.backends.base import Backend, BaseDictBackend, DisabledBackend, KeyValueStoreBackend
 from celery.backends.face import StoreBackend
 from celery.backends.redis import RedisBackend
-from celery.exceptions import ImproperlyConfigured, SecurityError, TaskRevokedError
+from celery.exceptions import ChordError, ImproperlyConfigured, SecurityError, TaskRevokedError
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.outcome import Record
 from tests.compat.memory_apps import make_app
@@ -249,6 +249,49 @@ class TestEncoding:
         app.set_current()
         restored = pickle.loads(pickle.dumps(backend))
         assert (type(restored), restored.url, restored.app) == (type(backend), backend.url, app)
+
+
+NAMES = """
+    store_result mark_as_started mark_as_done mark_as_failure mark_as_retry mark_as_revoked get_state get_status
+    get_result get_traceback get_children get_task_meta reload_task_result task_result_exists forget save_group
+    restore_group delete_group reload_group_result get_group_meta get_many wait_for wait_for_pending iter_native
+    cleanup process_cleanup on_task_call on_chord_part_return apply_chord fallback_chord_unlock add_to_chord
+    set_chord_size ensure_chords_allowed current_task_children encode decode encode_result decode_result
+    prepare_exception exception_to_python prepare_value prepare_expires prepare_persistent as_uri is_cached
+    chord_error_from_stack fail_from_current_stack
+""".split()
+
+
+class TestNames:
+    @pytest.mark.parametrize("cls", [StoreBackend, RedisBackend, KeyValueStoreBackend, BaseDictBackend])
+    def test_all_are_there(self, cls: type[Any]) -> None:
+        """[backend.4]: for those who derive from them, or call them."""
+        assert [name for name in NAMES if not callable(getattr(cls, name, None))] == []
+
+
+class TestChords:
+    """[backend.4]: what others call; chords of our own are counted in the step that settles a task."""
+
+    def body(self, app: Any) -> Any:
+        return app.signature("total", task_id="body", link=[])
+
+    def test_of_a_chord_that_fails(self, app: Any, backend: Any) -> None:
+        error = ChordError("Dependency x raised KeyError()")
+        assert backend.chord_error_from_stack(self.body(app), error) is error
+        assert repr(app.AsyncResult("body").result) == repr(error)
+        assert app.AsyncResult("body").state == "FAILURE"
+
+    def test_of_what_is_being_handled(self, app: Any, backend: Any) -> None:
+        try:
+            raise KeyError("oops")
+        except KeyError:
+            backend.chord_error_from_stack(self.body(app))
+        assert repr(app.AsyncResult("body").result) == "KeyError('oops')"
+
+    def test_those_who_do_not_count_say_so(self, app: Any) -> None:
+        backend = BaseDictBackend(app)
+        with pytest.raises(NotImplementedError, match="add_to_chord"):
+            backend.add_to_chord("group", app.AsyncResult("x"))
 
 
 class TestDisabled:

@@ -6,6 +6,7 @@ import json
 import threading
 
 import pytest
+from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from celery import Celery, Task, _state, signals
@@ -51,6 +52,19 @@ def test_delay_and_apply_async_give_the_result_of_the_message(app, add):
 def test_an_id_of_ones_own(app, add):
     assert add.apply_async((1,), task_id="mine").id == "mine"
     assert taken(app).id == "mine"
+
+
+def test_messages_that_need_not_survive(app, add):
+    """[opt.1]: by the setting, by the queue, or by the call, in this order of weight."""
+    app.conf.update(
+        task_default_delivery_mode="transient",
+        task_queues=[Queue("celery"), Queue("safe", Exchange("safe", delivery_mode=2), "safe")],
+    )
+    add.delay(1)
+    add.apply_async((1,), queue="safe")
+    add.apply_async((1,), queue="safe", delivery_mode=1)
+    modes = [taken(app, queue).properties["delivery_mode"] for queue in ("celery", "safe", "safe")]
+    assert modes == [1, 2, 1]
 
 
 def test_children_are_noted_in_the_running_task(app, add):

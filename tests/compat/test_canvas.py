@@ -9,11 +9,12 @@ import json
 import pickle
 import warnings
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
 import celery
-from celery import Celery, Task, chain, chord, chunks, group, xmap, xstarmap
+from celery import Celery, Task, chain, chord, chunks, codecs, group, signals, xmap, xstarmap
 from celery.canvas import Signature, StampingVisitor, maybe_signature, signature
 from celery.exceptions import CPendingDeprecationWarning
 from celery.message import read_body
@@ -148,6 +149,58 @@ def test_groups_go_out_in_batches(published: list[list[Any]]) -> None:
     assert ids == [member.id for member in result.results]
     assert len(set(ids)) == 2345
     assert isinstance(result, GroupResult)
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle", "yaml", "msgpack"])
+def test_the_body_that_members_share_is_the_same_in_each(published: list[list[Any]], serializer: str) -> None:
+    """It is encoded once; two members have arguments that only kombu writes as JSON."""
+    number, text = (UUID(int=7), "\ud800") if serializer in ("json", "pickle") else (7, "é")
+    rest = chain(chord([add.s(1, 1), add.s(2, number), add.s(text, 3)], total.s()), add.s(4), add.s("é"))
+    rest.apply_async(serializer=serializer)
+    messages = [publication.message for batch in published for publication in batch]
+    read = [codecs.decode(m.body, m.content_type, m.content_encoding, {m.content_type}) for m in messages]
+    first, *others = [body[2]["chord"] for body in read]
+    assert type(first) is dict
+    assert [first["task"], len(first["options"]["chain"])] == ["tasks.total", 2]
+    assert others == [first, first]
+    assert [body[0][0] for body in read] == [1, 2, text]
+
+
+def test_who_changes_the_body_of_one_member_changes_that_one(published: list[list[Any]]) -> None:
+    def before(body: Any, **_: Any) -> None:
+        if body[0][0] == 1:
+            body[2]["chord"]["options"] = {"changed": True}
+
+    signals.before_task_publish.connect(before)
+    try:
+        chord([add.s(1, 1), add.s(2, 2)], total.s()).apply_async()
+    finally:
+        signals.before_task_publish.disconnect(before)
+    assert [body[2]["chord"]["options"].get("changed") for body in bodies(published)] == [True, None]
+
+
+def test_receivers_hear_of_a_batch_once_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`after_task_publish` says that the broker has accepted a message: not before, and not if it has not."""
+    order: list[str] = []
+    broker = type(app.assembly.broker)
+    monkeypatch.setattr(broker, "publish", lambda self, publications: order.append(f"{len(publications)} sent"))
+
+    def after(sender: str, headers: dict[str, Any], **_: Any) -> None:
+        order.append(sender)
+
+    def refuse(self: Any, publications: Any) -> None:
+        raise ValueError("refused")
+
+    signals.after_task_publish.connect(after)
+    try:
+        group(add.s(1, 1), add.s(2, 2)).apply_async()
+        assert order == ["2 sent", "tasks.add", "tasks.add"]
+        monkeypatch.setattr(broker, "publish", refuse)
+        with pytest.raises(ValueError, match="refused"):
+            group(add.s(1, 1), add.s(2, 2)).apply_async()
+        assert len(order) == 3
+    finally:
+        signals.after_task_publish.disconnect(after)
 
 
 def test_a_map_goes_where_its_task_would(published: list[list[Any]]) -> None:

@@ -99,6 +99,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.hostname, self.exitcode, self.terminated, self.engine_has_thread = "w@h", None, 0, True
+        self.app = Celery(set_as_current=False)
 
     def terminate(self, in_sighandler: bool = False) -> None:
         self.terminated += 1

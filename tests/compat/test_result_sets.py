@@ -140,6 +140,10 @@ class TestWaiting:
         assert group.get(timeout=20) == list(range(40))
         thread.join()
 
+    def test_those_that_failed_are_told(self, group: GroupResult) -> None:
+        """What django-celery-results asks for."""
+        assert [one.state for one in group._failed_join_report()] == ["FAILURE"]
+
     def test_groups_in_groups(self, app: Celery) -> None:
         inner = group_of(app, "x", "y", id="inner")
         group = app.GroupResult("g", [app.AsyncResult("a"), inner, app.AsyncResult("a")])

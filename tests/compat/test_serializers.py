@@ -95,6 +95,31 @@ def make_app(url: str, **settings: Any) -> Celery:
     return app
 
 
+class Money:
+    """A type of the user's own."""
+
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+
+def test_types_that_users_register_for_json(url: str) -> None:
+    """[opt.8]: as kombu tags them."""
+    from kombu.utils.json import _decoders, _encoders, register_type
+
+    register_type(Money, "money", lambda money: money.cents, Money)
+    try:
+        app = make_app(url)
+        got: list[Any] = []
+        app.task(name="double")(lambda money: got.append(money) or Money(money.cents * 2))
+        with working(app):
+            doubled = app.tasks["double"].delay(Money(5)).get(timeout=DEADLINE)
+        assert [type(got[0]), got[0].cents] == [Money, 5]
+        assert [type(doubled), doubled.cents] == [Money, 10]
+    finally:
+        _encoders.pop(Money)
+        _decoders.pop("money")
+
+
 @pytest.mark.parametrize("serializer", CARRIES)
 def test_messages_and_results(url: str, serializer: str) -> None:
     app = make_app(url, task_serializer=serializer, result_serializer=serializer, accept_content=[serializer])

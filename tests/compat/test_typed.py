@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from celery import Celery, Task, signals
+from celery import Celery, Task, chain, signals
 from celery.codecs.annotated import Codec
 from celery.routing import QueueSpec
 from tests.compat import typed_types as types
@@ -355,6 +355,37 @@ def test_a_link_gets_the_data_and_reads_it(app: Celery) -> None:
         assert result.get(timeout=DEADLINE) == line
         (child,) = result.children
         assert second.AsyncResult(child.id).get(timeout=DEADLINE) == line
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_calls_for_many_arguments(app: Celery, eager: bool) -> None:
+    """map, starmap and chunks, by themselves and embedded, take and give what a call does."""
+    move = app.task(name="move", typed=True)(_moved)
+    points = [Point(1), Point(2), Point(3)]
+    moved = [Point(1, 7), Point(2, 7), Point(3, 7)]
+    app.conf.task_always_eager = eager
+    with working(app):
+        assert move.map([Point(1, 6)]).apply_async().get(timeout=DEADLINE) == [Point(1, 7)]
+        pairs = [(point, 7) for point in points]
+        assert move.starmap(iter(pairs)).apply_async().get(timeout=DEADLINE) == moved
+        assert move.starmap(pairs).apply().get() == moved
+        assert move.chunks(pairs, 2)().get(timeout=DEADLINE) == [moved[:2], moved[2:]]
+        after = chain(move.si(Point(0)), move.starmap(pairs))
+        assert after().get(timeout=DEADLINE) == moved
+        with pytest.raises(TypeError, match="argument 'point': expected Point"):
+            move.map([5]).apply_async().get(timeout=DEADLINE)
+
+
+def _moved(point: Point, by: int = 1) -> Point:
+    return Point(point.x, point.y + by)
+
+
+def test_many_arguments_travel_as_data(app: Celery) -> None:
+    move = app.task(name="move", typed=True)(_moved)
+    move.map([Point(1, 2)]).apply_async()
+    assert json.loads(taken(app).body)[1]["it"] == [{"x": 1, "y": 2}]
+    chain(move.si(Point(0)), move.chunks([(Point(1, 2), 3)], 1)).apply_async()
+    assert json.loads(taken(app).body)[2]["chain"][0]["kwargs"]["it"] == [[{"x": 1, "y": 2}, 3]]
 
 
 def test_a_retry_sends_the_data_again(app: Celery) -> None:

@@ -83,6 +83,7 @@ class Notes:
         self.revoked_ids: list[str] = []
         self.unknown_ids: list[tuple[str, float]] = []
         self.limits: list[tuple[str, str, float]] = []
+        self.cuts: list[tuple[str, bool]] = []
         self.losses: list[tuple[str, BaseException]] = []
         self.told: list[str] = []
         self.troubles: list[tuple[BaseException, float]] = []
@@ -100,6 +101,9 @@ class Notes:
 
     def dropped(self, message: Message, why: str) -> None:
         (self.expired_ids if why == "expired" else self.revoked_ids).append(message.id)
+
+    def cut_short(self, message: Message, *, goes_back: bool) -> None:
+        self.cuts.append((message.id, goes_back))
 
     def soft_limit(self, message: Message, limit: float) -> None:
         self.limits.append(("soft", message.id, limit))

@@ -200,7 +200,8 @@ def test_callbacks_are_children(bench: Bench) -> None:
 
     outcome = bench.run(add, 1, 2, link=[add.s(10), add.si(5, 6)])
     sent = [Message.from_envelope(envelope) for _, _, envelope in outcome.follow]
-    assert document(outcome)["children"] == [[[message.id, None], None] for message in sent]
+    members = [[[message.id, None], None] for message in sent]
+    assert document(outcome)["children"] == [[[sent[0].headers["group"], None], members]]
     assert sent[0].headers["group"] == sent[1].headers["group"] is not None
     single = bench.run(add, 1, 2, link=add.s(10))
     assert Message.from_envelope(single.follow[0][2]).headers["group"] is None

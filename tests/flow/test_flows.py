@@ -178,12 +178,14 @@ class TestChords:
         outer = chord([chord([fail.s()], total.s()), add.s(1, 1)], total.s())()
         assert "ChordError" in member_error(outer)
 
-    def test_the_tasks_of_a_group_fail_with_the_reason_itself(self, tasks: Any) -> None:
+    def test_the_tasks_of_a_group_fail_with_the_reason_itself(self, app: Celery, tasks: Any) -> None:
         """[canvas.55]"""
         result = chord([tasks["fail"].s()], group(tasks["total"].s(), tasks["total"].s()))()
         with pytest.raises(KeyError):
             result.get(timeout=PATIENCE)
         assert [one.state for one in result] == ["FAILURE"] * 2
+        group_itself = app.backend.get_task_meta(result.id)
+        assert (group_itself["status"], repr(group_itself["result"])) == ("FAILURE", "KeyError('oops')")
 
     def test_errbacks_of_the_body_are_called_once(self, app: Celery, tasks: Any) -> None:
         called = []

@@ -87,6 +87,27 @@ def test_groups(app: Celery) -> None:
     assert app.GroupResult.restore(result.id) == result
 
 
+class Broken(Counting):
+    """It fails to count."""
+
+    def incr(self, key: Any) -> int:
+        raise LookupError("no counter")
+
+
+def test_a_chord_that_cannot_be_counted_fails() -> None:
+    """No chord ends in silence, whatever a backend does."""
+    app = Celery("broken", broker=f"memory://foreign-{next(_names)}", set_as_current=False)
+    app.conf.result_backend = f"{__name__}:Broken"
+    app.task(name="total")(sum)
+    with working(app):
+        result = chord([app.tasks["total"].s([n]) for n in range(2)], app.tasks["total"].s())()
+        error = app.AsyncResult(result.id).get(timeout=PATIENCE, interval=0.02, propagate=False)
+    assert isinstance(error, ChordError)
+    assert "could not be counted: LookupError('no counter')" in str(error)
+    third_party.Shelf.shelf.clear()
+    third_party.Shelf.calls.clear()
+
+
 def test_the_task_that_looks_goes_where_the_body_will_go() -> None:
     """[canvas.71], [task.72]"""
     app = Celery("looking", broker=f"memory://foreign-{next(_names)}", set_as_current=False)

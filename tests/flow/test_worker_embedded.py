@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -87,6 +88,7 @@ def test_a_hundred_times(app: Celery) -> None:
 
     with Running(app):
         app.tasks["add"].delay(0, 0).get(timeout=DEADLINE)
+    gc.collect()  # of what tests before this one have left behind
     before, threads = descriptors(), threading.active_count()
     for n in range(100):
         with Running(app):

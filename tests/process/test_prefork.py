@@ -246,6 +246,16 @@ class TestDeaths:
             assert set(bench.told.lost) & set(keys) <= {marked}
         assert bench.told.finished
 
+    def test_a_child_that_cannot_be_understood_is_replaced(self, start: Callable[[int], Bench]) -> None:
+        """One odd outcome must not stop the main process, and with it all the others."""
+        bench = start(1)
+        (odd,) = bench.submit(bench.job("give", "unreadable"))
+        bench.settle(odd)
+        assert set(bench.told.lost) == {odd}
+        (after,) = bench.submit(bench.job("noop"))
+        bench.settle(after)
+        assert after in bench.told.finished
+
     def test_a_task_may_fork(self, start: Callable[[int], Bench]) -> None:
         bench = start(1)
         (key, after) = bench.submit(bench.job("fork"), bench.job("noop"))

@@ -217,11 +217,12 @@ def test_usr1_shows_where_the_threads_are(project: Project) -> None:
 
 
 def test_log_file_pid_file_and_settings_in_words(project: Project) -> None:
-    with project.worker("-l INFO -c 1 -n w1@%h -f %n.log --pidfile %n.pid worker_proc_alive_timeout=9"):
+    with project.worker("-l INFO -c 1 -n w1@%h -f %n.log --pidfile %n.pid -S %n.state worker_proc_alive_timeout=9"):
         wait_until(lambda: (project.folder / "w1.log").exists(), "the log file")
         wait_until(lambda: "ready." in (project.folder / "w1.log").read_text(), "the worker is ready")
         assert int((project.folder / "w1.pid").read_text()) > 1
     assert not (project.folder / "w1.pid").exists()
+    assert (project.folder / "w1.state").exists()
 
 
 def test_purge(project: Project) -> None:
@@ -269,3 +270,18 @@ def test_detached(project: Project) -> None:
         os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not (project.folder / "w1.pid").exists(), "it has stopped")
     assert "w1@" in (project.folder / "w1.log").read_text()
+
+
+def test_names_of_processes(project: Project) -> None:
+    """As Celery 5.7 shows them (observed), if the package setproctitle is there: here, one that writes them down."""
+    (project.folder / "setproctitle.py").write_text(
+        "def setproctitle(title):\n    with open('titles', 'a') as file:\n        file.write(title + '\\n')\n"
+    )
+    with project.ready("-l INFO -c 2 -n w1@here.example"):
+        titles = project.note("titles")
+        wait_until(lambda: lines(titles) == 3, "all have named themselves")
+    assert sorted(titles.read_text().splitlines()) == [
+        "[celeryd: w1@here:ForkPoolWorker-1]",
+        "[celeryd: w1@here:ForkPoolWorker-2]",
+        "[celeryd: w1@here:MainProcess] -active- (-A proj worker -l INFO -c 2 -n w1@here.example)",
+    ]

@@ -78,7 +78,8 @@ def add_map_task(app: Celery) -> Any:
     @app.task(name="celery.map", shared=False, lazy=False)
     def xmap(task: Any, it: Iterable[Any]) -> list[Any]:
         run = app.signature(task).type
-        return [run(item) for item in it]
+        many = getattr(run._types, "one_of_many", None)
+        return [run(item) for item in it] if many is None else many.run(run, it)
 
     return xmap
 
@@ -90,7 +91,8 @@ def add_starmap_task(app: Celery) -> Any:
     @app.task(name="celery.starmap", shared=False, lazy=False)
     def xstarmap(task: Any, it: Iterable[Any]) -> list[Any]:
         run = app.signature(task).type
-        return [run(*item) for item in it]
+        many = getattr(run._types, "each_of_many", None)
+        return [run(*item) for item in it] if many is None else many.run(run, it)
 
     return xstarmap
 

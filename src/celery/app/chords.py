@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import codecs
 from celery.canvas import maybe_signature
+from celery.canvas.references import is_reference, kept_under, load
 from celery.documents import exception_from_data
 from celery.exceptions import ChordError, OperationalError
 from celery.lifecycle import Run
@@ -56,6 +57,20 @@ class Closing:
     def __call__(self, full: Full) -> Firing:
         """Raises `OperationalError` if the parts cannot be read now; everything else is the body's failure."""
         packed = unpack(full.body)
+        if not is_reference(packed["body"]):
+            return self._close(full, packed)
+        try:
+            packed["body"] = load(self._app, full.barrier)
+        except OperationalError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - the body cannot be read
+            firing = self._failed(full, packed, ChordError(f"Body error: {exc!r}"))
+        else:
+            firing = self._close(full, packed)
+        firing.kept = kept_under(full.barrier)
+        return firing
+
+    def _close(self, full: Full, packed: dict[str, Any]) -> Firing:
         body = maybe_signature(packed["body"], app=self._app)
         try:
             values, error = self._join(full.barrier)
@@ -69,7 +84,11 @@ class Closing:
             except Exception as exc:
                 logger.exception("Chord %r raised", full.barrier)
                 error = ChordError(f"Callback error: {exc!r}")
+        return self._failed(full, packed, error)
+
+    def _failed(self, full: Full, packed: dict[str, Any], error: ChordError) -> Firing:
         logger.error("Chord %r raised: %r", full.barrier, error)
+        body = maybe_signature(packed["body"], app=self._app)
         return failure_of(self._app, self._following, full.barrier, body, error, packed)
 
     def _join(self, barrier: str) -> tuple[list[Any], ChordError | None]:
@@ -100,16 +119,17 @@ def failure_of(
 ) -> Firing:
     """Each task of the body fails with the error, its errbacks are called, and the chords that wait for it fail.
 
-    The tasks of a group fail with what the member failed with ([canvas.55]). `packed`: see `unpack`.
+    The tasks of a group, and its id, fail with what the member failed with ([canvas.55]). `packed`: see `unpack`.
     """
-    exc = error.__cause__
-    if exc is None or body.get("subtask_type") != "group":
-        exc = error
+    side_by_side = body.get("subtask_type") == "group"
+    exc = error.__cause__ if side_by_side and error.__cause__ is not None else error
     fields = {"id": body["options"].get("task_id") or new_id(), "task": body["task"]}
     kin = {"root_id": packed["root_id"], "parent_id": packed["parent_id"]}
     message = Message(fields, b"", content_type=packed.get("content_type") or "application/json")
     run = Run(message, None, app.Context(fields, chain=[body], **kin), (), {}, {})
     further = following.further(run, FAILURE, exc, None) or Further()
+    if side_by_side:
+        following.fail(run, {"task": body["task"], "options": {"task_id": fields["id"]}}, exc, None, further)
     publications: list[Publication] = []
     for one in _heirs(body):
         links = one["options"].get("link_error")

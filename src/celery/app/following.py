@@ -7,7 +7,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from celery.app.chords import pack
-from celery.canvas import maybe_signature
+from celery.canvas import group, maybe_signature
 from celery.outcome import Arrival, Further, Record
 from celery.producer import Gathered, new_id
 from celery.states import FAILURE, SUCCESS
@@ -41,12 +41,17 @@ class Following:
     def callbacks(self, links: Iterable[Any], value: Any) -> list[Publication]:
         """One message for each `link`; `value` comes first unless the signature is immutable ([call.9]).
 
-        Raises what `apply_async` raises, TypeError for arguments that do not fit among it.
+        Of several, the groups are sent by themselves, the others as one group more ([task.53]). Raises what
+        `apply_async` raises, TypeError for arguments that do not fit among it.
         """
         signatures = [self._signature(link) for link in links]
         gathered = Gathered()
-        for signature, options in zip(signatures, _together(len(signatures)), strict=True):
-            signature.apply_async((value,), producer=gathered, **options)
+        if len(signatures) > 1:
+            single = [signature for signature in signatures if not isinstance(signature, group)]
+            signatures = [signature for signature in signatures if isinstance(signature, group)]
+            signatures += [group(single, app=self._app)] if single else []
+        for signature in signatures:
+            signature.apply_async((value,), producer=gathered)
         return gathered.publications
 
     def next(self, request: Any, value: Any) -> list[Publication]:
@@ -69,26 +74,27 @@ class Following:
         """
         request = run.request
         made = Further()
-        if request.chord:
-            index = request.group_index
-            made.arrivals.append(self._arrival(run, (request.group, request.id, index), request.chord, state, value))
+        if request.chord and type(request.group) is str:
+            member = (request.group, request.id, _place(request.group_index))
+            made.arrivals.append(self._arrival(run, member, request.chord, state, value))
         if state != SUCCESS:
             for signature in awaited(request.chain or ()):
-                self._fail(run, signature, value, traceback, made)
+                self.fail(run, signature, value, traceback, made)
         return made if made.arrivals or made.records else None
 
-    def _fail(self, run: Run, signature: Any, exc: BaseException, traceback: str | None, made: Further) -> None:
+    def fail(self, run: Run, signature: Any, exc: BaseException, traceback: str | None, made: Further) -> None:
+        """Add to `made` that this call, which follows from the run, has failed."""
         get = signature["options"].get
         task_id, group = get("task_id"), get("group_id")
-        if task_id is None:
+        if type(task_id) is not str:
             return
         if not get("ignore_result"):
             fields = {"id": task_id, "task": signature["task"], "group": group}
             request = self._app.Context(fields, root_id=run.request.root_id or run.request.id, parent_id=run.request.id)
             document = self._documents.failure(exc, request, traceback)
-            made.records.append(Record(task_id, FAILURE, document, get("reply_to") or ""))
-        if get("chord") is not None and group is not None:
-            member = (group, task_id, get("group_index"))
+            made.records.append(Record(task_id, FAILURE, document, str(get("reply_to") or "")))
+        if get("chord") is not None and type(group) is str:
+            member = (group, task_id, _place(get("group_index")))
             made.arrivals.append(self._arrival(run, member, get("chord"), FAILURE, exc))
 
     def _arrival(self, run: Run, member: tuple[str, str, int | None], body: Any, state: str, value: Any) -> Arrival:
@@ -131,6 +137,11 @@ class Following:
         return signature
 
 
+def _place(index: Any) -> int | None:
+    """A sender may have written anything."""
+    return index if type(index) is int else None
+
+
 def awaited(signatures: Iterable[Any]) -> Iterator[Any]:
     """The calls within these signatures: what was to be run, in the end."""
     for one in signatures:
@@ -146,14 +157,6 @@ def awaited(signatures: Iterable[Any]) -> Iterator[Any]:
         else:
             yield one
         yield from awaited((one.get("options") or {}).get("chain") or ())
-
-
-def _together(count: int) -> list[dict[str, Any]]:
-    """Options that make several callbacks a group ([task.53])."""
-    if count < 2:
-        return [{}] * count
-    group_id = new_id()
-    return [{"group_id": group_id, "group_index": index} for index in range(count)]
 
 
 def _takes_failure(task: Any, signature: Signature[Any]) -> bool:

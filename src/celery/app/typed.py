@@ -17,11 +17,11 @@ from celery.codecs.annotated import Codec, name_of
 from celery.producer import Gathered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from celery.app.task import Task
 
-__all__ = ["Types", "install"]
+__all__ = ["Many", "Types", "install"]
 
 #: Values of these annotations travel as the serializer has them.
 _UNTYPED = (Any, object)
@@ -62,6 +62,16 @@ class Types:
         """The arguments of a call that travels in another's message as plain data, which they may be already; `ahead`:
         so many arguments will come before them. Raises as `send` does."""
         return self._each(args, kwargs, Codec.dump, ahead)
+
+    @property
+    def one_of_many(self) -> Many:
+        """Calls by `map`: each has one argument."""
+        return Many(self, starred=False)
+
+    @property
+    def each_of_many(self) -> Many:
+        """Calls by `starmap` and `chunks`: each has a list of arguments."""
+        return Many(self, starred=True)
 
     def receive(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments as the function wants them. Raises as `send` does."""
@@ -148,6 +158,29 @@ class Types:
             came = f"{value!r:.200} ({name_of(type(value))})"
             message = f"{self._name}: {what}: expected {name_of(codec.annotation)}, got {came}: {exc}"
             raise (ValueError if fits else TypeError)(message) from exc
+
+
+class Many:
+    """A typed task that one message calls many times (`map`, `starmap`, `chunks`); raises as `Types` does."""
+
+    def __init__(self, types: Types, *, starred: bool) -> None:
+        """`starred`: each item is the list of a call's arguments, not its only one."""
+        self._types = types
+        self._starred = starred
+
+    def send(self, items: Iterable[Any]) -> list[Any]:
+        """The arguments as plain data, which they may be already: what has travelled in a canvas is."""
+        calls = (self._types.embed(item if self._starred else (item,), {}, 0)[0] for item in items)
+        return [list(args) if self._starred else args[0] for args in calls]
+
+    def run(self, task: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
+        """Call it for each, here: plain data in, plain data out."""
+        calls = (self._types.receive(item if self._starred else (item,), {})[0] for item in items)
+        return [self._types.give(task(*args)) for args in calls]
+
+    def result(self, plain: Sequence[Any]) -> list[Any]:
+        """What the calls returned, for whoever reads the result."""
+        return [self._types.result(value) for value in plain]
 
 
 def install(cls: type[Task[..., Any]]) -> None:

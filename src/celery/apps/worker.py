@@ -16,7 +16,7 @@ from celery import signals
 from celery.app.utils import sanitize_url
 from celery.apps.banner import StartupInfo, banner
 from celery.apps.signals import SignalLadder
-from celery.platforms import check_privileges, create_pidlock, set_process_title
+from celery.platforms import check_privileges, create_pidlock, set_mp_process_title
 from celery.worker.worker import WorkController
 
 __all__ = ["Worker"]
@@ -126,7 +126,7 @@ class Worker(WorkController):
 
     def set_process_status(self, info: str) -> Any:
         """Name the process (`[worker.34]`)."""
-        return set_process_title("celeryd", f"{info} ({' '.join(sys.argv[1:])})")
+        return set_mp_process_title("celeryd", f"{info} ({' '.join(sys.argv[1:])})", self.hostname)
 
     def purge_messages(self) -> int:
         """Drop what waits in the selected queues (`[worker.13]`)."""

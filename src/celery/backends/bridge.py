@@ -13,7 +13,7 @@ from celery.backends.face import StoreBackend
 from celery.backends.redis import RedisBackend
 from celery.codecs import accept_types, decode_from
 from celery.documents import decode, encode
-from celery.exceptions import BackendError, OperationalError
+from celery.exceptions import BackendError, ChordError, OperationalError
 from celery.result import result_from_tuple
 
 if TYPE_CHECKING:
@@ -102,7 +102,14 @@ class Bridged:
                     name = type(backend).__name__
                     raise OperationalError(f"the result backend {name} failed to count {task_id}: {exc}") from exc
                 logger.exception("The chord %s cannot be told of %s", one.barrier, task_id)
+                self._end(packed["body"], ChordError(f"Dependency {task_id} could not be counted: {exc!r}"))
         return []
+
+    def _end(self, body: Any, error: ChordError) -> None:
+        """A chord whose members cannot be counted never fires: its body fails, unless it has ended already."""
+        backend, task_id = self._app.backend, body["options"].get("task_id")
+        if task_id is not None and backend.get_state(task_id) not in states.READY_STATES:
+            backend.chord_error_from_stack(body, error)
 
     def full(self) -> list[Full]:
         """None is full here."""

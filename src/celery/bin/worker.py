@@ -147,6 +147,7 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
 )
 @click.option("-D", "--detach", is_flag=True, help="Go on in the background.", **_WORKER)
 @click.option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", help="Logging level.", **_WORKER)
+@click.option("-S", "--statedb", type=click.Path(), help="Remember revoked tasks over restarts here.", **_WORKER)
 @click.option(
     "-O",
     "--optimization",
@@ -216,6 +217,7 @@ def worker(
     loglevel: int | None = None,
     logfile: str | None = None,
     pidfile: str | None = None,
+    statedb: str | None = None,
     uid: Any = None,
     gid: Any = None,
     umask: Any = None,
@@ -256,6 +258,7 @@ def worker(
             loglevel=loglevel,
             logfile=logfile and node_format(logfile, name),
             pidfile=pidfile and node_format(pidfile, name),
+            statedb=statedb and node_format(statedb, name),
             no_color=ctx.obj.no_color or None,
             quiet=ctx.obj.quiet,
             **options,

@@ -9,6 +9,7 @@ from celery.canvas.groups import group, in_order, shown, unrolled
 from celery.canvas.lazy import Lazy, members_of
 from celery.canvas.plain import plain
 from celery.canvas.planning import POLLING, Opening, attach, start
+from celery.canvas.references import shortened_body
 from celery.canvas.signatures import Signature, as_list, maybe_signature
 from celery.canvas.stamping import added
 from celery.exceptions import CPendingDeprecationWarning
@@ -174,14 +175,15 @@ class _chord(Signature[Any]):  # noqa: N801 - its public name
             body._lower(plan, ([],), {}, {"group_id": header_id, "task_id": body_result.id})
             return body_result
         noted = for_header.pop("add_to_parent", True)
-        for_header |= {"group_id": header_id, "chord": plain(body), "add_to_parent": False}
+        carried, kept = shortened_body(self.app, plain(body), header_id, for_header.get("serializer"))
+        for_header |= {"group_id": header_id, "chord": carried, "add_to_parent": False}
         call = (*(args or ()), *self.args), whole._header_kwargs(kwargs)
         results, size = _lower_header(plan, members, call, for_header)
         body_result.parent = self.app.GroupResult(header_id, results)
         if noted:
             plan.trail.append(body_result.parent)
         polling = {to: merged[name] for name, to in POLLING.items() if merged.get(name) is not None}
-        plan.openings.append(Opening(header_id, size, body, results, polling))
+        plan.openings.append(Opening(header_id, size, body, results, polling, kept))
         return body_result
 
     def _with_body(self, body: Any, kwargs: Mapping[str, Any] | None) -> _chord:

@@ -22,6 +22,7 @@ class _mapping(Signature[Any]):  # noqa: N801 - as its subclasses
 
     _task_name = ""
     _stars = ""
+    _starred = False
 
     def __init__(self, task: Any, it: Iterable[Any], **options: Any) -> None:
         parts = {"task": _as_signature(task), "it": _kept(it)}
@@ -30,15 +31,45 @@ class _mapping(Signature[Any]):  # noqa: N801 - as its subclasses
     def apply_async(  # type: ignore[override]
         self, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Any:
-        """Send it: to the queue that the task itself would go to ([canvas.62])."""
+        """Send it: to the queue that the task itself would go to ([canvas.62]). The arguments are those of a call: for
+        a typed task they are checked, and raise what its calls raise."""
         options.setdefault("route_name", self.kwargs["task"]["task"])
-        return super().apply_async(args, kwargs, **options)
+        result = super().apply_async(args, kwargs, **options)
+        result._types = self._many()
+        return result
+
+    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Run it here."""
+        result = super().apply(args, kwargs, **options)
+        result._types = self._many()
+        return result
+
+    @property
+    def AsyncResult(self) -> Any:  # noqa: N802 - its public name
+        """Makes results of this call from ids."""
+        make, many = super().AsyncResult, self._many()
+
+        def made(task_id: str) -> Any:
+            result = make(task_id)
+            result._types = many
+            return result
+
+        return make if many is None else made
 
     def _merge(self, args: Any = None, kwargs: Any = None, options: Any = None, force: bool = False) -> Any:
         merged_args, merged_kwargs, merged = super()._merge(args, kwargs, options, force)
-        if isinstance(merged_kwargs.get("it"), Lazy):
-            merged_kwargs = {**merged_kwargs, "it": list(merged_kwargs["it"])}
-        return merged_args, merged_kwargs, merged
+        return merged_args, {**merged_kwargs, "it": self._sent(merged_kwargs.get("it"))}, merged
+
+    def _many(self) -> Any:
+        """What a typed task's arguments and results are; None for any other."""
+        return _types_of(self.kwargs["task"], self._starred, self.app)
+
+    def _sent(self, it: Any) -> Any:
+        """The arguments as they travel."""
+        many = self._many()
+        if many is not None:
+            return many.send(it)
+        return list(it) if isinstance(it, Lazy) else it
 
     def _copy(self, **parts: Any) -> Any:
         return self._revived({**self, **parts}, dict(self.kwargs), self._app)
@@ -71,6 +102,7 @@ class xstarmap(_mapping):  # noqa: N801 - its public name
 
     _task_name = "celery.starmap"
     _stars = "*"
+    _starred = True
 
 
 @Signature.register_type()
@@ -109,6 +141,11 @@ class chunks(Signature[Any]):  # noqa: N801 - its public name
         parts = (xstarmap(task, part, app=app) for part in _parts(iter(self.kwargs["it"]), n))
         return group(parts, app=app, **self.options)
 
+    def _sent(self, it: Any) -> Any:
+        """The arguments as they travel within another message."""
+        many = _types_of(self.kwargs["task"], True, self.app)
+        return it if many is None else many.send(it)
+
     @classmethod
     def apply_chunks(cls, task: Any, it: Iterable[Any], n: int, app: Celery | None = None) -> Any:
         """Send `task` for each element of `it`, `n` of them in a message."""
@@ -120,6 +157,14 @@ class chunks(Signature[Any]):  # noqa: N801 - its public name
 
 def _as_signature(task: Any) -> Any:
     return maybe_signature(task) if isinstance(task, dict) else task.s()
+
+
+def _types_of(task: Any, starred: bool, app: Celery) -> Any:
+    known = app.tasks.get(task["task"])
+    types = None if known is None else known._types
+    if types is None or not hasattr(types, "each_of_many"):
+        return None
+    return types.each_of_many if starred else types.one_of_many
 
 
 def _kept(it: Iterable[Any]) -> Any:

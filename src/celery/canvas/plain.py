@@ -31,6 +31,8 @@ def plain(value: Any) -> Any:
         copied["options"] = {name: plain(given) if name in _LINKS else given for name, given in options.items()}
     if type(value) is not Signature and kwargs:
         copied["kwargs"] = {name: plain(given) if name in _PARTS else given for name, given in kwargs.items()}
+        if (sent := getattr(value, "_sent", None)) is not None:  # calls for many arguments
+            copied["kwargs"]["it"] = sent(kwargs["it"])
     return copied
 
 

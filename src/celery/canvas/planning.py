@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct, field
 
+from celery.canvas.references import kept_under
 from celery.current import get_current_worker_task
 from celery.ports import Gathered
 
@@ -50,6 +51,8 @@ class Opening(Struct, eq=False):
     body: Signature[Any]
     results: list[Any]
     options: dict[str, Any]
+    #: The body, if it is kept with the barrier and not carried by each member.
+    kept: bytes | None = None
 
 
 class Plan(Struct, eq=False):
@@ -91,6 +94,9 @@ def _open(app: Celery, opening: Opening) -> None:
     """Before the first member is sent: its end may come at once. Raises NotImplementedError where none can be kept."""
     app.backend.ensure_chords_allowed()
     if (barriers := app.assembly.barriers) is not None:
+        if opening.kept is not None:
+            store: Any = app.assembly.store
+            store.groups.save_group(kept_under(opening.id), opening.kept)
         barriers.open(opening.id, opening.size)
         return
     app.backend.set_chord_size(opening.id, opening.size)
@@ -111,7 +117,7 @@ def _send_together(app: Celery, batch: list[Sending]) -> None:
         else:
             sending.send()
     if gathered.publications:
-        app.assembly.producer.publish(gathered.publications)
+        app.assembly.producer.send_gathered(gathered)
 
 
 _ALONE_SET = frozenset(_ALONE)

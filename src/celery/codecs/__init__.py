@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from celery.message import Repeated
 from celery.wire import from_protocol_1
 
 if TYPE_CHECKING:
@@ -83,7 +84,24 @@ def encode_call(call: tuple[Any, Any, dict[str, Any]], serializer: str | None) -
             return JSON, "utf-8", b"[%b%b" % (_write(args), _NO_MORE)
         except UnicodeEncodeError:  # a lone surrogate: kombu escapes it
             pass
+    if type(embed.get("chord")) is Repeated:
+        return _encode_repeated(args, kwargs, embed, serializer)
     return encode(call, serializer)
+
+
+def _encode_repeated(args: Any, kwargs: Any, embed: dict[str, Any], serializer: str | None) -> tuple[str, str, bytes]:
+    body = embed["chord"]
+    rest = {**embed, "chord": None}
+    if serializer in _JSON_NAMES and is_plain((args, kwargs, rest)) and _json_is_ours():
+        try:
+            if body.text is None:
+                plain = dict(body)
+                body.text = _write(plain) if is_plain(plain) else b""
+            if body.text:
+                return JSON, "utf-8", _write((args, kwargs, {**embed, "chord": msgspec.Raw(body.text)}))
+        except UnicodeEncodeError:  # a lone surrogate: kombu escapes it
+            pass
+    return encode((args, kwargs, {**embed, "chord": dict(body)}), serializer)
 
 
 def decode(body: bytes, content_type: str, content_encoding: str, accept: Collection[str] | None = None) -> Any:

@@ -26,7 +26,6 @@ from celery.concurrency.frames import (
     WARNED,
     decode_key,
     decode_keys,
-    decode_outcomes,
     frame,
 )
 from celery.concurrency.handout import Handout
@@ -312,14 +311,14 @@ class PreforkPool:
             return False
         for kind, body in frames:
             if kind == OUTCOMES:
-                self._settle(seat, decode_outcomes(body))
+                self._settle(seat, seat.understand(body))
             elif kind == RETURNED:
                 self._take_in(seat, decode_keys(body))
             elif kind == BEGUN:
                 self._note_slow(seat, decode_key(body))
             else:
                 self._hear_of_itself(seat, kind, body)
-        return True
+        return not seat.closed
 
     def _hear_of_itself(self, seat: Seat, kind: int, body: memoryview) -> None:
         if kind == HELLO:
@@ -402,7 +401,7 @@ class PreforkPool:
         while self._hear(seat):
             pass
         slot = self._slots.slot(seat.index)
-        self._settle(seat, decode_outcomes(slot.recover()))
+        self._settle(seat, seat.understand(slot.recover()))
         run = slot.read()
         how = describe(status)
         begun = list(seat.window)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from celery.concurrency.frames import JOBS, FrameReader, encode, frame
+from msgspec import DecodeError
+
+from celery.concurrency.frames import JOBS, FrameReader, decode_outcomes, encode, frame
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterable, Sequence
 
+    from celery.outcome import Outcome
     from celery.ports import Job
 
 __all__ = ["Seat"]
+
+logger = logging.getLogger("celery.concurrency.prefork")
 
 
 class Seat:
@@ -148,6 +154,15 @@ class Seat:
             self.closed = True
             return None
         return self._frames.feed(memoryview(scratch)[:count])
+
+    def understand(self, body: bytes | memoryview) -> list[tuple[int, Outcome]]:
+        """What the child tells, or told, of its runs. One that cannot be understood is not listened to any more."""
+        try:
+            return decode_outcomes(body)
+        except DecodeError as exc:
+            logger.error("Pool child %d (pid %d) told what cannot be read: %s; it is killed", self.index, self.pid, exc)
+            self.closed = True
+            return []
 
     def take(self, keys: Iterable[int]) -> list[Job]:
         """Remove these jobs from the window; unknown ones are passed over."""

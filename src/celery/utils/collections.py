@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import ChainMap as _ChainMap
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, KeysView, Mapping, MutableMapping
+from collections import deque as _deque
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, MutableMapping, Sequence
+from queue import Empty as _Empty
 from typing import Any
 
 __all__ = [
-    "AttributeDict", "AttributeDictMixin", "ChainMap", "DictAttribute", "LimitedSet", "OrderedDict",
-    "force_mapping", "lpmerge",
+    "AttributeDict", "AttributeDictMixin", "BufferMap", "ChainMap", "ConfigurationView", "DictAttribute", "Evictable",
+    "LimitedSet", "Messagebuffer", "OrderedDict", "force_mapping", "lpmerge",
 ]  # fmt: skip
 
 
@@ -210,3 +212,170 @@ class LimitedSet:
 
     def __repr__(self) -> str:
         return f"<LimitedSet({len(self)}): maxlen={self.maxlen}, expires={self.expires}, minlen={self.minlen}>"
+
+
+class ConfigurationView(ChainMap, AttributeDictMixin):
+    """Settings in layers, as items and as attributes: `changes` over `defaults`, each key under several names.
+
+    A key is looked for as it is, with `prefix` and an underscore before it, and as each function in `keys` makes it.
+    """
+
+    def __init__(
+        self,
+        changes: Any,
+        defaults: Sequence[Any] | None = None,
+        keys: Iterable[Callable[[str], str]] | None = None,
+        prefix: str | None = None,
+    ) -> None:
+        vars(self).update(_names=tuple(keys or ()), prefix=prefix.rstrip("_") + "_" if prefix else "")
+        vars(self)["maps"] = [force_mapping(changes), *map(force_mapping, defaults or ())]
+
+    def _forms(self, key: Any) -> list[Any]:
+        forms = [key]
+        if isinstance(key, str):
+            forms += [self.prefix + key] if self.prefix else []
+            forms += [name(key) for name in self._names]
+        return forms
+
+    def __getitem__(self, key: Any) -> Any:
+        forms = self._forms(key)
+        for layer in self.maps:
+            for form in forms:
+                if form in layer:
+                    return layer[form]
+        raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        forms = self._forms(key)
+        return any(form in layer for layer in self.maps for form in forms)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
+    def first(self, *keys: Any) -> Any:
+        """The value of the first of these keys that has one; None if none has."""
+        return next((value for key in keys if (value := self.get(key)) is not None), None)
+
+    def clear(self) -> None:
+        """Drop the changes."""
+        self.changes.clear()
+
+    def swap_with(self, other: ConfigurationView) -> None:
+        """Become what the other is."""
+        vars(self).update(maps=other.maps, _names=other._names, prefix=other.prefix)
+
+
+class Evictable:
+    """Something of limited size that drops its oldest."""
+
+    Empty = _Empty
+
+    def evict(self) -> None:
+        """Drop what is too much."""
+        raise NotImplementedError
+
+
+class Messagebuffer(Evictable):
+    """A queue of the `maxsize` newest items (None: of all). Iterating takes the items out."""
+
+    def __init__(self, maxsize: int | None, iterable: Iterable[Any] | None = None, deque: Any = _deque) -> None:
+        self.maxsize = maxsize
+        self.data = deque(iterable or ())
+        self.evict()
+
+    def put(self, item: Any) -> None:
+        self.data.append(item)
+        self.evict()
+
+    def extend(self, it: Iterable[Any]) -> None:
+        for item in it:
+            self.put(item)
+
+    def take(self, *default: Any) -> Any:
+        """Remove and return the oldest item. Without any, the `default`, if one is given; else raises `Empty`."""
+        if self.data:
+            return self.data.popleft()
+        if default:
+            return default[0]
+        raise self.Empty
+
+    def evict(self) -> None:
+        while self.maxsize is not None and len(self.data) > self.maxsize:
+            self.data.popleft()
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self.data
+
+    def __getitem__(self, index: int) -> Any:
+        return self.data[index]
+
+    def __iter__(self) -> Iterator[Any]:
+        while self.data:
+            yield self.data.popleft()
+
+    def __reversed__(self) -> Iterator[Any]:
+        return iter(reversed(self.data))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {len(self)}/{self.maxsize}>"
+
+
+class BufferMap(OrderedDict[Any, Any], Evictable):
+    """A buffer for each key. Beyond `maxsize` items in all, the oldest of the key that waited longest go first."""
+
+    Buffer = Messagebuffer
+
+    def __init__(
+        self, maxsize: int | None, iterable: Iterable[tuple[Any, Any]] | None = None, bufmaxsize: int | None = 1000
+    ) -> None:
+        """`bufmaxsize`: items for one key, at most."""
+        super().__init__()
+        self.maxsize, self.bufmaxsize = maxsize, bufmaxsize
+        for key, items in dict(iterable or ()).items():
+            self.extend(key, list(items))
+
+    @property
+    def total(self) -> int:
+        """How many items there are."""
+        return sum(map(len, self.values()))
+
+    def put(self, key: Any, item: Any) -> None:
+        self._buffer(key).put(item)
+        self.move_to_end(key)
+        self.evict()
+
+    def extend(self, key: Any, it: Iterable[Any]) -> None:
+        self._buffer(key).extend(it)
+        self.evict()
+
+    def take(self, key: Any, *default: Any) -> Any:
+        """The oldest item of that key, whose turn is over then. Without any, as `Messagebuffer.take`."""
+        if key not in self:
+            return self.Buffer(0).take(*default)
+        self.move_to_end(key)
+        return self[key].take(*default)
+
+    def evict(self) -> None:
+        surplus = 0 if self.maxsize is None else self.total - self.maxsize
+        while surplus > 0:
+            key = next(iter(self))
+            if self[key]:
+                self[key].take()
+                surplus -= 1
+            else:
+                del self[key]
+
+    def _buffer(self, key: Any) -> Messagebuffer:
+        if key not in self:
+            self[key] = self.Buffer(self.bufmaxsize)
+        found: Messagebuffer = self[key]
+        return found
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.total}/{self.maxsize}>"

@@ -1,4 +1,4 @@
-"""Application. A task whose process died is sent again as a retry, by the main process (`[task.37]`)."""
+"""Application. What the main process makes of a run that died: a retry (`[task.37]`), or the record of one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from billiard.einfo import ExceptionInfo
 
-from celery import codecs
+from celery import codecs, signals
 from celery.app import trace
 from celery.current import Context
 from celery.exceptions import Retry
@@ -58,6 +58,17 @@ class Again:
         follow = [(message.exchange, message.routing_key, following.to_envelope())]
         return Retrying(record, follow, reason=repr_of(retry))
 
+    def cancelled(self, message: Message) -> Retrying | None:
+        """The outcome of a run that we cut short and that nobody runs again (`[shutdown.6]`): state RETRY, and the
+        signal `task_retry`. None if there is no such task."""
+        task = self._app.tasks.get(message.task)
+        if task is None:
+            return None
+        run = self._read(task, message)
+        retry = Retry("the worker was stopped while this ran")
+        signals.task_retry.send(sender=task, request=run.request, reason=retry, einfo=_info(retry))
+        return Retrying(self._record(run, retry), reason=repr_of(retry))
+
     def _read(self, task: Any, message: Message) -> Run:
         """What hooks and signals are told of; without arguments where the body cannot be read here."""
         args: Any = ()
@@ -84,10 +95,7 @@ class Again:
         )
 
     def _tell(self, run: Run, retry: Retry) -> None:
-        try:
-            raise retry
-        except Retry:
-            einfo = ExceptionInfo()
+        einfo = _info(retry)
         try:
             run.task.on_retry(retry.exc, run.request.id, run.args, run.kwargs, einfo)
         except Exception:  # noqa: BLE001 - it is logged, with its traceback
@@ -95,6 +103,13 @@ class Again:
         for gate, tell in self._tellers:
             if gate.receivers:
                 tell(run, Ended(RETRY, retry, 0.0, einfo))
+
+
+def _info(retry: Retry) -> ExceptionInfo:
+    try:
+        raise retry  # so that it has a traceback
+    except Retry:
+        return ExceptionInfo()
 
 
 def _next_attempt(message: Message, due: dt.datetime) -> Message:

@@ -14,6 +14,9 @@ __all__ = ["EnginePart", "Part", "Parts", "PoolPart"]
 
 logger = logging.getLogger("celery.worker")
 
+#: Seconds within which a signal is answered that came at the worst moment.
+_SIGNALS_WITHIN = 0.5
+
 
 class Part(Protocol):
     """One duty of a worker."""
@@ -55,25 +58,35 @@ class EnginePart:
         self._threaded = threaded
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._left_behind = False
 
     def start(self) -> None:
         if not self._threaded:
             self._engine.run()
             return
-        self._thread = threading.Thread(target=self._run, name="celery-engine")
+        # A daemon: a broker that does not answer must not keep the process.
+        self._thread = threading.Thread(target=self._run, name="celery-engine", daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
         """Until the engine has ended. Raises what ended it."""
         if self._thread is not None:
-            self._thread.join()
+            self._join(self._thread)
         if self._error is not None:
             raise self._error
 
     def stop(self, deadline: float | None) -> None:
         self._engine.stop(deadline)
         if self._thread is not None:
-            self._thread.join()
+            self._join(self._thread)
+
+    def _join(self, thread: threading.Thread) -> None:
+        while thread.is_alive() and not self._engine.exit.overdue:
+            # Not for ever: a signal that comes just before the wait has its handler run only after it.
+            thread.join(_SIGNALS_WITHIN)
+        if thread.is_alive() and not self._left_behind:
+            self._left_behind = True
+            logger.warning("The broker does not answer; what this worker held comes back when its lease ends")
 
     def _run(self) -> None:
         try:

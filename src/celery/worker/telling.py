@@ -119,6 +119,10 @@ class Telling:
     def lost(self, message: Message, exc: BaseException) -> None:
         request_log.error("Task handler raised error: %r (%s[%s])", exc, message.task, message.id)
 
+    def cut_short(self, message: Message, *, goes_back: bool) -> None:
+        what = "It goes back to its queue." if goes_back else "It was acknowledged when it began: nobody runs it again."
+        request_log.warning("Task %s[%s] cut short: this worker stops. %s", _shown(message), message.id, what)
+
     def connecting_failed(self, exc: BaseException, attempt: int, limit: int | None, seconds: float) -> None:
         if attempt == 1 and self._app.conf.broker_connection_retry_on_startup is None:
             warnings.warn(_STARTUP, CPendingDeprecationWarning, stacklevel=2)
@@ -159,3 +163,7 @@ class Telling:
     def _context(self, message: Message) -> Any:
         info = {"exchange": message.exchange, "routing_key": message.routing_key, "priority": message.priority}
         return self._app.Context({**message.headers, "delivery_info": info})
+
+
+def _shown(message: Message) -> str:
+    return message.shadow or message.task

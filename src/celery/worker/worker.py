@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 import os
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,8 @@ from celery.outcome import Record
 from celery.platforms import EX_FAILURE, EX_OK
 from celery.ports import Tracked
 from celery.utils.log import mlevel
-from celery.utils.nodenames import default_nodename
-from celery.worker import state
+from celery.utils.nodenames import default_nodename, worker_direct
+from celery.worker import saying, state
 from celery.worker.admission import TaskPolicy
 from celery.worker.again import Again
 from celery.worker.attendance import Attendance, has_own_request
@@ -30,6 +31,7 @@ from celery.worker.consumer.engine import Engine, EngineParts
 from celery.worker.parts import EnginePart, Parts, PoolPart
 from celery.worker.request import Received, Request, request_of
 from celery.worker.sizing import cpu_count, usable_cpus
+from celery.worker.statefile import StateFile
 from celery.worker.telling import Telling
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ class WorkController:
         self.pid = os.getpid()
         self.options = kwargs
         self._thread: int | None = None
-        self._exhausted = False
+        self._exhausted = self._softened = False
         self._done = threading.Event()
         self.app.loader.init_worker()
         self.on_before_init(**kwargs)
@@ -116,10 +118,12 @@ class WorkController:
         logfile: str | None = None,
         task_events: bool | None = None,
         pool: Any = None,
+        statedb: str | None = None,
         **options: Any,
     ) -> None:
         """Take each option, or else its setting (`[worker.7]`, `[worker.14]`)."""
         conf = self.app.conf
+        self.statedb = statedb or conf.worker_state_db
         self._take_limits(**options)
         self.loglevel = mlevel(loglevel)
         self.logfile = logfile
@@ -204,6 +208,8 @@ class WorkController:
                     f"`task_queues` setting. Define it there, or let queues be made as they are named: "
                     f"task_create_missing_queues = True."
                 ) from exc
+        if self.app.conf.worker_direct:
+            queues.select_add(worker_direct(self.hostname))
 
     def setup_includes(self, includes: Any) -> None:
         """Import these modules and those of the settings (`[worker.11]`)."""
@@ -219,7 +225,9 @@ class WorkController:
         self._telling.consumer = engine
         self.engine_has_thread = self.wants_engine_thread()
         self._engine = EnginePart(engine, threaded=self.engine_has_thread)
-        self.parts = Parts(PoolPart(pool), self._engine)
+        self._statefile = StateFile(self.statedb, self.app.clock) if self.statedb else None
+        between = [] if self._statefile is None else [self._statefile]
+        self.parts = Parts(PoolPart(pool), *between, self._engine)
         state.sources.add(self)
 
     def _make_pool(self) -> Pool:
@@ -237,6 +245,7 @@ class WorkController:
         accept = codecs.accept_types(conf.accept_content)
         again = conf.broker_connection_retry_on_startup
         again = conf.broker_connection_retry if again is None else again
+        attempts = Again(app, self._documents)
         return EngineParts(
             broker=app.assembly.broker_for_read,
             publisher=app.assembly.broker,
@@ -256,7 +265,9 @@ class WorkController:
             prefetch_counts_running=bool(self.disable_prefetch),
             waiting_limit=conf.worker_eta_task_limit,
             aftermath=app.assembly.aftermath(self.hostname),
-            again=Again(app, self._documents),
+            again=attempts,
+            cancelled=attempts.cancelled,
+            grace=conf.get("worker_shutdown_grace"),
             attendant=Attendance(app, self.hostname, conf.result_serializer),
             unknown_grace=conf.get("worker_unknown_task_grace"),
             max_deaths=max_deaths(conf),
@@ -326,6 +337,8 @@ class WorkController:
     def _check(self) -> None:
         """Called several times a second by the engine."""
         state.maybe_shutdown()
+        if self._statefile is not None:
+            self._statefile.look()
         if not self._exhausted and getattr(self.pool, "exhausted", False):
             self._exhausted = True
             self.on_pool_exhausted()
@@ -374,17 +387,28 @@ class WorkController:
             self.app.loader.shutdown_worker()
             self.on_stopped()
         finally:
-            self._ends_with(EX_OK)
+            self._ends_with(EX_FAILURE if self._softened and self.consumer.cut_short else EX_OK)
             self._done.set()
 
     def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
         """Take nothing more, let running tasks finish, and end `start` (`[shutdown.1]`).
 
-        Waits for that, except in a signal handler and in the worker's own thread.
+        Those that last longer than `worker_shutdown_grace` seconds are cut short. Waits for the end, except in a
+        signal handler and in the worker's own thread.
         """
         if exitcode is not None:
             self._ends_with(exitcode)
         self.consumer.stop()
+        self._wait(in_sighandler)
+
+    def soften(self, seconds: float, *, linger: bool = False, in_sighandler: bool = False) -> None:
+        """As `stop`, and after that many seconds as `terminate` (`[shutdown.3]`).
+
+        `linger`: wait so long even if nothing runs. The exit code is 1 if anything was cut short.
+        """
+        self._softened = True
+        logger.warning("Initiating Soft Shutdown, terminating in %s seconds", seconds)
+        self.consumer.stop(time.monotonic() + seconds, linger=linger)
         self._wait(in_sighandler)
 
     def terminate(self, in_sighandler: bool = False) -> None:
@@ -403,12 +427,15 @@ class WorkController:
 
     def info(self) -> dict[str, Any]:
         """What the worker says of itself (`[worker.32]`)."""
-        uptime = (dt.datetime.now(dt.UTC) - self.startup_time).total_seconds()
-        return {"total": dict(state.total_count), "pid": self.pid, "uptime": round(uptime)}
+        return saying.info(self)
 
     def stats(self) -> dict[str, Any]:
-        """`info`, with the pool and the process."""
-        return {**self.info(), "pool": {"implementation": self.pool_cls, "max-concurrency": self.concurrency}}
+        """`info`, with broker, pool, prefetching and what the process has used."""
+        return saying.stats(self)
+
+    def rusage(self) -> dict[str, Any]:
+        """What the process has used so far (`getrusage(2)`)."""
+        return saying.rusage()
 
     def __repr__(self) -> str:
         return f"<Worker: {self.hostname} ({self.parts})>"

@@ -38,17 +38,22 @@ class Endings:
         *,
         aftermath: Aftermath,
         again: Callable[[Message, BaseException], Outcome | None],
+        cancelled: Callable[[Message], Outcome | None],
         observer: Observer,
         attendant: Attendant | None,
         max_deaths: int = 0,
     ) -> None:
         """`aftermath`: what follows from a failure that the task's own process could not tell: errbacks, signals, and
         `hooks` of the task. `again`: the outcome of a run that is to be repeated because its process died, or None.
+        `cancelled`: the outcome of a run that we cut short and that nobody runs again, for whoever looks at it.
         `max_deaths`: after so many deaths a message does not go back to its queue; 0: it always does.
         """
         self._max_deaths = max_deaths
         self._aftermath = aftermath
         self._again = again
+        self._cancelled = cancelled
+        #: How many runs were cut short because the worker stopped.
+        self.cut_short = 0
         self._observer = observer
         self._attendant = attendant
 
@@ -77,11 +82,12 @@ class Endings:
         settler.add(one.delivery, disposition, outcome.record, outcome.follow, outcome.further)
 
     def lost(self, one: Held, why: str, settler: Settler, *, terminating: bool) -> None:
-        """The process died (`[task.36]`, `[task.37]`). `terminating`: we killed it, so the task did not fail."""
-        disposition = lost_disposition(one.policy, acknowledged=one.acknowledged)
+        """The process died (`[task.36]`, `[task.37]`). `terminating`: we killed it, so the task did not fail
+        (`[shutdown.6]`)."""
         if terminating:
-            settler.add(one.delivery, disposition if disposition == DONE else REQUEUE)
+            self._cut(one, settler)
             return
+        disposition = lost_disposition(one.policy, acknowledged=one.acknowledged)
         exc = WorkerLostError(f"Worker exited prematurely: {why} Job: {one.key}.")
         if one.request is not None and self._attendant is not None:
             asked = self._attendant.failed(one, exc)
@@ -101,6 +107,17 @@ class Endings:
         if disposition == REJECT:
             one.delivery.error = str(exc)
         settler.add(one.delivery, disposition, outcome.record, outcome.follow, outcome.further)
+
+    def _cut(self, one: Held, settler: Settler) -> None:
+        """It goes back to its queue, unless it was acknowledged: then its record is all that remains of it."""
+        self.cut_short += 1
+        self._observer.cut_short(one.message, goes_back=not one.acknowledged)
+        if not one.acknowledged:
+            settler.add(one.delivery, REQUEUE)
+        elif (outcome := self._cancelled(one.message)) is None:
+            settler.add(one.delivery, DONE)
+        else:
+            settler.add(one.delivery, DONE, outcome.record, outcome.follow, outcome.further)
 
     def _give_back(self, one: Held, exc: WorkerLostError, settler: Settler) -> None:
         """To its queue, with a death more; not for ever."""

@@ -23,6 +23,7 @@ from celery.worker.consumer.delays import startup_delays, trouble_delays
 from celery.worker.consumer.deliveries import Receiver, Settler, explain, give_back
 from celery.worker.consumer.endings import Endings
 from celery.worker.consumer.fence import Fence
+from celery.worker.consumer.leaving import Leave, close
 from celery.worker.consumer.strangers import Strangers
 from celery.worker.consumer.suspects import Suspects
 from celery.worker.consumer.waiting import WaitingRoom
@@ -52,8 +53,6 @@ _LONGEST_WAIT = 1.0
 _CHECK_EVERY = 0.25
 #: Seconds that the engine tries to settle what is left when it stops while the broker is away.
 _LAST_TRIES = 5.0
-#: Seconds that children of a warm stop have for what they do at their end (`worker_process_shutdown`, `atexit`).
-_LAST_HOOKS = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,7 +93,11 @@ class EngineParts:
     #: See `Endings`; without `aftermath` a lost task leaves its record and nothing else.
     aftermath: Aftermath | None = None
     again: Callable[[Message, BaseException], Outcome | None] = lambda message, exc: None
+    #: See `Endings`.
+    cancelled: Callable[[Message], Outcome | None] = lambda message: None
     attendant: Attendant | None = None
+    #: Seconds that a stop waits for what runs, unless it names a deadline; None: as long as that takes.
+    grace: float | None = None
     #: See `Strangers`.
     unknown_grace: float | None = None
     #: Deaths of its processes after which a message is parked; 0: never. See `Suspects`.
@@ -116,6 +119,7 @@ class Engine:
         self._endings = Endings(
             aftermath=parts.aftermath or self._failure,
             again=parts.again,
+            cancelled=parts.cancelled,
             observer=parts.observer,
             attendant=parts.attendant,
             max_deaths=parts.max_deaths,
@@ -141,24 +145,27 @@ class Engine:
         self._waiting: WaitingRoom | None = None
         self._fence: Fence | None = None
         self._wake = WakeUp()
-        self._stopping = False
-        self._terminating = False
-        self._deadline: float | None = None
+        self.exit = Leave(parts.clock, parts.grace)
+        #: The loop has ended: the pool is stopped, what is left is settled.
+        self.leaving = False
         self._check_at = 0.0
         self._retry_at = 0.0
         self._delays: Iterator[float] | None = None
 
     # -- from other threads and from signal handlers -----------------------------------------------------------------
 
-    def stop(self, deadline: float | None = None) -> None:
-        """Take nothing more, finish what runs (`[shutdown.1]`), until `deadline` (monotonic) if one is given."""
-        self._deadline = deadline
-        self._stopping = True
+    def stop(self, deadline: float | None = None, *, linger: bool = False) -> None:
+        """Take nothing more, finish what runs (`[shutdown.1]`).
+
+        At `deadline` (monotonic seconds; None: when the parts' `grace` is over) what still runs is cut short as by
+        `terminate` (`[shutdown.3]`); `linger`: not to end before that, even if nothing runs.
+        """
+        self.exit.ask(deadline, linger=linger)
         self._wake.set()
 
     def terminate(self) -> None:
         """Stop what runs, give back what is held, and be gone (`[shutdown.2]`)."""
-        self._terminating = self._stopping = True
+        self.exit.terminate()
         self._wake.set()
 
     def reserved(self) -> list[Held]:
@@ -170,9 +177,14 @@ class Engine:
         return [] if self._waiting is None else [delivery for _, _, delivery in list(self._waiting.heap)]
 
     @property
+    def cut_short(self) -> int:
+        """How many runs were cut short because this stopped."""
+        return self._endings.cut_short
+
+    @property
     def stopping(self) -> bool:
         """True once `stop` or `terminate` was asked for."""
-        return self._stopping
+        return self.exit.asked
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
@@ -185,7 +197,7 @@ class Engine:
         try:
             consumer = self._connect()
             if consumer is None:
-                self._pool.stop(self._pool_deadline())
+                self._pool.stop(self.exit.pool_deadline)
             else:
                 self._run(consumer)
         finally:
@@ -197,7 +209,7 @@ class Engine:
         """Open the consumer; None if the engine is stopped meanwhile."""
         limit = self._parts.connect_retries
         for attempt, seconds in enumerate(startup_delays(), 1):
-            if self._stopping:
+            if self.exit.asked:
                 return None
             try:
                 consumer = self._parts.broker.consume(self._parts.queues)
@@ -214,7 +226,7 @@ class Engine:
 
     def _pause(self, seconds: float) -> None:
         end = self._clock.monotonic() + seconds
-        while not self._stopping and (left := end - self._clock.monotonic()) > 0:
+        while not self.exit.asked and (left := end - self._clock.monotonic()) > 0:
             self._parts.check()
             wait_readable([self._wake.descriptor], min(left, _LONGEST_WAIT))
 
@@ -228,7 +240,7 @@ class Engine:
         leaving: BaseException | None = None
         try:
             self._observer.ready()
-            while not self._stopping:
+            while not self.exit.asked:
                 now = self._clock.monotonic()
                 if now >= self._check_at:
                     self._check_at = now + _CHECK_EVERY
@@ -371,7 +383,7 @@ class Engine:
             one = held.pop(key, None)
             if one is None or one.delivery.lost:
                 continue
-            if self._stopping:
+            if self.exit.asked:
                 give_back(one, settler)
             elif one.message.redelivered or one.policy.acks_first:
                 self._suspects.add(one)
@@ -409,7 +421,7 @@ class Engine:
         for key, why in report.lost:
             if (one := held.pop(key, None)) is not None:
                 self._end_early(one, settler)
-                endings.lost(one, why, settler, terminating=self._terminating)
+                endings.lost(one, why, settler, terminating=self.exit.terminating)
 
     def _failure(self, message: Message, exc: BaseException, *, hooks: bool = True) -> Outcome:
         return Failure(self._parts.verdict(message, FAILURE, exc), reason=repr(exc))
@@ -435,10 +447,10 @@ class Engine:
         self._delays = None
         self._observer.recovered()
 
-    def _rest(self) -> None:
+    def _rest(self, longest: float = _LONGEST_WAIT) -> None:
         self._observer.flush()
         left = self._retry_at - self._clock.monotonic()
-        wait_readable(self._descriptors(), min(left, _LONGEST_WAIT))
+        wait_readable(self._descriptors(), min(left, longest))
         self._wake.clear()
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -452,21 +464,24 @@ class Engine:
         for delivery in waiting.clear():
             settler.add(delivery, REQUEUE)
         self._pool.take_back()
-        while not self._terminating:
+        while not self.exit.terminating:
             self._take(self._pool.report(), settler)
             self._try_settling(settler)
-            if not self.held or (self._deadline is not None and self._clock.monotonic() >= self._deadline):
+            left = self.exit.left
+            if left <= 0 and (self.held or self.exit.linger):
+                self.exit.terminate()
+            if left <= 0 or not (self.held or self.exit.linger):
                 return
             self._parts.check()
-            self._wait_draining(consumer)
+            self._wait_draining(consumer, min(left, _LONGEST_WAIT))
 
-    def _wait_draining(self, consumer: Consumer) -> None:
+    def _wait_draining(self, consumer: Consumer, seconds: float) -> None:
         """Wait for the pool, through the consumer while it answers: it keeps its connection and its leases alive."""
         if self._clock.monotonic() < self._retry_at:
-            self._rest()
+            self._rest(seconds)
             return
         try:
-            consumer.fetch(0, _LONGEST_WAIT if self._pool.descriptors() else 0.0, self._descriptors())
+            consumer.fetch(0, seconds if self._pool.descriptors() or not self.held else 0.0, self._descriptors())
         except Exception as exc:  # noqa: BLE001 - as in `_turn`
             self._trouble(exc)
         self._wake.clear()
@@ -484,9 +499,10 @@ class Engine:
 
     def _leave(self, consumer: Consumer, settler: Settler) -> None:
         """Stop the pool before anything is given back, so that nothing given back still runs here."""
-        self._pool.stop(self._pool_deadline())
+        self.leaving = True
+        self._pool.stop(self.exit.pool_deadline)
         self._take(self._pool.report(), settler)
-        end = self._clock.monotonic() + (0.0 if self._terminating else _LAST_TRIES)
+        end = self._clock.monotonic() + (0.0 if self.exit.terminating else _LAST_TRIES)
         while True:
             try:
                 settler.settle()
@@ -497,18 +513,4 @@ class Engine:
                 if self._clock.monotonic() >= end:
                     break
                 wait_readable([], 0.5)
-        _close(consumer)
-
-    def _pool_deadline(self) -> float:
-        """Nothing runs any more in a warm stop; but children have hooks to run before they end."""
-        now = self._clock.monotonic()
-        if self._terminating:
-            return now
-        return now + _LAST_HOOKS if self._deadline is None else max(now, self._deadline)
-
-
-def _close(consumer: Consumer) -> None:
-    try:
-        consumer.close()
-    except Exception as exc:  # noqa: BLE001 - what is still held comes back when its lease ends
-        logger.warning("Closing the broker's consumer failed; what it held comes back by itself: %r", exc)
+        close(consumer)

@@ -60,8 +60,11 @@ class Firings:
             self.full += self._barriers.full()
             self.looking = False
         while self.full:
-            self.full += self._fire(self._closing(self.full[0]))
+            firing = self._closing(self.full[0])
+            self.full += self._fire(firing)
             del self.full[0]
+            if firing.kept:  # a kill before this leaves it until it expires
+                self._store.groups.delete_group(firing.kept)  # type: ignore[attr-defined]
 
     def _fire(self, firing: Firing) -> Sequence[Full]:
         if self._joined is not None:

@@ -39,6 +39,9 @@ class Observer(Protocol):
     def lost(self, message: Message, exc: BaseException) -> None:
         """The process that ran this died, and it is not repeated as a retry."""
 
+    def cut_short(self, message: Message, *, goes_back: bool) -> None:
+        """The run of this was ended because the worker stops. `goes_back`: to its queue; else nobody runs it again."""
+
     def soft_limit(self, message: Message, limit: float) -> None:
         """The run of this was told that it has lasted `limit` seconds."""
 
