@@ -156,7 +156,9 @@ class Deferring(Protocol):
     """A consumer that can park a delivery in the broker until it is due."""
 
     def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
-        """Park each until its wall-clock time (seconds since the epoch). It is then fetched again like any other."""
+        """Park each until its wall-clock time (seconds since the epoch). It is then fetched again like any other.
+
+        With a time of 0 it takes its old place on its queue at once, and is not marked as redelivered."""
 
 
 class Settled(Struct, eq=False):

@@ -454,6 +454,19 @@ class BrokerContract:
         consumer.ack(taken)
         nothing(consumer)
 
+    def test_put_back_takes_its_old_place_unmarked(self, broker: Broker, other: Broker) -> None:
+        broker.publish(to("q", *(message(i) for i in range(6))))
+        consumer = broker.consume([spec("q")])
+        assert isinstance(consumer, Deferring)
+        held = take(consumer, 4)
+        consumer.defer([(held[0], time.time() + 3600), *((delivery, 0.0) for delivery in held[1:])])
+        if isinstance(broker, Depth):
+            assert broker.depth("q") == 5
+        again = take(consumer, 2)
+        again += take(other.consume([spec("q")]), 3)
+        assert ids(again) == numbers(6)[1:]
+        assert not any(delivery.message.redelivered for delivery in again if delivery.message)
+
     def test_deferred_to_the_past_comes_at_once(self, broker: Broker) -> None:
         consumer = broker.consume([spec("q")])
         assert isinstance(consumer, Deferring)

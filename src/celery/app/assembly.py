@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from celery.documents import Documents, Reading
     from celery.outcome import Failure, Record
     from celery.pending import Pending
-    from celery.ports import Barrier, Broker, ResultBackend, Runner
+    from celery.ports import Barrier, Broker, Clock, ResultBackend, Runner
     from celery.result import AsyncResult
     from celery.tracer import Tracer
     from celery.tracer_parts import TracerParts
@@ -79,7 +79,7 @@ class Assembly:
         self._parts: dict[str, Any] = {}
         self._producer: Producer | None = None
         self._reading: Reading | None = None
-        self._clock = SystemClock()
+        self._clock: Clock = SystemClock()
         #: `task_always_eager`, and the version of the settings that says so.
         self._eager: tuple[Any, bool] = (None, False)
         self._pending: Pending | None = None
@@ -297,6 +297,14 @@ class Assembly:
             for name in ("broker", "broker_for_read", "store", "adapter"):
                 if parts.get(name) is not None:
                     parts[name].close()
+
+    def tell_time_by(self, clock: Clock) -> Clock:
+        """Messages bear the times of this clock from now on; returns the one before. For tests."""
+        with self._lock:
+            before, self._clock = self._clock, clock
+            self._parts.pop("producer", None)
+            self._producer = None
+        return before
 
     def reset_after_fork(self) -> None:
         """A forked child makes its own parts; the parent's connections are left alone."""

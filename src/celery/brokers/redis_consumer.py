@@ -285,6 +285,8 @@ class RedisConsumer:
             self._exchange(DEFER.call((), arguments))
         for delivery, _ in deliveries:
             self.held.pop(delivery.tag, None)
+        if any(due <= 0 for _, due in deliveries):
+            self._dirty = True
         self._look_at = 0.0  # the next look learns when the first is due
 
     def join(self, backend: ResultBackend) -> bool:

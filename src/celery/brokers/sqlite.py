@@ -157,12 +157,13 @@ class SqliteConsumer:
 
     def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
         """See `Deferring.defer`. Any worker of the file releases what is due."""
-        rows = [(due, d.tag, self._holder) for d, due in deliveries if self._held.get(d.tag) is d]
+        mine = [(d.tag, due) for d, due in deliveries if self._held.get(d.tag) is d]
+        rows = [(-1 if due > 0 else 0, due, tag, self._holder) for tag, due in mine]
         with self._handle.writing as db:
             self._write_settled(db)
-            db.executemany("UPDATE messages SET holder = -1, due = ?, begun = 0 WHERE id = ? AND holder = ?", rows)
+            db.executemany("UPDATE messages SET holder = ?, due = ?, begun = 0 WHERE id = ? AND holder = ?", rows)
         self._settled()
-        for _, tag, _ in rows:
+        for tag, _ in mine:
             del self._held[tag]
         self._more = True
 

@@ -128,9 +128,12 @@ class Server:
         self.wake()
 
     def park(self, items: Iterable[tuple[float, Item]]) -> None:
-        """Keep items away from their queues until their wall-clock times."""
-        for parked in items:
-            heappush(self._parked, parked)
+        """Keep items away from their queues until their wall-clock times; with a time of 0 each takes its old place."""
+        for due, item in items:
+            if due > 0:
+                heappush(self._parked, (due, item))
+            else:
+                heappush(self._queues.setdefault(item[2], []), item)
         self.wake()
 
     def depth(self, queue: str) -> int:

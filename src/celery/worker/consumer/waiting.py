@@ -22,8 +22,6 @@ __all__ = ["WaitingRoom"]
 _REMEMBERED = 10_000
 #: Messages that are taken at once at most where all that comes is only to be parked.
 _MOST_PARKED = 500
-#: Seconds: the clocks of worker and broker do not differ by more.
-_LONG_AGO = 1e6
 
 
 class WaitingRoom:
@@ -76,19 +74,19 @@ class WaitingRoom:
         """Those that are to be received, where more came than there is `room` for: what is to be parked, and so many
         of the rest.
 
-        What can run and finds no room is put off to a time past. So whoever has room takes it next, and in its order:
-        it never waits here while another worker idles.
+        What can run and finds no room goes back to its place on the queue with the next `park`: it never waits here
+        while another worker idles.
         """
         self.pace = 0
         taken: list[Delivery] = []
-        for order, delivery in enumerate(deliveries):
+        for delivery in deliveries:
             if _is_later(delivery.message, now):
                 taken.append(delivery)
             elif room > 0:
                 room -= 1
                 taken.append(delivery)
             else:
-                self.put_off(delivery, now - _LONG_AGO + order * 1e-6)
+                self.put_off(delivery, 0.0)
         return taken
 
     def park(self, asked: int = 0) -> None:
