@@ -132,7 +132,7 @@ def test_nothing_is_lost_under_load(scene: MakeScene, proxy: FaultProxy, redis: 
             time.sleep(chaos.uniform(0, 0.5))
             getattr(Fault(proxy, redis), fault)()
             over, before = time.monotonic(), here.ledger.done()
-            here.until(lambda before=before: here.ledger.done() - before, "tasks run again", 90)
+            here.until(lambda before=before: here.ledger.done() - before or len(before) == total, "tasks run again", 90)
             recovery = max(recovery, time.monotonic() - over)
         sender.finish()
         here.ledger.wait(90, here.workers)

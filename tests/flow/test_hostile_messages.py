@@ -172,6 +172,11 @@ def has_its_time(data: bytes) -> bool:
     return message.eta is not None or message.expires is not None
 
 
+def follows(data: bytes) -> bool:
+    """Sent by a run: a callback whose name the fuzzer has changed is refused as well, when its time has come."""
+    return Message.from_envelope(data).headers.get("parent_id") is not None
+
+
 @pytest.mark.parametrize("pool", ["solo", pytest.param("prefork", marks=pytest.mark.process)])
 def test_fuzzed_messages(app: Celery, lines: Lines, pool: str) -> None:
     """Of thousands each is either run, dropped as its headers say, put off, or kept byte for byte."""
@@ -197,7 +202,8 @@ def test_fuzzed_messages(app: Celery, lines: Lines, pool: str) -> None:
     assert worker.exitcode == 0
     kept = Counter(letter.envelope for letter in letters(app))
     refused = [data for data in sent if certainly_no_task(data, ["add", "late"]) and not has_its_time(data)]
-    changed, lost = list(kept - Counter(sent)), list(Counter(refused) - kept)
+    changed = [data for data in kept - Counter(sent) if not follows(data)]
+    lost = list(Counter(refused) - kept)
     assert not changed, f"a letter is not what came: {changed[:3]}"
     assert not lost, f"something was refused and is not kept: {lost[:3]}"
     assert len(refused) > COUNT / 5, "the fuzz is too mild"
