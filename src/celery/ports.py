@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec, Route
 
 __all__ = [
-    "Accompanied", "BackendConfig", "Barrier", "Blaming", "Broker", "BrokerConfig", "Burying", "Clock", "Consumer",
-    "DeadLetter", "DeadLetterBounds", "DeadLetters", "Deferring", "Delivery", "Depth", "Exhaustible", "Fenced",
-    "Firing", "Full", "Gathered", "Groups", "Interruptible", "Job", "Joining", "Killable", "Pool", "Publication",
-    "Report", "Resizable", "ResultBackend", "Runner", "Seated", "Settled", "Streaming", "SystemClock", "Tracked",
-    "Watching", "Yielding",
+    "Accompanied", "BackendConfig", "Barrier", "Blaming", "Broadcasting", "Broker", "BrokerConfig", "Burying", "Clock",
+    "Consumer", "DeadLetter", "DeadLetterBounds", "DeadLetters", "Deferring", "Delivery", "Depth", "Exhaustible",
+    "Fenced", "Firing", "Full", "Gathered", "Groups", "Interruptible", "Job", "Joining", "Killable", "Listener",
+    "Notice", "Pool", "Publication", "Report", "Resizable", "ResultBackend", "Runner", "Seated", "Settled", "Streaming",
+    "SystemClock", "Tracked", "Watching", "Yielding",
 ]  # fmt: skip
 
 
@@ -306,6 +306,53 @@ class Burying(Protocol):
 
     @property
     def dead_letters(self) -> DeadLetters: ...
+
+
+class Notice(Struct, eq=False):
+    """Something told to whoever listens now: a control command, a reply, events. In nobody's custody: who does not
+    listen, or dies, has missed it."""
+
+    exchange: str
+    #: "fanout", "topic" or "direct". Where exchanges are declared, this one is declared so.
+    exchange_type: str
+    routing_key: str
+    body: bytes
+    content_type: str = "application/json"
+    content_encoding: str = "utf-8"
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    #: Of the exchange.
+    durable: bool = False
+
+
+class Listener(Protocol):
+    """Hears the notices that reach its mailboxes. Owned by one thread."""
+
+    def hear(self, timeout: float, until_readable: Sequence[int] = ()) -> list[Notice]:
+        """What has come, each once, in the order in which each teller told it.
+
+        Waits up to `timeout` seconds for the first; returns early, possibly with nothing, as soon as one of the
+        descriptors is readable. Raises `OperationalError`; the next call listens anew, and what was told meanwhile is
+        missed.
+        """
+
+    def close(self) -> None:
+        """Take the mailboxes away, where nobody else uses them, and release the connection. Idempotent."""
+
+
+@runtime_checkable
+class Broadcasting(Protocol):
+    """A broker that carries notices (`[control.39]`). Thread-safe, like the broker."""
+
+    def tell(self, notices: Sequence[Notice]) -> None:
+        """To every mailbox that is bound to their exchanges and routing keys now. Raises `OperationalError`."""
+
+    def listen(self, mailboxes: Sequence[QueueSpec]) -> Listener:
+        """Hear what is told from now on: on return each mailbox is bound as it says. Belongs to the calling thread.
+
+        Of mailboxes with one name on a direct exchange (a queue of replies) several may listen: each notice reaches one
+        of them. On other exchanges each listener hears everything. Raises `OperationalError`.
+        """
 
 
 # --------------------------------------------------------------------------------------------------------- backends

@@ -13,12 +13,14 @@ from celery.brokers.memory import MemoryBroker
 from celery.drivers.memory import server_of
 from celery.ports import BackendConfig, BrokerConfig
 from tests.contracts.backend import BackendContract, record
+from tests.contracts.broadcasting import BroadcastingContract
 from tests.contracts.broker import BrokerContract, ids, message, nothing, spec, take, to
 from tests.contracts.dead_letters import BOUNDS, DeadLetterContract
 from tests.contracts.processes import in_child
 
 if TYPE_CHECKING:
     from tests.contracts.backend import MakeBackend, PassTime
+    from tests.contracts.broadcasting import MakeCarrier
     from tests.contracts.broker import MakeBroker, PutRaw
     from tests.contracts.dead_letters import MakeBounded
 
@@ -72,6 +74,12 @@ class TestDeadLetters(DeadLetterContract):
     @pytest.fixture
     def make_bounded(self, url: str) -> MakeBounded:
         return lambda bounds=BOUNDS: MemoryBroker(BrokerConfig(url, dead_letters=bounds))
+
+
+class TestBroadcasting(BroadcastingContract):
+    @pytest.fixture
+    def make_carrier(self, url: str) -> MakeCarrier:
+        return lambda: MemoryBroker(BrokerConfig(url))
 
 
 class TestBackend(BackendContract):

@@ -127,6 +127,7 @@ class TestTestApp:
             return app.assembly.broker.depth("celery")
 
         waiting, mine = TestApp(), TestApp()
+        waiting.assembly.broker.purge("celery")  # the broker is the process's own: others may have left something
         waiting.send_task("from-before")
         with setup_default_app(mine):
             mine.send_task("left")

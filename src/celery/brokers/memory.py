@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from celery.backends.memory import MemoryBackend
 from celery.brokers.dead_letters import Overflow, cut, priority_of
+from celery.brokers.memory_listening import MemoryListener, tell
 from celery.drivers.memory import server_of
 from celery.message import MalformedMessage, Message, mark_redelivered
 from celery.ports import DeadLetter, Delivery, SystemClock
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
 
     from celery.drivers.memory import Item, Server
     from celery.outcome import Arrival, Record
-    from celery.ports import BrokerConfig, Clock, DeadLetterBounds, Firing, Full, Publication, ResultBackend, Settled
+    from celery.ports import (
+        BrokerConfig,
+        Clock,
+        DeadLetterBounds,
+        Firing,
+        Full,
+        Notice,
+        Publication,
+        ResultBackend,
+        Settled,
+    )
     from celery.routing import QueueSpec
 
 __all__ = ["MemoryBroker", "MemoryConsumer", "MemoryDeadLetters"]
@@ -58,6 +69,14 @@ class MemoryBroker:
         """Messages waiting in the queue."""
         with self.server.changed:
             return self.server.depth(queue)
+
+    def tell(self, notices: Sequence[Notice]) -> None:
+        """See `Broadcasting.tell`."""
+        tell(self.server, notices)
+
+    def listen(self, mailboxes: Sequence[QueueSpec]) -> MemoryListener:
+        """See `Broadcasting.listen`."""
+        return MemoryListener(self.server, mailboxes)
 
     def close(self) -> None:
         """There is nothing to close: the messages stay for whoever names the URL next."""

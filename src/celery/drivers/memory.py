@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Iterable, Sequence
 
+    from celery.brokers.memory_listening import MemoryListener
     from celery.outcome import Record
     from celery.ports import Publication
     from celery.routing import QueueSpec
@@ -54,6 +55,8 @@ class Server:
         self.barriers = MemoryBarriers()
         #: id → where those who watch it gather (state, document) of each record.
         self.listeners: dict[str, list[deque[tuple[str, bytes]]]] = {}
+        #: Those who hear notices.
+        self.notice_listeners: list[MemoryListener] = []
 
     # ----------------------------------------------------------------------------------------------------- messages
 
