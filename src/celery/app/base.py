@@ -61,7 +61,7 @@ class Celery:
     # Classes, or dotted names of classes, for subclasses to replace ([app.3]).
     amqp_cls: Any = "celery.app.amqp:AMQP"
     backend_cls: Any = None
-    events_cls: Any = None
+    events_cls: Any = "celery.app.events:Events"
     loader_cls: Any = None
     log_cls: Any = "celery.app.log:Logging"
     control_cls: Any = None
@@ -469,6 +469,11 @@ class Celery:
     def log(self) -> Any:
         """Sets up logging."""
         return symbol_by_name(self.log_cls)(app=self)
+
+    @cached_property
+    def events(self) -> Any:
+        """Tells and hears events: `Dispatcher`, `Receiver`, `State` ([event.14] to [event.16])."""
+        return symbol_by_name(self.events_cls)(app=self)
 
     @cached_property
     def clock(self) -> Any:
