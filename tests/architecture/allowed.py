@@ -62,6 +62,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.brokers.redis", "celery.brokers.redis_consumer"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_advice"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_dead"): SENDING,
+    ("celery.brokers.redis", "celery.brokers.redis_listening"): SENDING,
     ("celery.concurrency.prefork", "celery.concurrency.spawned"): "multiprocessing is slow to import; forks need none",
     ("celery.drivers.redis", "celery.drivers.redis_errors"): "its base is kombu's, and few servers refuse anything",
     ("celery.drivers.redis", "celery.drivers.redis_tls"): "ssl: 5 ms to import, and only TLS needs it",
