@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from celery.brokers import sqlite_queues as queues_of
 from celery.brokers.dead_letters import cut
 from celery.brokers.sqlite_dead import Cemetery, SqliteDeadLetters
+from celery.brokers.sqlite_listening import SqliteListener, Teller
 from celery.drivers.custody import lock_file
 from celery.drivers.sqlite import Handle, Watch, file_of, options_of
 from celery.drivers.sqlite_records import Records
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from celery.drivers.sqlite import File
     from celery.drivers.sqlite_barriers import Arrivals
-    from celery.ports import BrokerConfig, Clock, Firing, Full, Publication, ResultBackend, Settled
+    from celery.ports import BrokerConfig, Clock, Firing, Full, Notice, Publication, ResultBackend, Settled
     from celery.routing import QueueSpec
 
 __all__ = ["SqliteBroker", "SqliteConsumer"]
@@ -51,6 +52,7 @@ class SqliteBroker:
         synchronous, self._timeout = options_of(config.url, config.options)
         self._writer = Handle(self.file, synchronous, self._timeout)
         self.dead_letters = SqliteDeadLetters(self._writer, self._bounds, clock)
+        self._teller = Teller(self.file, self._timeout, clock)
 
     def publish(self, publications: Sequence[Publication]) -> None:
         if not publications:
@@ -79,8 +81,18 @@ class SqliteBroker:
         with self._writer.reading as db:
             return queues_of.depth(db, queue, self._clock.time())
 
+    def tell(self, notices: Sequence[Notice]) -> None:
+        """See `Broadcasting.tell`."""
+        self._teller.tell(notices)
+
+    def listen(self, mailboxes: Sequence[QueueSpec]) -> SqliteListener:
+        """See `Broadcasting.listen`."""
+        self._teller.bury()
+        return SqliteListener(self.file, self._timeout, mailboxes)
+
     def close(self) -> None:
         self._writer.close()
+        self._teller.close()
 
 
 class SqliteConsumer:
