@@ -311,6 +311,34 @@ class AsyncResult(ResultBase, Generic[R]):
             self.parent.forget()
         self.backend.forget(self.id)
 
+    def revoke(
+        self,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | int | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Tell all workers not to run the task; `terminate`: to end it where it runs, by `signal` ([result.14]).
+
+        `wait`: return when the workers have answered, at the latest after `timeout` (1) seconds of silence.
+        """
+        given = {"terminate": terminate, "signal": signal, "reply": wait, "timeout": timeout}
+        self.app.control.revoke(self.id, connection=connection, **given)
+
+    def revoke_by_stamped_headers(
+        self,
+        headers: dict[str, Any],
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | int | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """The same for all tasks that bear any of these stamps ([stamp.11])."""
+        given = {"terminate": terminate, "signal": signal, "reply": wait, "timeout": timeout}
+        self.app.control.revoke_by_stamped_headers(headers, connection=connection, **given)
+
     # -- state -------------------------------------------------------------------------------------------------------
 
     @property
