@@ -99,6 +99,8 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.app.bridge:fast_trace_task": PUBLIC,
     "celery.app.pickling:AppPickler.build_standard_kwargs": PUBLIC,
     "celery.worker.consumer.deliveries:Receiver.__init__": "keyword-only: what the engine hands over, once",
+    "celery.events.dispatcher:EventDispatcher.__init__": PUBLIC,
+    "celery.events.receiver:EventReceiver.__init__": PUBLIC,
     "celery.worker.request:Request.__init__": PUBLIC,
     "celery.worker.request:create_request_cls": PUBLIC,
     "celery.contrib.testing.manager:ManagerMixin.wait_for": PUBLIC,

@@ -111,8 +111,11 @@ class Notes:
     def hard_limit(self, message: Message, limit: float) -> None:
         self.limits.append(("hard", message.id, limit))
 
-    def lost(self, message: Message, exc: BaseException) -> None:
+    def lost(self, message: Message, exc: BaseException, *, goes_back: bool = False) -> None:
         self.losses.append((message.id, exc))
+
+    def tried_again(self, message: Message, exc: BaseException) -> None:
+        self.told.append(f"tried again {message.id}")
 
     def connecting_failed(self, exc: BaseException, attempt: int, limit: int | None, seconds: float) -> None:
         self.told.append(f"connecting failed {attempt}/{limit}, again in {seconds}")

@@ -28,6 +28,7 @@ from celery.worker.admission import TaskPolicy
 from celery.worker.again import Again
 from celery.worker.attendance import Attendance, has_own_request
 from celery.worker.consumer.engine import Engine, EngineParts
+from celery.worker.consumer.events import Events
 from celery.worker.parts import EnginePart, Parts, PoolPart
 from celery.worker.request import Received, Request, request_of
 from celery.worker.sizing import cpu_count, usable_cpus
@@ -56,6 +57,10 @@ class WorkController:
     app: Any = None
     pidlock: Any = None
     pool: Pool | None = None
+    event_dispatcher: Any = None
+    heart: Any = None
+    gossip: Any = None
+    timer: Any = None
     #: What the process should exit with; None until it has stopped for a reason.
     exitcode: int | None = None
 
@@ -218,16 +223,18 @@ class WorkController:
         self.app.loader.import_default_modules()
 
     def _make_parts(self) -> None:
+        #: Tells events (`event_dispatcher`), beats (`heart`), hears other workers (`gossip`).
+        self._events = Events(self, **{**self.options, "task_events": self.task_events})
         self.pool = pool = self._make_pool()
         self._documents = self.app.assembly.documents
-        self._telling = Telling(self.app, self.broker_url, self._ready, self.hostname)
+        self._telling = Telling(self.app, self.broker_url, self._ready, self.hostname, self._events.course)
         self.consumer = engine = Engine(self._engine_parts(pool))
         self._telling.consumer = engine
         self.engine_has_thread = self.wants_engine_thread()
         self._engine = EnginePart(engine, threaded=self.engine_has_thread)
         self._statefile = StateFile(self.statedb, self.app.clock) if self.statedb else None
         between = [] if self._statefile is None else [self._statefile]
-        self.parts = Parts(PoolPart(pool), *between, self._engine)
+        self.parts = Parts(PoolPart(pool), *between, self._events, self._engine)
         state.sources.add(self)
 
     def _make_pool(self) -> Pool:
@@ -238,7 +245,8 @@ class WorkController:
             "start_method": self.pool_start_method,
             "proc_alive_timeout": self.app.conf.worker_proc_alive_timeout,
         }
-        return make_pool(self.app, self.pool_cls, assembly.runner(self.hostname), self.concurrency, tuning)
+        runner = assembly.runner(self.hostname, self._events.watched)
+        return make_pool(self.app, self.pool_cls, runner, self.concurrency, tuning)
 
     def _engine_parts(self, pool: Pool) -> EngineParts:
         app, conf = self.app, self.app.conf
@@ -259,6 +267,7 @@ class WorkController:
             fallout=app.assembly.fallout(self.hostname),
             closing=app.assembly.closing,
             observer=self._telling,
+            watching=self._events.course,
             check=self._check,
             totals=state.total_count,
             prefetch=self.max_prefetch_count,
@@ -331,6 +340,7 @@ class WorkController:
         return request
 
     def _ready(self) -> None:
+        self._events.begin()
         signals.worker_ready.send(sender=self.consumer)
         self.ready_callback(self.consumer)
 

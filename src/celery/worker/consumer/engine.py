@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
 
-from celery.exceptions import ImproperlyConfigured, WorkerTerminate
+from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Failure, Success
 from celery.ports import Accompanied, SystemClock, Tracked
 from celery.states import FAILURE
@@ -24,6 +24,7 @@ from celery.worker.consumer.deliveries import Receiver, Settler, explain, give_b
 from celery.worker.consumer.endings import Endings
 from celery.worker.consumer.fence import Fence
 from celery.worker.consumer.leaving import Leave, close
+from celery.worker.consumer.observer import Unwatched
 from celery.worker.consumer.strangers import Strangers
 from celery.worker.consumer.suspects import Suspects
 from celery.worker.consumer.waiting import WaitingRoom
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from celery.worker.admission import TaskPolicy
     from celery.worker.consumer.deliveries import Held
     from celery.worker.consumer.endings import Aftermath
-    from celery.worker.consumer.observer import Attendant, Observer
+    from celery.worker.consumer.observer import Attendant, Observer, Watching
 
 __all__ = ["Engine", "EngineParts"]
 
@@ -96,6 +97,8 @@ class EngineParts:
     #: See `Endings`.
     cancelled: Callable[[Message], Outcome | None] = lambda message: None
     attendant: Attendant | None = None
+    #: Who is told of each run, if anybody.
+    watching: Watching = field(default_factory=Unwatched)
     #: Seconds that a stop waits for what runs, unless it names a deadline; None: as long as that takes.
     grace: float | None = None
     #: See `Strangers`.
@@ -116,6 +119,7 @@ class Engine:
         self._observer = parts.observer
         self._strangers = Strangers(parts.unknown_grace, parts.clock)
         self._attendant = parts.attendant
+        self._watching = parts.watching
         self._endings = Endings(
             aftermath=parts.aftermath or self._failure,
             again=parts.again,
@@ -250,7 +254,7 @@ class Engine:
                 self._turn(consumer, settler, waiting)
         except (SystemExit, KeyboardInterrupt) as exc:
             leaving = exc
-            self._stop_for(exc)
+            self.exit.heed(exc)
         try:
             self._drain(consumer, settler, waiting)
         except (SystemExit, KeyboardInterrupt) as exc:
@@ -259,12 +263,6 @@ class Engine:
         self._leave(consumer, settler)
         if leaving is not None:
             raise leaving
-
-    def _stop_for(self, exc: BaseException) -> None:
-        if isinstance(exc, WorkerTerminate):
-            self.terminate()
-        else:
-            self.stop()
 
     def _turn(self, consumer: Consumer, settler: Settler, waiting: WaitingRoom) -> None:
         """One turn. Nothing but a configuration that will never work, or a request to stop, ends the loop."""
@@ -357,6 +355,8 @@ class Engine:
         Ends come before beginnings: what began and ended within one report is acknowledged together with its record.
         """
         held = self.held
+        if self._watching.gate.receivers:
+            self._watching.reported(report, held)
         for key, limit in report.warned:  # before its end, which may have come with it
             if (one := held.get(key)) is not None:
                 self._endings.warned(one, limit)
