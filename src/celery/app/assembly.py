@@ -33,6 +33,7 @@ from celery.app.around import around
 from celery.app.broker_parts import whole_url
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import Address, PublishSignals
+from celery.app.sent_events import SentEvents
 from celery.app.redis_parts import completed, redis_options
 from celery.failures import exception_info
 from celery.lifecycle import SHUT
@@ -419,7 +420,7 @@ class Assembly:
             address=Address(app),
             defaults=defaults,
             clock=self._clock,
-            observer=PublishSignals(app.amqp.kombu_queue),
+            observer=PublishSignals(app.amqp.kombu_queue, SentEvents(app)),
             carrier=self.kombu,
             insisting=_Replaced(),
         )

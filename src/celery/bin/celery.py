@@ -46,6 +46,7 @@ WRONG_APP_OPTION_USAGE_MESSAGE = (
 _COMMANDS = {
     "call": "celery.bin.call:call",
     "dlq": "celery.bin.dlq:dlq",
+    "events": "celery.bin.events:events",
     "purge": "celery.bin.purge:purge",
     "report": "celery.bin.report:report",
     "result": "celery.bin.result:result",

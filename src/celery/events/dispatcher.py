@@ -231,10 +231,10 @@ class EventDispatcher:
             self._publish(event, producer, type.replace("-", "."), **kwargs)
 
     def _event(
-        self, type: str, fields: dict[str, Any], blind: bool, Event: Callable[..., Any], offset: Callable[[], float]
+        self, type: str, fields: dict[str, Any], blind: bool, make: Callable[..., Any], offset: Callable[[], float]
     ) -> Any:
         clock = None if blind else self.clock.forward()
-        return Event(type, hostname=self.hostname, utcoffset=offset(), pid=self.pid, clock=clock, **fields)
+        return make(type, hostname=self.hostname, utcoffset=offset(), pid=self.pid, clock=clock, **fields)
 
     def _publish(
         self, event: Any, producer: Any, routing_key: str, retry: bool = False, retry_policy: Any = None, **_: Any
@@ -283,6 +283,14 @@ class EventDispatcher:
             ready = [group for group, waiting in self._group_buffer.items() if waiting] if groups else []
             for group in ready:
                 self._publish(self._group_buffer.pop(group), self.producer, f"{group}.multi")
+
+    def send_all(self, type: str, fields_of_each: Iterable[dict[str, Any]]) -> None:
+        """Tell events of one type as one list."""
+        group = group_from(type)
+        if self.enabled and (not self.groups or group in self.groups):
+            with self.mutex:
+                events = [self._event(type, fields, False, Event, utcoffset) for fields in fields_of_each]
+                self._publish(events, self.producer, f"{group}.multi")
 
     def tell_many(self, group: str, encoded: tuple[str, str, bytes]) -> None:
         """Tell a list of events of one group that is encoded already. Raises `OperationalError`; nothing is kept."""
