@@ -62,6 +62,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.brokers.redis", "celery.brokers.redis_consumer"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_advice"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_dead"): SENDING,
+    ("celery.brokers.redis", "celery.brokers.redis_listening"): SENDING,
     ("celery.concurrency.prefork", "celery.concurrency.spawned"): "multiprocessing is slow to import; forks need none",
     ("celery.drivers.redis", "celery.drivers.redis_errors"): "its base is kombu's, and few servers refuse anything",
     ("celery.drivers.redis", "celery.drivers.redis_tls"): "ssl: 5 ms to import, and only TLS needs it",
@@ -85,6 +86,7 @@ DEEP_FUNCTIONS: dict[str, str] = {}
 
 #: Functions of more than 8 parameters.
 WIDE_FUNCTIONS: dict[str, str] = {
+    "celery.app.control:Control.broadcast": PUBLIC,
     "celery.app.base:Celery.__init__": PUBLIC,
     "celery.concurrency.base:apply_target": PUBLIC,
     "celery.app.base:Celery.connection": PUBLIC,
@@ -101,6 +103,7 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.worker.consumer.deliveries:Receiver.__init__": "keyword-only: what the engine hands over, once",
     "celery.events.dispatcher:EventDispatcher.__init__": PUBLIC,
     "celery.events.receiver:EventReceiver.__init__": PUBLIC,
+    "celery.worker.control:Panel._register": PUBLIC,
     "celery.worker.request:Request.__init__": PUBLIC,
     "celery.worker.request:create_request_cls": PUBLIC,
     "celery.contrib.testing.manager:ManagerMixin.wait_for": PUBLIC,
