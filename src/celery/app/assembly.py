@@ -33,8 +33,8 @@ from celery.app.around import around
 from celery.app.broker_parts import whole_url
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import Address, PublishSignals
-from celery.app.sent_events import SentEvents
 from celery.app.redis_parts import completed, redis_options
+from celery.app.sent_events import SentEvents
 from celery.failures import exception_info
 from celery.lifecycle import SHUT
 from celery.ports import BackendConfig, BrokerConfig, SystemClock

@@ -6,9 +6,10 @@ import datetime as dt
 import sys
 from typing import IO, TYPE_CHECKING, Any
 
+from kombu.utils.functional import LRUCache
+
 from celery.app import app_or_default
 from celery.events.capturing import capture_for_ever
-from celery.utils.collections import LRUCache
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

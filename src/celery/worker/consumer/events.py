@@ -56,6 +56,8 @@ class Events:
         self.course = Course(dispatcher, self.watched, self._wanted)
         worker.gossip = None
         self._gossip = Gossip(worker, without_gossip or not self.possible)
+        if not self._gossip.enabled:
+            worker.gossip = None
         self._mingle = Mingle(worker, without_mingle or not self.possible)
         worker.heart = None
         self._interval = None if without_heartbeat or not self.possible else heartbeat_interval or 2.0
