@@ -85,6 +85,7 @@ DEEP_FUNCTIONS: dict[str, str] = {}
 
 #: Functions of more than 8 parameters.
 WIDE_FUNCTIONS: dict[str, str] = {
+    "celery.app.control:Control.broadcast": PUBLIC,
     "celery.app.base:Celery.__init__": PUBLIC,
     "celery.concurrency.base:apply_target": PUBLIC,
     "celery.app.base:Celery.connection": PUBLIC,
@@ -99,6 +100,7 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.app.bridge:fast_trace_task": PUBLIC,
     "celery.app.pickling:AppPickler.build_standard_kwargs": PUBLIC,
     "celery.worker.consumer.deliveries:Receiver.__init__": "keyword-only: what the engine hands over, once",
+    "celery.worker.control:Panel._register": PUBLIC,
     "celery.worker.request:Request.__init__": PUBLIC,
     "celery.worker.request:create_request_cls": PUBLIC,
     "celery.contrib.testing.manager:ManagerMixin.wait_for": PUBLIC,
