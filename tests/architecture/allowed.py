@@ -102,6 +102,7 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.app.bridge:fast_trace_task": PUBLIC,
     "celery.app.pickling:AppPickler.build_standard_kwargs": PUBLIC,
     "celery.worker.consumer.deliveries:Receiver.__init__": "keyword-only: what the engine hands over, once",
+    "celery.worker.control:Panel._register": PUBLIC,
     "celery.worker.request:Request.__init__": PUBLIC,
     "celery.worker.request:create_request_cls": PUBLIC,
     "celery.contrib.testing.manager:ManagerMixin.wait_for": PUBLIC,
