@@ -286,6 +286,9 @@ class DeadLetters(Protocol):
     def queues(self) -> list[str]:
         """Names of the queues that have any, sorted."""
 
+    def counts(self) -> dict[str, int]:
+        """How many letters each queue has that has any."""
+
     def newest(self, queue: str, limit: int, before: str = "") -> list[DeadLetter]:
         """Up to `limit` letters of a queue, the newest first; of those older than the one with the id `before`."""
 

@@ -101,6 +101,11 @@ class MemoryDeadLetters:
             self._expire()
             return self._server.dead.queues()
 
+    def counts(self) -> dict[str, int]:
+        with self._server.changed:
+            self._expire()
+            return self._server.dead.counts()
+
     def newest(self, queue: str, limit: int, before: str = "") -> list[DeadLetter]:
         with self._server.changed:
             self._expire()
