@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec, Route
 
 __all__ = [
-    "Accompanied", "BackendConfig", "Barrier", "Blaming", "Broadcasting", "Broker", "BrokerConfig", "Burying", "Clock",
-    "Consumer", "DeadLetter", "DeadLetterBounds", "DeadLetters", "Deferring", "Delivery", "Depth", "Examinable",
-    "Exhaustible", "Fenced", "Finding", "Firing", "Full", "Gathered", "Groups", "Inspectable", "Inspection",
-    "Interruptible", "Job", "Joining", "Killable", "Listener", "Notice", "Pool", "Publication", "QueueStats", "Report",
-    "Resizable", "Resting", "ResultBackend", "Runner", "Seated", "Settled", "Streaming", "SystemClock", "Tracked",
-    "Watching", "Yielding",
+    "Accompanied", "Answering", "BackendConfig", "Barrier", "Blaming", "Broadcasting", "Broker", "BrokerConfig",
+    "Burying", "Clock", "Consumer", "DeadLetter", "DeadLetterBounds", "DeadLetters", "Deferring", "Delivery",
+    "Depth", "Examinable", "Exhaustible", "Fenced", "Finding", "Firing", "Full", "Gathered", "Groups",
+    "Inspectable", "Inspection", "Interruptible", "Job", "Joining", "Killable", "Listener", "Notice", "Pool",
+    "Publication", "QueueStats", "Report", "Resizable", "Restartable", "Resting", "ResultBackend", "Runner",
+    "Seated", "Settled", "Streaming", "SystemClock", "Tracked", "Watching", "Yielding",
 ]  # fmt: skip
 
 
@@ -632,9 +632,40 @@ class Pool(Protocol):
 
 @runtime_checkable
 class Resizable(Protocol):
-    def grow(self, n: int) -> None: ...
+    """A pool that can have more or fewer runners while it works (`[pool.13]`)."""
 
-    def shrink(self, n: int) -> None: ...
+    @property
+    def size(self) -> int:
+        """How many there are to be; any thread may ask."""
+
+    def grow(self, n: int) -> None:
+        """Raises `ValueError` beyond what the pool can have."""
+
+    def shrink(self, n: int) -> None:
+        """Each goes when it has finished what it runs. Raises `ValueError` if none would be left."""
+
+
+@runtime_checkable
+class Restartable(Protocol):
+    """A pool whose processes can be made anew."""
+
+    def restart(self) -> None:
+        """Replace each when it has finished what it runs; the new ones know what this process has loaded by now."""
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A pool whose processes can be asked whether they still answer. A busy one does, a frozen one does not."""
+
+    def ask_after(self) -> None:
+        """Called several times a second by the owner: asks each now and then."""
+
+    def silent(self) -> Sequence[tuple[int, float]]:
+        """Process id of each that owes an answer, and for how many seconds. Any thread may ask."""
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """Process ids of all. Any thread may ask."""
 
 
 @runtime_checkable

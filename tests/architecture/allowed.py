@@ -13,6 +13,7 @@ LATE_PACKAGES: dict[str, str] = {
     "click": "its exceptions are made when one is asked for",
     "eventlet": "optional driver",
     "gevent": "optional driver",
+    "objgraph": "optional; only who draws objects needs it",
     "pydantic": "optional; only tasks that ask for its models need it",
     "setproctitle": "optional driver",
     "redis": "the client is for those who ask for it; results need none",

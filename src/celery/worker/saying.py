@@ -36,12 +36,13 @@ def stats(worker: WorkController) -> dict[str, Any]:
     pool: dict[str, Any] = ours() if callable(ours) else dict(ours)
     return {
         **info(worker),
-        "broker": broker,
         "pool": {
             "max-concurrency": worker.concurrency,
             **pool,
             "timeouts": [worker.soft_time_limit or 0, worker.time_limit or 0],
         },
+        **({} if worker.autoscaler is None else {"autoscaler": worker.autoscaler.info()}),
+        "broker": broker,
         "prefetch_count": worker.max_prefetch_count or 0,
         "rusage": "N/A" if resource is None else rusage(),
     }
