@@ -133,6 +133,10 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # kombu is not typed
         purged: int = self.connection.broker.purge(queue)
         return purged
 
+    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **_: Any) -> int:
+        """A queue is no more than the messages on it."""
+        return 0 if if_empty and self._size(queue) else self.queue_purge(queue)
+
     def _purge(self, queue: str) -> int:
         return self.queue_purge(queue)
 

@@ -144,7 +144,7 @@ def _wanted(ctx: click.Context, words: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"expected a number behind {name}:, got {word!r}", ctx=ctx)
         wanted[name] = value
     if not all(count.strip().isdigit() for count in wanted.get("threads", "0").split(",")):
-        raise click.UsageError(f"expected numbers behind threads:, got {wanted['threads']!r}", ctx=ctx)
+        raise click.UsageError(f"expected numbers, got threads:{wanted['threads']}", ctx=ctx)
     return wanted
 
 

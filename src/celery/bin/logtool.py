@@ -77,7 +77,7 @@ def _command(function: Callable[[tuple[TextIO, ...]], None]) -> click.Command:
 def _read(files: tuple[TextIO, ...]) -> Iterator[Entry]:
     """All entries, the files one after the other, with a bar where that can take its time."""
     if not files:
-        yield from entries(click.get_text_stream("stdin", errors="replace"))
+        yield from entries(sys.stdin)
         return
     for file in files:
         length = 0
