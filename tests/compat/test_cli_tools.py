@@ -157,7 +157,7 @@ class TestShell:
             [sys.executable, "-m", "celery", "-A", "tools", "shell", "--python"], cwd=tools.folder, env=variables,
             input="print(app.main, celery is app, add.name, Task, [n.__name__ for n in (chord, group, chain, chunks, "
             "xmap, xstarmap, subtask, signature)])\n",
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=PATIENCE,
+            text=True, capture_output=True, timeout=PATIENCE,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert "tools True add" in done.stdout
@@ -227,8 +227,8 @@ class TestAmqp:
     def test_a_session(self, tools: Tools) -> None:
         script = [
             "queue.declare q", "exchange.declare e topic", "queue.bind q e 'a.*'", "basic.publish 'hi there' e a.b",
-            "basic.publish second '' q", "queue.declare q", "basic.get q", "basic.ack q.1", "", "basic.get q", "nonsense",
-            "help queue.purge", "exit", "never",
+            "basic.publish second '' q", "queue.declare q", "basic.get q", "basic.ack q.1", "", "basic.get q",
+            "nonsense", "help queue.purge", "exit", "never",
         ]  # fmt: skip
         said = tools.printed("amqp", answer="\n".join(script))
         assert said.count("-> connected.") == 1
