@@ -89,6 +89,7 @@ DEEP_FUNCTIONS: dict[str, str] = {}
 
 #: Functions of more than 8 parameters.
 WIDE_FUNCTIONS: dict[str, str] = {
+    "celery.app.control:Control.broadcast": PUBLIC,
     "celery.app.base:Celery.__init__": PUBLIC,
     "celery.concurrency.base:apply_target": PUBLIC,
     "celery.app.base:Celery.connection": PUBLIC,

@@ -29,6 +29,7 @@ from celery.worker.attendance import Attendance
 from celery.worker.autoscale import PoolSize
 from celery.worker.consumer.engine import Engine, EngineParts
 from celery.worker.parts import EnginePart, Parts, PoolPart
+from celery.worker.pidbox import Pidbox, wanted_by
 from celery.worker.policies import check_rates, policy_of
 from celery.worker.reloading import reload_modules
 from celery.worker.request import Received, Request, request_of
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from celery.ports import Pool
     from celery.worker.admission import TaskPolicy
     from celery.worker.consumer.deliveries import Held
+    from celery.worker.parts import Part
 
 __all__ = ["WorkController"]
 
@@ -248,7 +250,10 @@ class WorkController:
         self.engine_has_thread = self.wants_engine_thread()
         self._engine = EnginePart(engine, threaded=self.engine_has_thread)
         self._statefile = StateFile(self.statedb, self.app.clock) if self.statedb else None
-        between = [] if self._statefile is None else [self._statefile]
+        between: list[Part] = [] if self._statefile is None else [self._statefile]
+        self.pidbox = Pidbox(self) if wanted_by(self) else None
+        if self.pidbox is not None:  # stopped after the engine: it answers to the last
+            between.append(self.pidbox)
         self.parts = Parts(PoolPart(pool), *between, self._engine)
         state.sources.add(self)
 
