@@ -257,19 +257,21 @@ def _workers(app: Celery, timeout: float) -> Iterator[Checked]:
 
 
 def _agreement(app: Celery, conf: dict[str, Any]) -> Finding:
-    """Whether a worker with these settings reads what this app sends."""
-    accepted, written = conf.get("accept_content") or BY_NAME["accept_content"].default, app.conf.task_serializer
+    """Whether this app reads the results of a worker with these settings. That the worker reads what this app sends is
+    shown by its answer: commands travel as tasks do."""
+    written = conf.get("result_serializer") or BY_NAME["result_serializer"].default
+    accepted = list(app.conf.result_accept_content or app.conf.accept_content or ())
     try:
         reads = codecs.accept_types([written]) & (codecs.accept_types(accepted) or set())
     except SerializerNotInstalled:
-        return Finding("doubtful", f"it accepts {list(accepted)}, not all of which is installed here")
+        return Finding("doubtful", f"its results are written by the serializer {written!r}, which is not known here")
     if not reads:
         return Finding(
             "bad",
-            f"it accepts {list(accepted)} and this app sends {written!r}: it refuses each of these tasks. Add it "
-            "to its accept_content",
+            f"its results are written as {written!r} (result_serializer), and this app reads {accepted} alone: add it "
+            "to accept_content or result_accept_content here",
         )
-    return Finding("good", f"answers, and reads what this app sends ({written})")
+    return Finding("good", f"answers, and its results can be read here ({written})")
 
 
 def _worker_clocks(app: Celery, timeout: float) -> dict[str, float]:

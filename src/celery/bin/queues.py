@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -36,7 +37,7 @@ _FILTERS: dict[str, Any] = {"cls": CeleryOption, "help_group": "Which Messages"}
 #: Heading → field; the last two only where they are watched.
 _COLUMNS = (
     ("Waiting", "waiting"), ("Oldest", "oldest"), ("Held", "held"), ("Parked", "parked"), ("Dead", "dead"),
-    ("Workers", "consumers"), ("In/s", "in"), ("Out/s", "out"),
+    ("Workers", "workers"), ("In/s", "in"), ("Out/s", "out"),
 )  # fmt: skip
 #: Lowest unit first; how many of each make one of the next.
 _UNITS = ((60, "s"), (60, "m"), (24, "h"), (365, "d"))
@@ -182,34 +183,33 @@ class _Looks:
         self._names = names
         self._timeout = timeout
         self._before: dict[str, dict[str, Any]] = {}
-        self._taken: dict[str, int] = {}
+        self._taken: Counter[str] = Counter()
         self._at = 0.0
 
     def look(self, *, rates: bool) -> list[dict[str, Any]]:
         """A row for each queue."""
+        workers: dict[str, dict[str, int]] = {} if self._timeout is None else self._workers(self._timeout)
         told, at = overview(self._app, self._names), time.monotonic()
-        workers = {} if self._timeout is None else self._workers(self._timeout)
-        taken = self._counts(self._timeout) if rates and self._timeout is not None else {}
+        taken: Counter[str] = Counter()
+        for takes in workers.values():
+            taken.update(takes)
         for row in told:
             name = row["queue"]
-            row["consumers"] = None if self._timeout is None else sum(name in takes for takes in workers.values())
+            row["workers"] = None if self._timeout is None else sum(name in takes for takes in workers.values())
             if rates:
                 row["in"], row["out"] = self._rates(row, taken.get(name), at - self._at)
         self._before, self._taken, self._at = {row["queue"]: row for row in told}, taken, at
         return told
 
-    def _workers(self, timeout: float) -> dict[str, set[str]]:
-        """Which queues each worker that answers takes from."""
-        found = self._app.control.inspect(timeout=timeout).active_queues() or {}
-        return {node: {queue["name"] for queue in said} for node, said in found.items() if isinstance(said, list)}
-
-    def _counts(self, timeout: float) -> dict[str, int]:
-        """Messages that workers have taken from each queue since they were started."""
-        counts: dict[str, int] = {}
-        for said in (self._app.control.inspect(timeout=timeout).stats() or {}).values():
-            for name, number in (said.get("queues") or {}).items():
-                counts[name] = counts.get(name, 0) + number
-        return counts
+    def _workers(self, timeout: float) -> dict[str, dict[str, int]]:
+        """Which queues each worker that answers takes from, and how many messages it has taken."""
+        found = self._app.control.inspect(timeout=timeout).stats() or {}
+        told = {node: said["queues"] for node, said in found.items() if isinstance(said, dict) and "queues" in said}
+        others = sorted({*found} - {*told})  # Celery's own do not say
+        if others:
+            asked = self._app.control.inspect(destination=others, timeout=timeout).active_queues() or {}
+            told |= {node: {queue["name"]: 0 for queue in said} for node, said in asked.items()}
+        return told
 
     def _rates(self, row: dict[str, Any], taken: int | None, seconds: float) -> tuple[float | None, float | None]:
         """Messages per second that came and that were taken since the last look; None: nobody knows."""
