@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from celery.bin.celery import celery
 from celery.contrib.testing.worker import start_worker
+from celery.ports import Notice
 from celery.worker.control import Panel
 
 if TYPE_CHECKING:
@@ -208,11 +210,25 @@ class TestQueues:
         assert head.split() == ["Queue", "Waiting", "Oldest", "Held", "Parked", "Dead", "Workers"]
         assert line.split() == ["celery", "0", "-", "0", "0", "0", "1"]
 
-    def test_the_check_speaks_to_workers(self, asked: Asked) -> None:
-        found = json.loads(asked.printed("check", "--json", *SOON))
-        rooms = {(one["room"], one["place"]): one for one in found}
+    @pytest.mark.parametrize(("ahead", "grade"), [(0, "good"), (100, "bad"), (-100, "bad")])
+    def test_the_check_speaks_to_workers(
+        self, asked: Asked, monkeypatch: pytest.MonkeyPatch, ahead: float, grade: str
+    ) -> None:
+        def heartbeat(state: Any) -> None:
+            """As of a worker on a machine whose clock is wrong."""
+            event = {"type": "worker-heartbeat", "hostname": state.hostname, "timestamp": time.time() + ahead}
+            notice = Notice("celeryev", "topic", "worker.heartbeat", json.dumps(event).encode(), durable=True)
+            state.app.assembly.broker.tell([notice])
+
+        monkeypatch.setitem(Panel.data, "heartbeat", heartbeat)
+        code, output = asked.run("check", "--json", *SOON)
+        rooms = {(one["room"], one["place"]): one for one in json.loads(output)}
         assert rooms["workers", "w1@h"]["text"] == "answers, and its results can be read here (json)"
-        assert rooms["clocks", "w1@h"]["grade"] == "good"
+        clock = rooms["clocks", "w1@h"]
+        assert clock["grade"] == grade
+        assert code == (grade == "bad")
+        if ahead:
+            assert f"100.0 s {'ahead of' if ahead > 0 else 'behind'} ours" in clock["text"]
 
     def test_a_worker_whose_results_nobody_reads(self, app: Celery, asked: Asked, tmp_path: Path) -> None:
         app.conf.result_serializer = "yaml"
