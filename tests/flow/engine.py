@@ -84,6 +84,7 @@ class Notes:
         self.unknown_ids: list[tuple[str, float]] = []
         self.limits: list[tuple[str, str, float]] = []
         self.cuts: list[tuple[str, bool]] = []
+        self.terminations: list[tuple[str, int]] = []
         self.losses: list[tuple[str, BaseException]] = []
         self.told: list[str] = []
         self.troubles: list[tuple[BaseException, float]] = []
@@ -110,6 +111,9 @@ class Notes:
 
     def hard_limit(self, message: Message, limit: float) -> None:
         self.limits.append(("hard", message.id, limit))
+
+    def terminated(self, message: Message, signum: int) -> None:
+        self.terminations.append((message.id, signum))
 
     def lost(self, message: Message, exc: BaseException) -> None:
         self.losses.append((message.id, exc))

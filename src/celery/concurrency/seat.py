@@ -27,12 +27,15 @@ class Seat:
     """A child as seen from the main process."""
 
     __slots__ = (
-        "_frames", "_out", "_sock", "alone", "backlog", "closed", "ended", "given", "index", "leaving", "limit", "pid",
-        "ready", "recalls", "rest", "size", "slow", "told", "watched", "window",
+        "_frames", "_out", "_sock", "alone", "asked", "backlog", "closed", "ended", "given", "index", "leaving",
+        "limit", "pid", "ready", "recalls", "rest", "size", "slow", "told", "watched", "window", "zygote",
     )  # fmt: skip
 
-    def __init__(self, index: int, pid: int, sock: socket.socket, most: int | None = None) -> None:
-        """`most`: how many jobs it will run."""
+    def __init__(self, index: int, pid: int, sock: socket.socket, most: int | None = None, zygote: Any = None) -> None:
+        """`most`: how many jobs it will run. `zygote`: who has forked it."""
+        self.zygote = zygote
+        #: When it was asked whether it is there (monotonic), if nothing has come from it since; else 0.0.
+        self.asked = 0.0
         self.index = index
         self.pid = pid
         #: Jobs that it has, in the order in which it will run them.

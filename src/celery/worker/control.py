@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import UserDict
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from celery.worker import looking
+from celery.utils.serialization import strtobool
+from celery.worker import looking, ordering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,4 +87,57 @@ def inspect_command(**kwargs: Any) -> Any:
     return Panel.register(type="inspect", **kwargs)
 
 
+# What only looks.
+report = inspect_command()(looking.report)
+conf = inspect_command(alias="dump_conf", signature="[include_defaults=False]", args=[("with_defaults", strtobool)])(
+    looking.conf
+)
+query_task = inspect_command(variadic="ids", signature="[id1 [id2 [... [idN]]]]")(looking.query_task)
+clock = inspect_command()(looking.clock)
+hello = inspect_command(visible=False)(looking.hello)
 ping = inspect_command(default_timeout=0.2)(looking.ping)
+stats = inspect_command()(looking.stats)
+scheduled = inspect_command(alias="dump_schedule")(looking.scheduled)
+reserved = inspect_command(alias="dump_reserved")(looking.reserved)
+active = inspect_command(alias="dump_active")(looking.active)
+revoked = inspect_command(alias="dump_revoked")(looking.revoked)
+registered = inspect_command(alias="dump_tasks", variadic="taskinfoitems", signature="[attr1 [attr2 [... [attrN]]]]")(
+    looking.registered
+)
+active_queues = inspect_command()(looking.active_queues)
+memsample = inspect_command()(looking.memsample)
+memdump = inspect_command(args=[("samples", int)], signature="[n_samples=10]")(looking.memdump)
+objgraph = inspect_command(
+    default_timeout=60.0,
+    args=[("type", str), ("num", int), ("max_depth", int)],
+    signature="[object_type=Request] [num=200 [max_depth=10]]",
+)(looking.objgraph)
+
+# What changes something.
+revoke = control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")(ordering.revoke)
+revoke_by_stamped_headers = control_command(
+    variadic="headers", signature="[key1=value1 [key2=value2 [... [keyN=valueN]]]]"
+)(ordering.revoke_by_stamped_headers)
+terminate = control_command(variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]")(
+    ordering.terminate
+)
+rate_limit = control_command(
+    args=[("task_name", str), ("rate_limit", str)], signature="<task_name> <rate_limit (e.g., 5/s | 5/m | 5/h)>"
+)(ordering.rate_limit)
+time_limit = control_command(
+    args=[("task_name", str), ("soft", float), ("hard", float)], signature="<task_name> <soft_secs> [hard_secs]"
+)(ordering.time_limit)
+election = control_command()(ordering.election)
+enable_events = control_command()(ordering.enable_events)
+disable_events = control_command()(ordering.disable_events)
+heartbeat = control_command()(ordering.heartbeat)
+pool_grow = control_command(args=[("n", int)], signature="[N=1]")(ordering.pool_grow)
+pool_shrink = control_command(args=[("n", int)], signature="[N=1]")(ordering.pool_shrink)
+pool_restart = control_command()(ordering.pool_restart)
+autoscale = control_command(args=[("max", int), ("min", int)], signature="[max [min]]")(ordering.autoscale)
+shutdown = control_command()(ordering.shutdown)
+add_consumer = control_command(
+    args=[("queue", str), ("exchange", str), ("exchange_type", str), ("routing_key", str)],
+    signature="<queue> [exchange [type [routing_key]]]",
+)(ordering.add_consumer)
+cancel_consumer = control_command(args=[("queue", str)], signature="<queue>")(ordering.cancel_consumer)

@@ -99,13 +99,22 @@ class Telling:
 
     def dropped(self, message: Message, why: str) -> None:
         request_log.info("Discarding revoked task: %s[%s]", message.shadow or message.task, message.id)
+        self._revoked(message, expired=why == "expired")
+
+    def terminated(self, message: Message, signum: int) -> None:
+        request_log.warning("Revoked task ended by signal %d: %s[%s]", signum, _shown(message), message.id)
+        self._revoked(message, terminated=True, signum=signum)
+
+    def _revoked(
+        self, message: Message, *, terminated: bool = False, signum: int | None = None, expired: bool = False
+    ) -> None:
         if signals.task_revoked.receivers:
             signals.task_revoked.send(
                 sender=self._app.tasks.get(message.task),
                 request=self._context(message),
-                terminated=False,
-                signum=None,
-                expired=why == "expired",
+                terminated=terminated,
+                signum=signum,
+                expired=expired,
             )
 
     def soft_limit(self, message: Message, limit: float) -> None:

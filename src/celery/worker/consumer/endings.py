@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 
+from celery.exceptions import TaskRevokedError
+from celery.states import REVOKED
 from celery.worker.settlement import ACK, DONE, REJECT, REQUEUE, lost_disposition, timeout_disposition
 
 if TYPE_CHECKING:
@@ -41,14 +43,17 @@ class Endings:
         cancelled: Callable[[Message], Outcome | None],
         observer: Observer,
         attendant: Attendant | None,
+        end: Callable[..., None],
         max_deaths: int = 0,
     ) -> None:
         """`aftermath`: what follows from a failure that the task's own process could not tell: errbacks, signals, and
         `hooks` of the task. `again`: the outcome of a run that is to be repeated because its process died, or None.
         `cancelled`: the outcome of a run that we cut short and that nobody runs again, for whoever looks at it.
-        `max_deaths`: after so many deaths a message does not go back to its queue; 0: it always does.
+        `end`: see `Receiver.end`. `max_deaths`: after so many deaths a message does not go back to its queue; 0: it
+        always does.
         """
         self._max_deaths = max_deaths
+        self._end = end
         self._aftermath = aftermath
         self._again = again
         self._cancelled = cancelled
@@ -107,6 +112,14 @@ class Endings:
         if disposition == REJECT:
             one.delivery.error = str(exc)
         settler.add(one.delivery, disposition, outcome.record, outcome.follow, outcome.further)
+
+    def terminated(self, one: Held, signum: int, settler: Settler) -> None:
+        """Somebody had the run ended by revoking the task (`[limit.10]`): it is done with, whatever it was promised."""
+        exc = TaskRevokedError("terminated")
+        self._observer.terminated(one.message, signum)
+        if one.request is not None and self._attendant is not None:
+            self._attendant.failed(one, exc)
+        self._end(one.delivery, one.message, DONE if one.acknowledged else ACK, (REVOKED, exc), settler)
 
     def _cut(self, one: Held, settler: Settler) -> None:
         """It goes back to its queue, unless it was acknowledged: then its record is all that remains of it."""

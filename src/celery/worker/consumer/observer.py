@@ -36,6 +36,9 @@ class Observer(Protocol):
     def dropped(self, message: Message, why: str) -> None:
         """Nobody wants this any more: it is "expired" or "revoked"."""
 
+    def terminated(self, message: Message, signum: int) -> None:
+        """The run of this was ended by that signal, because the task was revoked."""
+
     def lost(self, message: Message, exc: BaseException) -> None:
         """The process that ran this died, and it is not repeated as a retry."""
 

@@ -1,0 +1,44 @@
+"""Application. Who waits for the result of a revoked task is told at once (`[limit.9]`)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from celery.exceptions import TaskRevokedError
+from celery.outcome import Record
+from celery.states import READY_STATES, REVOKED, STARTED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from celery.worker.worker import WorkController
+
+__all__ = ["mark_revoked"]
+
+logger = logging.getLogger("celery.worker.control")
+
+
+def mark_revoked(worker: WorkController, ids: Iterable[str]) -> None:
+    """Store REVOKED for those that neither run here nor are known to run or to have ended elsewhere.
+
+    Its flow hears of it when the message's turn comes. A store that does not answer is logged: then the record is
+    stored in that turn, too.
+    """
+    app = worker.app
+    store = app.assembly.store
+    running = {one.message.id for one in worker.consumer.reserved() if one.begun}
+    asked = [each for each in ids if each not in running]
+    if store is None or not asked:
+        return
+    try:
+        found = {each: app.backend.get_task_meta(each, cache=False).get("status") for each in asked}
+        waiting = [each for each, status in found.items() if status not in READY_STATES and status != STARTED]
+        store.save([Record(each, REVOKED, _document(worker, each)) for each in waiting])
+    except Exception as exc:  # noqa: BLE001 - whatever a store raises; the tasks are revoked all the same
+        logger.warning("Revoked tasks cannot be marked so in the result backend now: %r", exc)
+
+
+def _document(worker: WorkController, task_id: str) -> bytes:
+    request = worker.app.Context({"id": task_id})
+    return worker.app.assembly.documents.failure(TaskRevokedError("revoked"), request, None, REVOKED)  # type: ignore[no-any-return]
