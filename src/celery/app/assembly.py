@@ -94,7 +94,7 @@ class Assembly:
     @property
     def broker(self) -> Broker:
         """The broker that is published to."""
-        broker: Broker = self._part("broker", lambda: self._open_broker(self._conf.broker_write_url))
+        broker: Broker = self._part("broker", lambda: self.open_broker(self._conf.broker_write_url))
         return broker
 
     @property
@@ -103,7 +103,7 @@ class Assembly:
         conf = self._conf
         if conf.broker_read_url == conf.broker_write_url:
             return self.broker
-        broker: Broker = self._part("broker_for_read", lambda: self._open_broker(conf.broker_read_url))
+        broker: Broker = self._part("broker_for_read", lambda: self.open_broker(conf.broker_read_url))
         return broker
 
     @property
@@ -336,7 +336,9 @@ class Assembly:
                 self._parts[name] = make()
             return self._parts[name]
 
-    def _open_broker(self, url: Any) -> Broker:
+    def open_broker(self, url: Any) -> Broker:
+        """The broker at a URL, with the options of the settings. Raises `ImproperlyConfigured` for a URL of no broker
+        of ours."""
         conf = self._conf
         given = [whole_url(each, conf) for each in all_urls(url) or [""]]
         urls = usable_urls(given, "broker_url") or DEFAULT_BROKER

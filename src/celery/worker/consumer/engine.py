@@ -8,6 +8,7 @@ pool works while the engine fetches.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
@@ -96,6 +97,8 @@ class Engine:
         #: What the pool holds, by job key.
         self.held: dict[int, Held] = {}
         self._ready: list[Held] = []
+        #: Messages taken from each queue.
+        self.taken: Counter[str] = Counter()
         self._waiting: WaitingRoom | None = None
         self._fence: Fence | None = None
         self._wake = WakeUp()
@@ -253,6 +256,7 @@ class Engine:
             if deliveries:
                 if limit > room:
                     deliveries = waiting.within(deliveries, room, self._clock.time())
+                self.taken.update([one.queue for one in deliveries])
                 self._ready += self._receiver.receive(deliveries, settler, waiting)
                 if waiting.to_park:
                     waiting.park(limit)
