@@ -44,11 +44,26 @@ WRONG_APP_OPTION_USAGE_MESSAGE = (
 
 #: Command → where it is. Loaded when used, so that `celery worker --help` loads nothing else.
 _COMMANDS = {
+    "amqp": "celery.bin.amqp:amqp",
+    "beat": "celery.bin.beat:beat",
     "call": "celery.bin.call:call",
+    "check": "celery.bin.check:command",
+    "completion": "celery.bin.completion:completion",
+    "control": "celery.bin.control:control",
     "dlq": "celery.bin.dlq:dlq",
+    "events": "celery.bin.events:events",
+    "graph": "celery.bin.graph:graph",
+    "inspect": "celery.bin.control:inspect",
+    "list": "celery.bin.list:list_",
+    "logtool": "celery.bin.logtool:logtool",
+    "migrate": "celery.bin.migrate:migrate",
     "purge": "celery.bin.purge:purge",
+    "queues": "celery.bin.queues:queues",
     "report": "celery.bin.report:report",
     "result": "celery.bin.result:result",
+    "shell": "celery.bin.shell:shell",
+    "status": "celery.bin.control:status",
+    "upgrade": "celery.bin.upgrade:upgrade",
     "worker": "celery.bin.worker:worker",
 }
 
