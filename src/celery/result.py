@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, c
 from celery import _state, states
 from celery.current import get_current_worker_task, task_stack
 from celery.exceptions import IncompleteStream, TimeoutError
+from celery.failures import remote_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator
@@ -555,20 +556,8 @@ class AsyncResult(ResultBase, Generic[R]):
         # Not the traceback of an earlier `get`: it would grow with each.
         failure.__traceback__ = None
         if traceback and self.app.conf.task_remote_tracebacks:
-            failure.__traceback__ = _remote_frames(traceback)
+            failure.__traceback__ = remote_frames(traceback)
         raise failure
-
-
-def _remote_frames(text: str) -> Any:
-    """The frames that a traceback's text shows; None without tblib, or where the text is not whole."""
-    try:
-        from tblib import Traceback, TracebackParseError
-    except ImportError:
-        return None
-    try:
-        return Traceback.from_string(text, strict=False).as_traceback()
-    except TracebackParseError:
-        return None
 
 
 def result_from_tuple(r: Any, app: Celery | None = None) -> Any:
