@@ -15,17 +15,19 @@ from kombu.exceptions import OperationalError
 
 from celery import Celery
 from celery.brokers import redis_listening
+from celery.brokers.notices import to_envelope
 from celery.brokers.redis import RedisBroker
 from celery.ports import BrokerConfig
 from celery.worker.control import Panel, inspect_command
 from celery.worker.pidbox import Pidbox
-from tests.contracts.broadcasting import DEADLINE, ear, hear, notice
-from tests.servers import RedisServer
+from tests.contracts.broadcasting import DEADLINE, BroadcastingContract, ear, hear, notice
+from tests.servers import RedisServer, Sentinel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from celery.ports import Listener
+    from tests.contracts.broadcasting import MakeCarrier
 
 pytestmark = pytest.mark.server
 
@@ -228,3 +230,37 @@ def test_strangers_on_the_channel(broker: RedisBroker, redis_server: RedisServer
         broker.tell([notice("too", "r", "direct", "o")])
         assert sorted(hear(listener, 2)) == ["heard", "too"]
     assert "passed over" in caplog.text
+
+
+class TestSentinel(BroadcastingContract):
+    """Behind a Sentinel, in the way that older and newer kombu understand both (`sentinel_fanout_compat`)."""
+
+    @pytest.fixture
+    def sentinel(self, redis_server: RedisServer) -> Iterator[Sentinel]:
+        with Sentinel(redis_server) as sentinel:
+            yield sentinel
+
+    @pytest.fixture
+    def make_carrier(self, sentinel: Sentinel) -> Iterator[MakeCarrier]:
+        made: list[RedisBroker] = []
+        options = {"master_name": "mymaster", "sentinel_fanout_compat": True}
+
+        def make() -> RedisBroker:
+            made.append(RedisBroker(BrokerConfig(f"sentinel://127.0.0.1:{sentinel.port}/3", options)))
+            return made[-1]
+
+        yield make
+        for broker in made:
+            broker.close()
+
+    def test_both_names_are_used(self, make_carrier: MakeCarrier, redis_server: RedisServer) -> None:
+        carrier, newer = make_carrier(), RedisBroker(BrokerConfig(redis_server.url(3)))
+        with closing(newer), closing(carrier.listen([ear("n.pidbox")])) as mine:
+            assert redis_server.call("PUBSUB", "NUMPAT") == 2
+            newer.tell([notice("from a newer one")])
+            assert hear(mine, 1) == ["from a newer one"]
+            redis_server.call("PUBLISH", "/{db}.ctl.pidbox", to_envelope(notice("from an older one")))
+            assert hear(mine, 1) == ["from an older one"]
+            carrier.tell([notice("to all")])
+            assert hear(mine, 1) == ["to all"]
+            assert mine.hear(0.05) == []
