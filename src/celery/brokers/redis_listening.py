@@ -198,7 +198,7 @@ class _Ear:
 
 
 class _ChannelEar(_Ear):
-    """Hears what is published to channels (`PSUBSCRIBE`)."""
+    """Hears what is published to channels."""
 
     def __init__(self, endpoint: Endpoint, channels: Channels, mailboxes: Sequence[QueueSpec]) -> None:
         super().__init__(endpoint)
@@ -212,7 +212,11 @@ class _ChannelEar(_Ear):
     def begin(self, link: Link) -> None:
         patterns = list(dict.fromkeys(pattern for _, patterns in self._mailboxes for pattern in patterns))
         self._confirmed = 0
-        link.send([("PSUBSCRIBE", *patterns)])
+        # A user who may only see channels under a prefix is refused every pattern but that prefix's own.
+        plain = [pattern for pattern in patterns if b"*" not in pattern]
+        globs = [pattern for pattern in patterns if b"*" in pattern]
+        commands: list[Command] = [("SUBSCRIBE", *plain)] if plain else []
+        link.send([*commands, ("PSUBSCRIBE", *globs)] if globs else commands)
         deadline = time.monotonic() + self._endpoint.timeout
         while self._confirmed < len(patterns):
             if not link.pending() and not wait_readable([link.fileno()], deadline - time.monotonic()):
@@ -233,11 +237,11 @@ class _ChannelEar(_Ear):
                 raise _lost(self._link.refusal(str(item)))
             if not isinstance(item, list):
                 continue  # the answer to a ping
-            self._confirmed += item[0] == b"psubscribe"
-            if item[0] == b"pmessage":
-                notice = self._read(item[1], item[3])
-                if notice is not None:
-                    taken.append(notice)
+            self._confirmed += item[0] in (b"subscribe", b"psubscribe")
+            # Of a channel: its name and what was told; of a pattern: that, the channel and what was told.
+            notice = self._read(item[1], item[-1]) if item[0] in (b"message", b"pmessage") else None
+            if notice is not None:
+                taken.append(notice)
         return taken
 
     def collect(self) -> list[Notice]:
