@@ -123,9 +123,7 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]  # kombu is not typed
         for _ in self.consume(limit=limit, timeout=timeout, wakeup=wakeup):
             pass
 
-    def itercapture(
-        self, limit: int | None = None, timeout: float | None = None, wakeup: bool = True
-    ) -> Iterator[Any]:
+    def itercapture(self, limit: int | None = None, timeout: float | None = None, wakeup: bool = True) -> Iterator[Any]:
         """As `capture`, pausing after each message."""
         return self.consume(limit=limit, timeout=timeout, wakeup=wakeup)
 
@@ -145,9 +143,7 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]  # kombu is not typed
             listener.close()
         self.on_consume_end(self.connection, self.channel)
 
-    def _listen(
-        self, listener: Listener, limit: int | None, timeout: float | None, interval: float
-    ) -> Iterator[None]:
+    def _listen(self, listener: Listener, limit: int | None, timeout: float | None, interval: float) -> Iterator[None]:
         left, silence = limit or -1, 0.0
         while left and not self.should_stop:
             self.on_iteration()
