@@ -205,6 +205,32 @@ def test_bounds_change() -> None:
             autoscaler.update(max=most, min=least)
 
 
+def test_a_pool_that_cannot_grow_keeps_its_size() -> None:
+    class Full(Size):
+        def grow(self, n: int) -> None:
+            raise ValueError("full")
+
+    work, size = Work(), Full(2)
+    autoscaler = Autoscaler(size, 9, 1, worker=work)
+    work.load = 9
+    autoscaler.body()
+    autoscaler.body()
+    assert (autoscaler.max_concurrency, size.num_processes) == (2, 2)
+
+
+def test_an_autoscaler_that_fails_does_not_take_the_worker_with_it(
+    house: Commanded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Any, req: Any = None) -> None:
+        raise KeyError("mine")
+
+    monkeypatch.setattr(Autoscaler, "_maybe_scale", fail)
+    with house.running(autoscale="3,1"):
+        until(lambda: "The autoscaler failed" in caplog.text, "it is told")
+        assert house.quick.delay(1).get(timeout=DEADLINE) == 1
+    assert caplog.text.count("The autoscaler failed") == 1
+
+
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [("10,3", (10, 3)), ("10", (10, 0)), (10, (10, 0)), ((4, 4), (4, 4)), (None, None), ("", None), (0, None)],
