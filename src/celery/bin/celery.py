@@ -51,6 +51,7 @@ _COMMANDS = {
     "completion": "celery.bin.completion:completion",
     "control": "celery.bin.control:control",
     "dlq": "celery.bin.dlq:dlq",
+    "events": "celery.bin.events:events",
     "graph": "celery.bin.graph:graph",
     "inspect": "celery.bin.control:inspect",
     "list": "celery.bin.list:list_",

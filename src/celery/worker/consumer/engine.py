@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
 
-from celery.exceptions import ImproperlyConfigured, WorkerTerminate
+from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Failure, Success
 from celery.ports import Accompanied, Tracked
 from celery.states import FAILURE
@@ -64,6 +64,7 @@ class Engine:
         self._observer = parts.observer
         self._strangers = Strangers(parts.unknown_grace, parts.clock)
         self._attendant = parts.attendant
+        self._watching = parts.watching
         self._endings = Endings(
             aftermath=parts.aftermath or self._failure,
             again=parts.again,
@@ -223,7 +224,7 @@ class Engine:
                 self._turn(consumer, settler, waiting)
         except (SystemExit, KeyboardInterrupt) as exc:
             leaving = exc
-            self._stop_for(exc)
+            self.exit.heed(exc)
         try:
             self._drain(consumer, settler, waiting)
         except (SystemExit, KeyboardInterrupt) as exc:
@@ -232,12 +233,6 @@ class Engine:
         self._leave(consumer, settler)
         if leaving is not None:
             raise leaving
-
-    def _stop_for(self, exc: BaseException) -> None:
-        if isinstance(exc, WorkerTerminate):
-            self.terminate()
-        else:
-            self.stop()
 
     def _turn(self, consumer: Consumer, settler: Settler, waiting: WaitingRoom) -> None:
         """One turn. Nothing but a configuration that will never work, or a request to stop, ends the loop."""
@@ -336,6 +331,8 @@ class Engine:
         Ends come before beginnings: what began and ended within one report is acknowledged together with its record.
         """
         held = self.held
+        if self._watching.gate.receivers:
+            self._watching.reported(report, held)
         for key, limit in report.warned:  # before its end, which may have come with it
             if (one := held.get(key)) is not None:
                 self._endings.warned(one, limit)
