@@ -29,8 +29,8 @@ __all__ = (
     "EX_FAILURE", "EX_OK", "EX_UNAVAILABLE", "EX_USAGE", "IS_WINDOWS", "SIGMAP", "SYSTEM", "DaemonContext", "IS_macOS",
     "LockFailed", "Pidfile", "check_pidlock", "check_privileges", "close_open_fds", "create_pidlock", "detached",
     "fd_by_path", "get_errno_name", "get_fdmax", "ignore_errno", "initgroups", "isatty", "maybe_drop_privileges",
-    "parse_gid", "parse_uid", "pyimplementation", "set_mp_process_title", "set_pdeathsig", "set_process_title", "setgid",
-    "setgroups", "setuid", "signal_name", "signals",
+    "parse_gid", "parse_uid", "pyimplementation", "set_mp_process_title", "set_pdeathsig", "set_process_title",
+    "setgid", "setgroups", "setuid", "signal_name", "signals",
 )  # fmt: skip
 
 EX_OK = getattr(os, "EX_OK", 0)

@@ -86,13 +86,17 @@ class NamespacedOptionParser:
         self.passthrough = ""
         #: Selector → options.
         self.namespaces: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+        #: Selectors that meant no node, once nodes have been made.
+        self.unmatched: list[str] = []
 
     def parse(self) -> None:
-        """Read all words."""
+        """Read all words. Raises `ValueError` for one that cannot be read."""
         words = [word for word in self._before_dashes() if word]
         while words:
             word = words.pop(0)
-            if not word.startswith("-") or word == "-":
+            if word == "-":
+                raise ValueError("expected an option or a node, got a dash alone")
+            if not word.startswith("-"):
                 self.values.append(word)
                 continue
             is_long = word.startswith("--")
@@ -169,12 +173,15 @@ class MultiParser:
         cmd = options.pop("--cmd", None) or self.cmd
         append = options.pop("--append", None) or self.append
         resolve(p.namespaces, names, counted=count is not None)
+        p.unmatched = list(p.namespaces)
         for name in names:
             short, whole, _ = build_nodename(name, prefix if count is None else range_prefix, suffix)
             mine = options
             # The more exactly a node is named, the later.
             for selector in dict.fromkeys((short, whole.partition("@")[0], whole)):
                 mine = p.optmerge(selector, mine)
+                if selector in p.unmatched:
+                    p.unmatched.remove(selector)
             yield self.Node(whole, cmd, append, mine, p.passthrough)
 
 

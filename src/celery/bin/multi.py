@@ -283,7 +283,11 @@ class MultiTool(TermLogger):
         return self._cluster_of(self._parse(argv))
 
     def _cluster_of(self, parser: NamespacedOptionParser) -> apps.Cluster:
-        return self.Cluster(list(self.MultiParser(cmd=self.cmd).parse(parser)), cmd=self.cmd)
+        cluster = self.Cluster(list(self.MultiParser(cmd=self.cmd).parse(parser)), cmd=self.cmd)
+        for selector in parser.unmatched:
+            options = " ".join(f"{name}:{selector}" for name in parser.namespaces[selector])
+            self.carp(f"No node is meant by {options}; there are {', '.join(node.name for node in cluster)}")
+        return cluster
 
     def _parse(self, argv: Iterable[str]) -> NamespacedOptionParser:
         parser = self.OptionParser(argv, valued=valued_options())

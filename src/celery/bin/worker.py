@@ -161,7 +161,7 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     help="Name of this worker, such as w1@%h: %h is the host, %n its name, %d its domain.",
 )
 @click.option("-D", "--detach", is_flag=True, help="Go on in the background.", **_WORKER)
-@click.option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", help="Logging level.", **_WORKER)
+@click.option("-l", "--loglevel", "-L", type=LOG_LEVEL, default="WARNING", help="Logging level.", **_WORKER)
 @click.option("-S", "--statedb", type=click.Path(), help="Remember revoked tasks over restarts here.", **_WORKER)
 @click.option(
     "-O",
