@@ -143,7 +143,7 @@ def test_many_held_and_parked_ones(redis_server: RedisServer, app: Celery) -> No
     (stats,) = broker.inspection.stats([])
     assert (stats.name, stats.waiting, stats.held, stats.parked) == ("celery", 0, 1_000, 1_500)
     assert len(run(app, "queues", "parked", "-n", "5000").splitlines()) == 1_500
-    assert run(app, "queues", "parked", "--cancel", "-f", "-Q", "celery") == "Revoked 1500 messages.\n"
+    assert run(app, "queues", "parked", "--cancel", "-f", "-Q", "celery").endswith("Revoked 1500 messages.\n")
     assert redis_server.call("ZCARD", "celery.1.due") == 0
     assert redis_server.call("HLEN", "unacked") == 1_000
     consumer.close()

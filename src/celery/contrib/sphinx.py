@@ -67,6 +67,12 @@ def _skip(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) ->
     return None
 
 
+def _ask_documenters(app: Any, config: Any) -> None:
+    """Sphinx 9 asks classes such as ours for the members of modules only if it is told to."""
+    if hasattr(config, "autodoc_use_legacy_class_based"):
+        config.autodoc_use_legacy_class_based = True
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
     app.setup_extension("sphinx.ext.autodoc")
@@ -74,4 +80,5 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive_to_domain("py", "task", TaskDirective)
     app.add_config_value("celery_task_prefix", "(task)", True)
     app.connect("autodoc-skip-member", _skip)
+    app.connect("config-inited", _ask_documenters, priority=1)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
