@@ -24,7 +24,7 @@ from celery.bin.base import (
 from celery.bin.starting import check_files, check_owner, refused
 from celery.concurrency import ALIASES
 from celery.exceptions import ImproperlyConfigured
-from celery.platforms import EX_FAILURE, EX_OK, check_pidlock, detached, maybe_drop_privileges
+from celery.platforms import EX_FAILURE, check_pidlock, detached, maybe_drop_privileges
 from celery.utils.nodenames import default_nodename, host_format, node_format
 from celery.worker.scaling import range_of
 

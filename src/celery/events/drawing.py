@@ -159,7 +159,15 @@ def _selected(monitor: Monitor, width: int) -> list[Line]:
     return [
         [(fit(f"── {task.name or '?'} {task.uuid} " + "─" * width, width).replace("…", "─"), "dim")],
         [(fit(f" called with {task.args or '?'} {task.kwargs or ''}", width), "plain")],
-        [(fit(f" came to {came}" if came is not None else " has come to nothing yet", width), "plain")],
+        [
+            (
+                fit(
+                    f" came to {came}" if came is not None else " came to nothing" if task.ready else " has not ended",
+                    width,
+                ),
+                "plain",
+            )
+        ],
         [(fit(" " + ("  ".join(part for part in family if part) or "in no flow"), width), "dim")],
     ]
 

@@ -125,6 +125,8 @@ class Monitor:
         self.asked: Asked | None = None
         self.message = ""
         self.selected: str | None = None
+        #: Whether the user has chosen it: then it stays selected wherever it moves; else the topmost is.
+        self.chosen = False
         self.first = 0
         self.rows = 10  # as many as the last drawing had room for
         self.fleet: dict[str, Fleet] = {}
@@ -178,15 +180,13 @@ class Monitor:
         self._follow()
 
     def _follow(self) -> None:
-        """The selected task stays selected, wherever it moves; who looks at the top stays there."""
-        at = None if self.selected is None else self.table.position(self.selected)
+        """Keep the chosen task in sight; one that is not shown any more gives way to the topmost."""
+        at = self.table.position(self.selected) if self.chosen and self.selected is not None else None
         if at is None:
-            at = min(self.first, max(0, len(self.table) - 1))
-            self._select(at)
-        elif self.first:
-            self.first = max(0, min(at, max(self.first, at - self.rows + 1)))
-        elif at >= self.rows:
-            self.first = at - self.rows + 1
+            self.chosen, self.first = False, 0
+            self._select(0)
+        else:
+            self.first = max(0, min(self.first, at), at - self.rows + 1)
 
     def _select(self, at: int) -> None:
         found = self.table.window(at, 1)
@@ -228,8 +228,9 @@ class Monitor:
             return
         at = None if self.selected is None else self.table.position(self.selected)
         at = max(0, min((at or 0) + by, len(self.table) - 1))
-        self.first = max(0, min(self.first, at), at - self.rows + 1)
         self._select(at)
+        self.chosen = at > 0 or by > 0
+        self._follow()
 
     def back(self) -> None:
         """Leave the page; leave the monitor from the page of tasks."""
@@ -247,8 +248,7 @@ class Monitor:
         """Change filters or the order."""
         self.view = replace(self.view, **changes)
         self.table.rearrange(ORDERS[self.view.order], self.view.wanted(), self.view.reverse)
-        self.first = 0
-        self._select(0)
+        self._follow()
 
     def ask(self, label: str, field: str, text: str = "") -> None:
         """Ask for the text of a filter."""
@@ -328,7 +328,7 @@ class Monitor:
         self.message = text
 
     def _act(self, what: str, act: Callable[[Task], None]) -> None:
-        task = self.task
+        task, self.chosen = self.task, True
         if task is None:
             self.message = "No task is selected"
             return
