@@ -80,8 +80,6 @@ class Worker(WorkController):
             self.emit_banner()
         if self.pidfile:
             self.pidlock = create_pidlock(self.pidfile)
-        if self.task_events:
-            logger.warning("Task events (-E) are not sent by this version yet; monitors will not see this worker")
         self.set_process_status("-active-")
         self.install_platform_tweaks(self)
         if self._launched:

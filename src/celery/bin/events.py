@@ -12,6 +12,7 @@ import click
 from celery.bin.base import LOG_LEVEL, CeleryDaemonCommand, CeleryOption, handle_preload_options
 from celery.bin.starting import check_files, check_owner
 from celery.platforms import EX_FAILURE, detached, set_process_title, strargv
+from celery.utils.imports import symbol_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,29 +27,19 @@ def _set_title(prog: str, info: str = "") -> None:
     set_process_title(f"celery:{prog}", info=f"{info} {strargv(sys.argv)}".strip())
 
 
-def _dump(app: Any) -> None:
-    from celery.events.dumper import evdump
-
-    _set_title("dump")
-    evdump(app=app)
+#: What each use of the command runs; loaded when it is used.
+_DUMP, _CAMERA, _SCREEN = "celery.events.dumper:evdump", "celery.events.snapshot:evcam", "celery.events.cursesmon:evtop"
 
 
-def _monitor(app: Any) -> None:
-    from celery.events.cursesmon import evtop
-
-    _set_title("top")
-    evtop(app=app)
-
-
-def _take_snapshots(app: Any, camera: str, detach: dict[str, Any] | None, **options: Any) -> None:
-    from celery.events.snapshot import evcam
-
+def _take_snapshots(
+    app: Any, camera: str, files: dict[str, Any], detach: dict[str, Any] | None, options: dict[str, Any]
+) -> None:
+    take: Callable[[], None] = partial(symbol_by_name(_CAMERA), camera, app=app, **files, **options)
     _set_title("cam")
-    take: Callable[[], None] = partial(evcam, camera, app=app, **options)
     if detach is None:
         take()
         return
-    with detached(options["logfile"], options["pidfile"], **detach):
+    with detached(files["logfile"], files["pidfile"], **detach):
         take()
 
 
@@ -77,12 +68,7 @@ def events(
     frequency: float,
     maxrate: str | None,
     loglevel: int,
-    logfile: str | None = None,
-    pidfile: str | None = None,
-    uid: Any = None,
-    gid: Any = None,
-    umask: Any = None,
-    **kwargs: Any,
+    **options: Any,
 ) -> None:
     """Look at what happens in the cluster. Without options: a monitor on the screen.
 
@@ -96,19 +82,17 @@ def events(
     $ celery -A proj events -c proj.Camera -F 2.0 -r 10/m
     """
     app = ctx.obj.app
-    check_owner(uid, gid, umask)
-    check_files(logfile, pidfile)
+    owner = {name: options.get(name) for name in ("uid", "gid", "umask")}
+    files = {name: options.get(name) for name in ("logfile", "pidfile")}
+    check_owner(**owner)
+    check_files(**files)
     try:
         if camera:
-            daemon = {"uid": uid, "gid": gid, "umask": umask, "workdir": os.getcwd()} if detach or dump else None
-            _take_snapshots(
-                app, camera, daemon, freq=frequency, maxrate=maxrate, loglevel=loglevel, logfile=logfile,
-                pidfile=pidfile,
-            )  # fmt: skip
-        elif dump:
-            _dump(app)
+            daemon = {**owner, "umask": owner["umask"] or 0, "workdir": os.getcwd()} if detach or dump else None
+            _take_snapshots(app, camera, files, daemon, {"freq": frequency, "maxrate": maxrate, "loglevel": loglevel})
         else:
-            _monitor(app)
+            _set_title("dump" if dump else "top")
+            symbol_by_name(_DUMP if dump else _SCREEN)(app=app)
     except (AttributeError, ImportError, ValueError) as exc:
         click.echo(f"Error: Unable to run the `events` command. Reason: {exc}", err=True)
         ctx.exit(EX_FAILURE)

@@ -224,7 +224,7 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     is_flag=True,
     default=None,
     **_POOL,
-    help="Tell monitors of each task (not sent by this version yet).",
+    help="Tell monitors of each task.",
 )
 @click.option("--time-limit", type=_SECONDS, help="Seconds after which a task's process is killed.", **_POOL)
 @click.option("--soft-time-limit", type=_SECONDS, help="Seconds after which a task is told to stop.", **_POOL)
@@ -241,10 +241,10 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
 @click.option("-Q", "--queues", type=COMMA_SEPARATED_LIST, help="Take messages from these queues.", **_QUEUES)
 @click.option("-X", "--exclude-queues", type=COMMA_SEPARATED_LIST, help="Take none from these.", **_QUEUES)
 @click.option("-I", "--include", type=COMMA_SEPARATED_LIST, help="Import these modules.", **_QUEUES)
-@click.option("--without-gossip", is_flag=True, **_FEATURES)
-@click.option("--without-mingle", is_flag=True, **_FEATURES)
-@click.option("--without-heartbeat", is_flag=True, **_FEATURES)
-@click.option("--heartbeat-interval", type=int, **_FEATURES)
+@click.option("--without-gossip", is_flag=True, help="Do not listen to other workers.", **_FEATURES)
+@click.option("--without-mingle", is_flag=True, help="Do not ask other workers at start.", **_FEATURES)
+@click.option("--without-heartbeat", is_flag=True, help="Send no heartbeats.", **_FEATURES)
+@click.option("--heartbeat-interval", type=int, help="Seconds between heartbeats; 2 by default.", **_FEATURES)
 @click.pass_context
 @handle_preload_options
 def worker(

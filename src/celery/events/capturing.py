@@ -27,11 +27,20 @@ def capture_for_ever(
     while True:
         with app.connection_for_read() as connection:
             receiver = app.events.Receiver(connection, handlers=handlers)
-            errors = (OperationalError, *connection.connection_errors, *connection.channel_errors)
-            try:
-                for _ in receiver.itercapture(wakeup=True):
-                    pause = _FIRST
-            except errors as exc:
-                lost(exc, pause)
+            heard, exc = _until_lost(receiver, connection)
+        if heard:
+            pause = _FIRST
+        lost(exc, pause)
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST)
+
+
+def _until_lost(receiver: Any, connection: Any) -> tuple[bool, BaseException]:
+    """Whether anything was heard, and what was raised in the end."""
+    heard = False
+    try:
+        for _ in receiver.itercapture(wakeup=True):
+            heard = True
+    except (OperationalError, *connection.connection_errors, *connection.channel_errors) as exc:
+        return heard, exc
+    raise SystemExit(0)  # it was told that it should stop

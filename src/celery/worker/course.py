@@ -11,10 +11,11 @@ import logging
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from celery import codecs
 from celery.outcome import Failure, Rejected, Retrying, Success
@@ -46,7 +47,7 @@ _AGAIN = 1.0
 _LAST_TRY = 2.0
 
 
-class _Task(Struct, tag_field="type"):
+class _Task(Struct, tag_field="type", gc=False):
     hostname: str
     utcoffset: float
     pid: int
@@ -99,16 +100,16 @@ class _Cancelled(_Task, tag="task-cancelled"):
     pass
 
 
-class _Headers(Struct):
-    """Those that only monitors look at."""
+class _Headers(Struct, gc=False):
+    """Those that only monitors look at: JSON, handed on as it came."""
 
-    argsrepr: Any = ""
-    kwargsrepr: Any = ""
-    root_id: Any = None
-    parent_id: Any = None
+    argsrepr: Raw = Raw(b'""')
+    kwargsrepr: Raw = Raw(b'""')
+    root_id: Raw = Raw(b"null")
+    parent_id: Raw = Raw(b"null")
 
 
-class _Seen(Struct):
+class _Seen(Struct, gc=False):
     headers: _Headers
 
 
@@ -116,6 +117,28 @@ _read = msgspec.json.Decoder(_Seen).decode
 _write = msgspec.json.Encoder().encode
 #: What is noted: a function that makes events of it, the wall-clock time, and the subjects.
 _Note = tuple[Any, float, list[Any]]
+
+
+class _Common(NamedTuple):
+    """What all events of a message have in common."""
+
+    hostname: str
+    utcoffset: float
+    pid: int
+    #: The logical clock, one further with each event.
+    tick: Callable[[], int]
+
+
+class _Wanted(dict[str, bool]):
+    """Whether tasks of a name tell events: asked once for each."""
+
+    def __init__(self, ask: Callable[[str], bool]) -> None:
+        super().__init__()
+        self._ask = ask
+
+    def __missing__(self, name: str) -> bool:
+        self[name] = wanted = self._ask(name)
+        return wanted
 
 
 class Course:
@@ -126,8 +149,7 @@ class Course:
         name tell events."""
         self._dispatcher = dispatcher
         self.gate = watched
-        self._ask = wanted
-        self._wanted: dict[str, bool] = {}
+        self._wanted = _Wanted(wanted)
         self._notes: deque[_Note] = deque()
         self._count = 0
         self._lock = threading.Lock()
@@ -237,8 +259,9 @@ class Course:
             self._send_some()
         except Exception as exc:  # noqa: BLE001 - whatever a broker raises
             logger.debug("Events cannot be sent, and wait: %r", exc)
-            self._pause(_AGAIN)
-            return not self._stopping
+            if self._stopping:
+                return False
+            self._pause(_AGAIN)  # a stop that comes meanwhile has it tried once more
         return True
 
     def _pause(self, seconds: float) -> None:
@@ -257,17 +280,15 @@ class Course:
                 size += len(note[2])
             self._count -= size
         events: list[Any] = []
+        clock = self._dispatcher.clock
+        with clock.mutex:  # so many at the most; what is left out does no harm
+            ticks = count(clock.value + 1)
+            clock.value += 3 * size
+        common = _Common(self._dispatcher.hostname, utcoffset(), self._dispatcher.pid, ticks.__next__)
         for make, when, subjects in taken:
-            make(events, when, subjects)
+            make(events, common, when, subjects)
         if not events:
             return
-        clock = self._dispatcher.clock
-        with clock.mutex:
-            tick = clock.value
-            clock.value = tick + len(events)
-        offset = utcoffset()
-        for tick, event in enumerate(events, tick + 1):  # noqa: B020 - it goes on from there
-            event.clock, event.utcoffset = tick, offset
         try:
             self._dispatcher.tell_many("task", self._encode(events))
         except Exception:
@@ -285,44 +306,47 @@ class Course:
                 return codecs.JSON, "utf-8", _write(events)
             except UnicodeEncodeError:  # a lone surrogate: kombu escapes it
                 pass
-        return codecs.encode(msgspec.to_builtins(events), self._dispatcher.serializer)
+        return codecs.encode([_plain(event) for event in events], self._dispatcher.serializer)
 
     # -- notes become events -----------------------------------------------------------------------------------------
 
-    def _wants(self, message: Message) -> bool:
-        wanted = self._wanted.get(message.task)
-        if wanted is None:
-            wanted = self._wanted[message.task] = self._ask(message.task)
-        return wanted
-
-    def _make_received(self, events: list[Any], when: float, messages: list[Message]) -> None:
-        host, pid = self._dispatcher.hostname, self._dispatcher.pid
+    def _make_received(self, events: list[Any], common: _Common, when: float, messages: list[Message]) -> None:
+        host, offset, pid, tick = common
+        wanted, add = self._wanted, events.append
         for message in messages:
-            if self._wants(message):
+            if wanted[message.task]:
                 seen = _headers(message)
-                shown = (seen.argsrepr, seen.kwargsrepr, seen.root_id, seen.parent_id)
-                rest = (message.retries, message.eta, _date(message.expires))
-                events.append(_Received(host, 0.0, pid, 0, when, message.id, message.task, *shown, *rest))
+                expires = message.expires
+                add(
+                    _Received(
+                        host, offset, pid, tick(), when, message.id, message.task, seen.argsrepr, seen.kwargsrepr,
+                        seen.root_id, seen.parent_id, message.retries, message.eta, expires and _date(expires),
+                    )
+                )  # fmt: skip
 
-    def _make_started(self, events: list[Any], when: float, messages: list[Message]) -> None:
-        host, pid = self._dispatcher.hostname, self._dispatcher.pid
-        events.extend(_Started(host, 0.0, pid, 0, when, one.id) for one in messages if self._wants(one))
+    def _make_started(self, events: list[Any], common: _Common, when: float, messages: list[Message]) -> None:
+        host, offset, pid, tick = common
+        wanted = self._wanted
+        events.extend(_Started(host, offset, pid, tick(), when, one.id) for one in messages if wanted[one.task])
 
-    def _make_ended(self, events: list[Any], when: float, ends: list[tuple[Message, Outcome, bool]]) -> None:
-        host, pid = self._dispatcher.hostname, self._dispatcher.pid
+    def _make_ended(
+        self, events: list[Any], common: _Common, when: float, ends: list[tuple[Message, Outcome, bool]]
+    ) -> None:
+        host, offset, pid, tick = common
+        wanted, add = self._wanted, events.append
         for message, outcome, begun in ends:
-            if not self._wants(message):
+            if not wanted[message.task]:
                 continue
             id, runtime = message.id, outcome.runtime
             if not begun:
-                events.append(_Started(host, 0.0, pid, 0, when - runtime, id))
+                add(_Started(host, offset, pid, tick(), when - runtime, id))
             if type(outcome) is Success:
                 told = outcome.told
-                events.append(_Succeeded(host, 0.0, pid, 0, when, id, told[0] if told else None, runtime))
+                add(_Succeeded(host, offset, pid, tick(), when, id, told[0] if told else None, runtime))
             else:
-                self._end_otherwise(events, (host, 0.0, pid, 0, when, id), outcome)
+                self._end_otherwise(events, common, (when, id), outcome)
 
-    def _end_otherwise(self, events: list[Any], common: tuple[Any, ...], outcome: Outcome) -> None:
+    def _end_otherwise(self, events: list[Any], common: _Common, which: tuple[float, str], outcome: Outcome) -> None:
         """A rejection for good is a failure too."""
         if not isinstance(outcome, Failure | Rejected | Retrying):
             return
@@ -330,15 +354,20 @@ class Course:
         ended: Callable[..., Any] = _Retried if isinstance(outcome, Retrying) else _Failed
         rejected: Callable[..., Any] = _Rejected
         if not isinstance(outcome, Rejected) or not outcome.requeue:
-            events.append(ended(*common, *told))
+            events.append(ended(*common[:3], common.tick(), *which, *told))
         if isinstance(outcome, Rejected):
-            events.append(rejected(*common, outcome.requeue))
+            events.append(rejected(*common[:3], common.tick(), *which, outcome.requeue))
 
-    def _make_one(self, events: list[Any], when: float, subjects: list[tuple[Message, Any, tuple[Any, ...]]]) -> None:
-        host, pid = self._dispatcher.hostname, self._dispatcher.pid
+    def _make_one(
+        self,
+        events: list[Any],
+        common: _Common,
+        when: float,
+        subjects: list[tuple[Message, Any, tuple[Any, ...]]],
+    ) -> None:
         for message, kind, fields in subjects:
-            if self._wants(message):
-                events.append(kind(host, 0.0, pid, 0, when, message.id, *fields))
+            if self._wanted[message.task]:
+                events.append(kind(*common[:3], common.tick(), when, message.id, *fields))
 
 
 def _headers(message: Message) -> _Headers:
@@ -354,3 +383,9 @@ def _date(expires: str | float | None) -> str | None:
     if isinstance(expires, int | float):
         return dt.datetime.fromtimestamp(expires, dt.UTC).isoformat()
     return expires
+
+
+def _plain(event: Any) -> dict[str, Any]:
+    fields = {name: getattr(event, name) for name in event.__struct_fields__}
+    plain = {name: msgspec.json.decode(value) if isinstance(value, Raw) else value for name, value in fields.items()}
+    return {"type": event.__struct_config__.tag, **{name: value for name, value in plain.items() if value is not UNSET}}

@@ -64,7 +64,6 @@ class Engine:
         self._observer = parts.observer
         self._strangers = Strangers(parts.unknown_grace, parts.clock)
         self._attendant = parts.attendant
-        self._watching = parts.watching
         self._endings = Endings(
             aftermath=parts.aftermath or self._failure,
             again=parts.again,
@@ -331,8 +330,8 @@ class Engine:
         Ends come before beginnings: what began and ended within one report is acknowledged together with its record.
         """
         held = self.held
-        if self._watching.gate.receivers:
-            self._watching.reported(report, held)
+        if self._parts.watching.gate.receivers:
+            self._parts.watching.reported(report, held)
         for key, limit in report.warned:  # before its end, which may have come with it
             if (one := held.get(key)) is not None:
                 self._endings.warned(one, limit)
