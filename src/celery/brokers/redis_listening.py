@@ -289,8 +289,8 @@ class _ListEar(_Ear):
             by_exchange.setdefault(mailbox.exchange, []).append(layout.binding(mailbox))
         signs: list[Command] = []
         for exchange, members in by_exchange.items():
-            keys = (layout.bindings + exchange, layout.deadlines, layout.ears)
-            arguments = (layout.bindings, layout.separator, exchange, _KOMBU_KEEPS, _BELIEVED, *members)
+            keys: Command = (layout.bindings + exchange, layout.deadlines, layout.ears)
+            arguments: Command = (layout.bindings, layout.separator, exchange, _KOMBU_KEEPS, _BELIEVED, *members)
             signs.append(EAR.call(keys, arguments) if by_digest else ("EVAL", EAR.body, len(keys), *keys, *arguments))
         return signs
 
@@ -353,4 +353,5 @@ def _read(envelope: bytes, exchange_type: str) -> Notice | None:
 
 def _lost(exc: Exception) -> Exception:
     """What `hear` may raise."""
-    return exc if isinstance(exc, exceptions.OperationalError) else exceptions.OperationalError(str(exc))
+    lost: Exception = exc if isinstance(exc, exceptions.OperationalError) else exceptions.OperationalError(str(exc))
+    return lost

@@ -230,6 +230,7 @@ class PreforkPool:
         reported as lost once the child is dead (`[pool.12]`). A job that is not running is left alone."""
         for seat in self._seats.values():
             if key in seat.window:
+                seat.doomed = key
                 with contextlib.suppress(OSError):
                     seat.zygote.terminate(seat.index, key, signal)
                 return
@@ -266,9 +267,8 @@ class PreforkPool:
             self._old.append(self._zygote_())
             self._hatch()
             self._selector.register(self._zygote_(), _READ)
-        for seat in list(self._seats.values()):
+        for seat in self._seats.values():
             self._dismiss(seat)
-        self._let_go()
 
     def ask_after(self) -> None:
         """See `ports.Answering`."""
@@ -305,6 +305,8 @@ class PreforkPool:
                     self._watch(seat)
                 if mask & _READ and not self._hear(seat) and seat.closed:
                     self._cut_off(seat)
+        if self._old:
+            self._let_go()
         if not self._stopping:
             for seat in self._handout.overtaken(self._seats.values()):
                 self._recall(seat)
@@ -406,8 +408,6 @@ class PreforkPool:
             self._bury(seat, death.status)
         else:
             self._replace(death.index, ready=False)
-        if self._old:
-            self._let_go()
 
     def _let_go(self) -> None:
         """Close the old zygotes that have no children any more."""
@@ -439,7 +439,7 @@ class PreforkPool:
         seat.close()
         del self._seats[seat.index]
         self._giving_back.discard(seat.index)
-        log_death(seat, how, self._terms, idle=not begun)
+        log_death(seat, how, self._terms, begun)
         self._replace(seat.index, ready=seat.ready)
 
     def _replace(self, index: int, *, ready: bool) -> None:
