@@ -30,8 +30,9 @@ quick: $(VENV)/dev.stamp ## The tests that need neither a server nor a worker pr
 	$(BIN)/pytest -n auto --dist loadgroup -m "not server and not process" -q
 
 .PHONY: chaos
-chaos: $(VENV)/dev.stamp redis ## Kills, cuts and restarts at full size, with a ledger of what was lost: a quarter of an hour
-	CHAOS=1 $(BIN)/pytest -v tests/chaos tests/adapters/test_results_under_load.py tests/process/test_flows_survive.py
+chaos: $(VENV)/dev.stamp redis ## Kills, cuts and restarts at full size, with a ledger of what was lost: twenty-five minutes
+	CHAOS=1 $(BIN)/pytest -v tests/chaos tests/adapters/test_results_under_load.py tests/process/test_flows_survive.py \
+		tests/process/test_delayed.py tests/process/test_deaths.py
 
 .PHONY: fuzz
 fuzz: $(VENV)/dev.stamp redis ## 100,000 messages that are nearly right, 20,000 random canvases; writes benchmarks/fuzz.txt

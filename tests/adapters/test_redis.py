@@ -13,6 +13,7 @@ from tests.contracts.backend import BackendContract
 from tests.contracts.broadcasting import BroadcastingContract
 from tests.contracts.broker import BrokerContract
 from tests.contracts.dead_letters import BOUNDS, DeadLetterContract
+from tests.contracts.inspecting import InspectingContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,6 +114,18 @@ class TestBrokerWithPrefix(TestBroker):
     @pytest.fixture
     def put_raw(self, redis_server: RedisServer) -> PutRaw:
         return lambda queue, raw: redis_server.call("LPUSH", "p:" + queue, raw, db=2)
+
+
+class TestInspecting(InspectingContract):
+    options = TestBroker.options
+    make_broker = TestBroker.make_broker
+    put_raw = TestBroker.put_raw
+
+
+class TestInspectingWithPrefix(TestInspecting):
+    url = TestBrokerWithPrefix.url
+    options = TestBrokerWithPrefix.options
+    put_raw = TestBrokerWithPrefix.put_raw
 
 
 class TestDeadLetters(DeadLetterContract):

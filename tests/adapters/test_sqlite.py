@@ -23,6 +23,7 @@ from tests.contracts.backend import BackendContract, record
 from tests.contracts.broadcasting import BroadcastingContract, ear, hear, notice
 from tests.contracts.broker import BrokerContract, ids, message, nothing, spec, take, to
 from tests.contracts.dead_letters import BOUNDS, DeadLetterContract
+from tests.contracts.inspecting import InspectingContract
 from tests.contracts.processes import Child, in_child
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class TestBroker(BrokerContract):
             db.close()
 
         return put
+
+
+class TestInspecting(InspectingContract):
+    make_broker = TestBroker.make_broker
+    put_raw = TestBroker.put_raw
 
 
 class TestDeadLetters(DeadLetterContract):

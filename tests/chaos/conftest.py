@@ -64,7 +64,7 @@ def book(record_property: Callable[[str, object], None]) -> Callable[[dict[str, 
     return keep
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     rows = []
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
@@ -77,8 +77,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.section("ledger")
     for line in lines:
         terminalreporter.line(line)
-    if FULL and not terminalreporter.stats.get("failed"):
+    if FULL and not terminalreporter.stats.get("failed") and _is_whole(config):
         _keep(lines)
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """True unless only some of the cases were asked for."""
+    return not config.option.keyword and any(arg.rstrip("/") == "tests/chaos" for arg in config.args)
 
 
 def _keep(lines: list[str]) -> None:

@@ -115,8 +115,11 @@ class Notes:
     def terminated(self, message: Message, signum: int) -> None:
         self.terminations.append((message.id, signum))
 
-    def lost(self, message: Message, exc: BaseException) -> None:
+    def lost(self, message: Message, exc: BaseException, *, goes_back: bool = False) -> None:
         self.losses.append((message.id, exc))
+
+    def tried_again(self, message: Message, exc: BaseException) -> None:
+        self.told.append(f"tried again {message.id}")
 
     def connecting_failed(self, exc: BaseException, attempt: int, limit: int | None, seconds: float) -> None:
         self.told.append(f"connecting failed {attempt}/{limit}, again in {seconds}")

@@ -33,9 +33,10 @@ DEFAULT_NAME = "celery.sqlite3"
 BUSY_TIMEOUT = 10.0
 #: Seconds of waiting for other threads that count.
 _SOME_TIME = 0.1
-#: Bytes; measured: claims and acks cost a third less than with 4096.
-PAGE_SIZE = 8192
-#: Pages in the write-ahead log before they are copied to the file: 4 MB. Writing over a log is twice as fast as growing
+#: Bytes. A `delay()` writes two pages and waits for the disk: 1.08 times as many calls as Huey's with 4096, 0.9 times
+#: with 8192, where claims and acks cost a third less (but they are batched).
+PAGE_SIZE = 4096
+#: Pages in the write-ahead log before they are copied to the file: 2 MB. Writing over a log is twice as fast as growing
 #: it (an fsync then writes no metadata), so it had better reach its full size soon.
 CHECKPOINT = 500
 #: The same where there is little room: nothing can be copied any more once the log has taken it all.

@@ -23,6 +23,44 @@ __all__ = ["EventDispatcher"]
 _OFFLINE_LIMIT = 10_000
 
 
+class Groups(set[str]):
+    """A set that tells when it is changed."""
+
+    on_change: set[Callable[[], object]]
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        super().__init__(names)
+        self.on_change = set()
+
+    def changed(self) -> None:
+        for listener in list(self.on_change):
+            listener()
+
+    def add(self, name: str) -> None:
+        super().add(name)
+        self.changed()
+
+    def discard(self, name: object) -> None:
+        super().discard(name)
+        self.changed()
+
+    def remove(self, name: str) -> None:
+        super().remove(name)
+        self.changed()
+
+    def update(self, *names: Iterable[str]) -> None:
+        super().update(*names)
+        self.changed()
+
+    def clear(self) -> None:
+        super().clear()
+        self.changed()
+
+    def replace(self, names: Iterable[str]) -> None:
+        super().clear()
+        self.update(names)
+
+
 class EventDispatcher:
     """Tells events. Thread-safe.
 
@@ -58,7 +96,7 @@ class EventDispatcher:
         self.hostname = hostname or anon_nodename()
         self.buffer_while_offline = buffer_while_offline
         self.serializer = serializer or self.app.conf.event_serializer
-        self.groups = set(groups or ())
+        self._groups = Groups(groups or ())
         self.delivery_mode = delivery_mode
         self.buffer_group = frozenset(buffer_group or ())
         self.buffer_limit = buffer_limit
@@ -84,6 +122,15 @@ class EventDispatcher:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @property
+    def groups(self) -> Groups:
+        """Groups of events that are told; empty: all. May be changed at any time."""
+        return self._groups
+
+    @groups.setter
+    def groups(self, groups: Iterable[str]) -> None:
+        self._groups.replace(groups)
 
     # -- on and off --------------------------------------------------------------------------------------------------
 
@@ -184,10 +231,10 @@ class EventDispatcher:
             self._publish(event, producer, type.replace("-", "."), **kwargs)
 
     def _event(
-        self, type: str, fields: dict[str, Any], blind: bool, Event: Callable[..., Any], offset: Callable[[], float]
+        self, type: str, fields: dict[str, Any], blind: bool, make: Callable[..., Any], offset: Callable[[], float]
     ) -> Any:
         clock = None if blind else self.clock.forward()
-        return Event(type, hostname=self.hostname, utcoffset=offset(), pid=self.pid, clock=clock, **fields)
+        return make(type, hostname=self.hostname, utcoffset=offset(), pid=self.pid, clock=clock, **fields)
 
     def _publish(
         self, event: Any, producer: Any, routing_key: str, retry: bool = False, retry_policy: Any = None, **_: Any
@@ -233,11 +280,17 @@ class EventDispatcher:
                 event, routing_key = self._outbound[0]
                 self._hand_over(event, self.producer, routing_key)
                 self._outbound.popleft()
-            if groups:
-                for group, waiting in self._group_buffer.items():
-                    if waiting:
-                        gathered, waiting[:] = list(waiting), []
-                        self._publish(gathered, self.producer, f"{group}.multi")
+            ready = [group for group, waiting in self._group_buffer.items() if waiting] if groups else []
+            for group in ready:
+                self._publish(self._group_buffer.pop(group), self.producer, f"{group}.multi")
+
+    def send_all(self, type: str, fields_of_each: Iterable[dict[str, Any]]) -> None:
+        """Tell events of one type as one list."""
+        group = group_from(type)
+        if self.enabled and (not self.groups or group in self.groups):
+            with self.mutex:
+                events = [self._event(type, fields, False, Event, utcoffset) for fields in fields_of_each]
+                self._publish(events, self.producer, f"{group}.multi")
 
     def tell_many(self, group: str, encoded: tuple[str, str, bytes]) -> None:
         """Tell a list of events of one group that is encoded already. Raises `OperationalError`; nothing is kept."""

@@ -7,7 +7,7 @@ import time
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from kombu import Queue
+from kombu import Exchange, Queue
 from kombu.mixins import ConsumerMixin
 
 from celery import codecs
@@ -67,43 +67,47 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]  # kombu is not typed
         self.routing_key = routing_key
         self.node_id = node_id or new_id()
         self.queue_prefix = queue_prefix or conf.event_queue_prefix
-        exclusive = conf.event_queue_exclusive if queue_exclusive is None else queue_exclusive
-        durable = conf.event_queue_durable if queue_durable is None else queue_durable
-        if exclusive and durable:
-            raise ImproperlyConfigured(
-                "expected a queue of events that is exclusive or durable, got both: choose one of "
-                "event_queue_exclusive and event_queue_durable"
-            )
-        ttl = conf.event_queue_ttl if queue_ttl is None else queue_ttl
-        expires = conf.event_queue_expires if queue_expires is None else queue_expires
-        self.exchange = get_exchange(connection_of(channel) or self.app.connection_for_write(), conf.event_exchange)
+        if channel is None:  # a connection of kombu's would load its driver, for nothing
+            self.exchange = Exchange(conf.event_exchange, type="topic")
+        else:
+            self.exchange = get_exchange(connection_of(channel), conf.event_exchange)
+        #: The queue, as our own brokers see it.
+        self.mailbox = self._make_mailbox(
+            conf.event_queue_ttl if queue_ttl is None else queue_ttl,
+            conf.event_queue_expires if queue_expires is None else queue_expires,
+            exclusive=conf.event_queue_exclusive if queue_exclusive is None else queue_exclusive,
+            durable=conf.event_queue_durable if queue_durable is None else queue_durable,
+        )
         self.queue = Queue(
-            ".".join((self.queue_prefix, self.node_id)),
+            self.mailbox.name,
             exchange=self.exchange,
             routing_key=self.routing_key,
             auto_delete=True,
-            durable=durable,
-            exclusive=exclusive,
-            message_ttl=ttl,
-            expires=expires,
+            durable=self.mailbox.durable,
+            exclusive=self.mailbox.exclusive,
+            queue_arguments=dict(self.mailbox.arguments),
         )
         self.accept = {conf.event_serializer, "json"} if accept is None else accept
         self.clock = self.app.clock
         self.adjust_clock = self.clock.adjust
         self.forward_clock = self.clock.forward
-        self._mailbox = QueueSpec(
-            self.queue.name,
-            conf.event_exchange,
+
+    def _make_mailbox(self, ttl: float | None, expires: float | None, *, exclusive: bool, durable: bool) -> QueueSpec:
+        if exclusive and durable:
+            raise ImproperlyConfigured(
+                "expected a queue of events that is exclusive or durable, got both: choose one of "
+                "event_queue_exclusive and event_queue_durable"
+            )
+        times = {"x-message-ttl": ttl, "x-expires": expires}
+        return QueueSpec(
+            f"{self.queue_prefix}.{self.node_id}",
+            self.exchange.name,
             "topic",
-            routing_key,
+            self.routing_key,
             durable=durable,
             exclusive=exclusive,
             auto_delete=True,
-            arguments={
-                name: int(seconds * 1000)
-                for name, seconds in (("x-message-ttl", ttl), ("x-expires", expires))
-                if seconds is not None
-            },
+            arguments={name: int(seconds * 1000) for name, seconds in times.items() if seconds is not None},
         )
 
     @property
@@ -135,7 +139,7 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]  # kombu is not typed
         if carrier is None or self._brings_consumers():
             yield from super().consume(limit, timeout, safety_interval, **kwargs)
             return
-        listener = carrier.listen([self._mailbox])
+        listener = carrier.listen([self.mailbox])
         try:
             self.on_consume_ready(self.connection, self.channel, [], **kwargs)
             yield from self._listen(listener, limit, timeout, safety_interval)
@@ -156,14 +160,14 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]  # kombu is not typed
                 continue
             silence = 0.0
             for notice in notices:
-                self._read(notice)
+                self.read(notice)
                 yield
                 left -= 1
                 if not left or self.should_stop:
                     return
 
-    def _read(self, notice: Notice) -> None:
-        """A notice that cannot be read is told of, and passed over: anybody can send one."""
+    def read(self, notice: Notice) -> None:
+        """Hand on the events of a notice. One that cannot be read is told of, and passed over: anybody can send one."""
         try:
             accepted = codecs.accept_types(self.accept)
             body = codecs.decode(notice.body, notice.content_type, notice.content_encoding, accepted)

@@ -28,6 +28,7 @@ from celery.worker.again import Again
 from celery.worker.attendance import Attendance
 from celery.worker.autoscale import PoolSize
 from celery.worker.consumer.engine import Engine, EngineParts
+from celery.worker.consumer.events import Events
 from celery.worker.parts import EnginePart, Parts, PoolPart
 from celery.worker.pidbox import Pidbox, wanted_by
 from celery.worker.policies import check_rates, policy_of
@@ -67,6 +68,10 @@ class WorkController:
     app: Any = None
     pidlock: Any = None
     pool: Pool | None = None
+    event_dispatcher: Any = None
+    heart: Any = None
+    gossip: Any = None
+    timer: Any = None
     #: What the process should exit with; None until it has stopped for a reason.
     exitcode: int | None = None
 
@@ -245,9 +250,11 @@ class WorkController:
         self.app.loader.import_default_modules()
 
     def _make_parts(self) -> None:
+        #: Tells events (`event_dispatcher`), beats (`heart`), hears other workers (`gossip`).
+        self._events = Events(self, **{**self.options, "task_events": self.task_events})
         self.pool = pool = self._make_pool()
         self._documents = self.app.assembly.documents
-        self._telling = Telling(self.app, self.broker_url, self._ready, self.hostname)
+        self._telling = Telling(self.app, self.broker_url, self._ready, self.hostname, self._events.course)
         self.size = PoolSize(self)
         self.consumer = engine = Engine(self._engine_parts(pool))
         self.autoscaler = make_autoscaler(self)
@@ -259,7 +266,7 @@ class WorkController:
         self.pidbox = Pidbox(self) if wanted_by(self) else None
         if self.pidbox is not None:  # stopped after the engine: it answers to the last
             between.append(self.pidbox)
-        self.parts = Parts(PoolPart(pool), *between, self._engine)
+        self.parts = Parts(PoolPart(pool), *between, self._events, self._engine)
         state.sources.add(self)
 
     def _make_pool(self) -> Pool:
@@ -271,7 +278,8 @@ class WorkController:
             "proc_alive_timeout": self.app.conf.worker_proc_alive_timeout,
             "most": self.autoscale and 4 * self.autoscale[0],
         }
-        return make_pool(self.app, self.pool_cls, assembly.runner(self.hostname), self.concurrency, tuning)
+        runner = assembly.runner(self.hostname, self._events.watched)
+        return make_pool(self.app, self.pool_cls, runner, self.concurrency, tuning)
 
     def _engine_parts(self, pool: Pool) -> EngineParts:
         app, conf = self.app, self.app.conf
@@ -292,6 +300,7 @@ class WorkController:
             fallout=app.assembly.fallout(self.hostname),
             closing=app.assembly.closing,
             observer=self._telling,
+            watching=self._events.course,
             check=self._check,
             totals=state.total_count,
             prefetch=self.max_prefetch_count,
@@ -351,6 +360,7 @@ class WorkController:
         return request
 
     def _ready(self) -> None:
+        self._events.begin()
         signals.worker_ready.send(sender=self.consumer)
         self.ready_callback(self.consumer)
 

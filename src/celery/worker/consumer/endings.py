@@ -100,6 +100,7 @@ class Endings:
         if one.policy.retry_on_worker_lost:
             outcome = self._again(one.message, exc)
             if outcome is not None:
+                self._observer.tried_again(one.message, exc)
                 settler.add(
                     one.delivery, DONE if one.acknowledged else ACK, outcome.record, outcome.follow, outcome.further
                 )
@@ -139,7 +140,7 @@ class Endings:
         if self._max_deaths and deaths >= self._max_deaths:
             self.park(one.delivery, one.message, deaths, settler, last=str(exc))
         else:
-            self._observer.lost(one.message, exc)
+            self._observer.lost(one.message, exc, goes_back=True)
             settler.add(one.delivery, REQUEUE)
 
     def park(self, delivery: Delivery, message: Message, deaths: int, settler: Settler, last: str = "") -> None:

@@ -8,11 +8,12 @@ pool works while the engine fetches.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
 
-from celery.exceptions import ImproperlyConfigured, WorkerTerminate
+from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Failure, Success
 from celery.ports import Accompanied, Tracked
 from celery.states import FAILURE
@@ -95,6 +96,8 @@ class Engine:
         #: What the pool holds, by job key.
         self.held: dict[int, Held] = {}
         self._ready: list[Held] = []
+        #: Messages taken from each queue.
+        self.taken: Counter[str] = Counter()
         self._waiting: WaitingRoom | None = None
         self._fence: Fence | None = None
         self._wake = WakeUp()
@@ -220,7 +223,7 @@ class Engine:
                 self._turn(consumer, settler, waiting)
         except (SystemExit, KeyboardInterrupt) as exc:
             leaving = exc
-            self._stop_for(exc)
+            self.exit.heed(exc)
         try:
             self._drain(consumer, settler, waiting)
         except (SystemExit, KeyboardInterrupt) as exc:
@@ -229,12 +232,6 @@ class Engine:
         self._leave(consumer, settler)
         if leaving is not None:
             raise leaving
-
-    def _stop_for(self, exc: BaseException) -> None:
-        if isinstance(exc, WorkerTerminate):
-            self.terminate()
-        else:
-            self.stop()
 
     def _turn(self, consumer: Consumer, settler: Settler, waiting: WaitingRoom) -> None:
         """One turn. Nothing but a configuration that will never work, or a request to stop, ends the loop."""
@@ -258,6 +255,7 @@ class Engine:
             if deliveries:
                 if limit > room:
                     deliveries = waiting.within(deliveries, room, self._clock.time())
+                self.taken.update([one.queue for one in deliveries])
                 self._ready += self._receiver.receive(deliveries, settler, waiting)
                 if waiting.to_park:
                     waiting.park(limit)
@@ -332,6 +330,8 @@ class Engine:
         Ends come before beginnings: what began and ended within one report is acknowledged together with its record.
         """
         held = self.held
+        if self._parts.watching.gate.receivers:
+            self._parts.watching.reported(report, held)
         for key, limit in report.warned:  # before its end, which may have come with it
             if (one := held.get(key)) is not None:
                 self._endings.warned(one, limit)

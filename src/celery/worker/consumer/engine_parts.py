@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.ports import SystemClock
 from celery.worker.consumer.delays import trouble_delays
+from celery.worker.consumer.observer import Unwatched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec
     from celery.worker.admission import TaskPolicy
     from celery.worker.consumer.endings import Aftermath
-    from celery.worker.consumer.observer import Attendant, Observer
+    from celery.worker.consumer.observer import Attendant, Observer, Watching
 
 __all__ = ["EngineParts"]
 
@@ -65,6 +66,8 @@ class EngineParts:
     #: See `Endings`.
     cancelled: Callable[[Message], Outcome | None] = lambda message: None
     attendant: Attendant | None = None
+    #: Who is told of each run, if anybody.
+    watching: Watching = field(default_factory=Unwatched)
     #: Seconds that a stop waits for what runs, unless it names a deadline; None: as long as that takes.
     grace: float | None = None
     #: See `Strangers`.
