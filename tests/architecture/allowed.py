@@ -102,6 +102,8 @@ WIDE_FUNCTIONS: dict[str, str] = {
     "celery.app.task:Task.apply": PUBLIC,
     "celery.canvas.chains:_chain.prepare_steps": PUBLIC,
     "celery.canvas.chords:_chord.run": PUBLIC,
+    "celery.events.records:Worker.__init__": PUBLIC,
+    "celery.events.state:State.__init__": PUBLIC,
     "celery.app.bridge:build_tracer": PUBLIC,
     "celery.app.bridge:fast_trace_task": PUBLIC,
     "celery.app.pickling:AppPickler.build_standard_kwargs": PUBLIC,

@@ -116,7 +116,7 @@ def test_it_answers_and_says_what_it_is(house: Commanded) -> None:
         assert house.tell("clock") == {"clock": before + 1}
         assert "software -> celery" in house.tell("report")["ok"]
         stats = house.tell("stats")
-        assert list(stats) == ["total", "pid", "clock", "uptime", "pool", "broker", "prefetch_count", "rusage"]
+        assert {"total", "pid", "clock", "uptime", "pool", "broker", "prefetch_count", "rusage"} <= stats.keys()
         assert stats["pid"] == os.getpid()
         assert stats["pool"]["max-concurrency"] == 1
         assert isinstance(stats["clock"], str)
@@ -189,8 +189,12 @@ def test_what_waits_in_memory_for_its_time_is_scheduled(house: Commanded) -> Non
 def test_tasks_and_queues(house: Commanded) -> None:
     house.quick.rate_limit = "10/m"
     with house.running():
-        assert house.tell("registered") == ["hold", "quick [rate_limit=10/m]", "spin"]
-        assert house.tell("dump_tasks", taskinfoitems=["max_retries", "nothing"])[0] == "hold [max_retries=3]"
+        names = house.tell("registered")  # others of this process may have shared theirs
+        assert [name for name in names if name.split()[0] in ("hold", "quick", "spin")] == [
+            "hold", "quick [rate_limit=10/m]", "spin",
+        ]  # fmt: skip
+        assert not [name for name in names if name.startswith("celery.")]
+        assert "hold [max_retries=3]" in house.tell("dump_tasks", taskinfoitems=["max_retries", "nothing"])
         assert "celery.chord" in house.tell("registered", builtins=True)
         (queue,) = house.tell("active_queues")
         assert queue == {

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu import Exchange, Queue
 
-from celery.exceptions import ImproperlyConfigured
+from celery.exceptions import ImproperlyConfigured, WorkerShutdown
 from celery.worker import autoscale as autoscaling
 from celery.worker.autoscale import Autoscaler
 from celery.worker.consumer.commands import Commands, Late
@@ -205,6 +205,32 @@ def test_bounds_change() -> None:
             autoscaler.update(max=most, min=least)
 
 
+def test_a_pool_that_cannot_grow_keeps_its_size() -> None:
+    class Full(Size):
+        def grow(self, n: int) -> None:
+            raise ValueError("full")
+
+    work, size = Work(), Full(2)
+    autoscaler = Autoscaler(size, 9, 1, worker=work)
+    work.load = 9
+    autoscaler.body()
+    autoscaler.body()
+    assert (autoscaler.max_concurrency, size.num_processes) == (2, 2)
+
+
+def test_an_autoscaler_that_fails_does_not_take_the_worker_with_it(
+    house: Commanded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: Any, req: Any = None) -> None:
+        raise KeyError("mine")
+
+    monkeypatch.setattr(Autoscaler, "_maybe_scale", fail)
+    with house.running(autoscale="3,1"):
+        until(lambda: "The autoscaler failed" in caplog.text, "it is told")
+        assert house.quick.delay(1).get(timeout=DEADLINE) == 1
+    assert caplog.text.count("The autoscaler failed") == 1
+
+
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [("10,3", (10, 3)), ("10", (10, 0)), (10, (10, 0)), ((4, 4), (4, 4)), (None, None), ("", None), (0, None)],
@@ -264,16 +290,23 @@ def test_how_long_it_keeps_them_comes_from_the_environment() -> None:
 # ------------------------------------------------------------------------------------------------------------- the seam
 
 
-def test_it_stops_when_it_is_told_to(house: Commanded) -> None:
-    with house.running() as worker:
+def test_it_stops_when_it_is_told_to(house: Commanded, caplog: pytest.LogCaptureFixture) -> None:
+    other = Commanded()
+    with other.running(), house.running() as worker:
         first = house.held("first")
-        assert house.tell("shutdown") is None
+        assert worker.pidbox is not None
+        house.app.control.shutdown()
         until(lambda: worker.consumer.stopping, "it stops")
+        assert "Got shutdown from remote" in caplog.text
         assert house.tell("ping") == {"ok": "pong"}, "it answers until the last task has ended"
         house.gate.set()
         assert first.get(timeout=DEADLINE) == "first"
         until(lambda: worker.exitcode is not None, "it has stopped")
+        assert other.quick.delay(1).get(timeout=DEADLINE) == 1, "the other worker of this process goes on"
     assert worker.exitcode == 0
+    with pytest.raises(WorkerShutdown):
+        house.tell("shutdown")
+    other.app.close()
 
 
 def test_who_is_too_busy_says_so_and_obeys_later(house: Commanded) -> None:

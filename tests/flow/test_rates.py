@@ -192,7 +192,7 @@ def test_rates_change_while_it_works(house: Commanded) -> None:
             "ok": "new rate limit set successfully"
         }
         assert [one.get(timeout=DEADLINE) for one in results[1:]] == [1, 2]
-        assert house.tell("registered")[1] == "quick [rate_limit=100/s]"
+        assert "quick [rate_limit=100/s]" in house.tell("registered")
         assert house.tell("rate_limit", task_name="quick", rate_limit="1/h")["ok"]
         slow = [house.quick.delay(n) for n in range(2)]
         slow[0].get(timeout=DEADLINE)

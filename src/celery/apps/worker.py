@@ -15,6 +15,7 @@ import celery
 from celery import signals
 from celery.app.utils import sanitize_url
 from celery.apps.banner import StartupInfo, banner
+from celery.apps.launching import Launched
 from celery.apps.signals import SignalLadder
 from celery.platforms import check_privileges, create_pidlock, set_mp_process_title
 from celery.worker.worker import WorkController
@@ -43,6 +44,7 @@ class Worker(WorkController):
     def on_before_init(self, quiet: bool = False, **kwargs: Any) -> None:
         """Let `celeryd_init` receivers configure this node, and refuse what must not run as root (`[worker.21]`)."""
         self.quiet = quiet
+        self._launched = Launched() if self._owns_process() else None
         signals.celeryd_init.send(sender=self.hostname, instance=self, conf=self.app.conf, options=kwargs)
         if self._owns_process():
             check_privileges(self.app.conf.accept_content)
@@ -80,10 +82,14 @@ class Worker(WorkController):
             self.pidlock = create_pidlock(self.pidfile)
         self.set_process_status("-active-")
         self.install_platform_tweaks(self)
+        if self._launched:
+            self._launched.loaded()
 
     def on_consumer_ready(self, consumer: Any) -> None:
         """Say so (`[worker.40]`)."""
         logger.info("%s ready.", self.hostname)
+        if self._launched:
+            self._launched.ready(logs=bool(self.logfile))
 
     def on_stopped(self) -> None:
         """Give back what `on_start` took."""

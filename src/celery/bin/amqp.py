@@ -155,6 +155,8 @@ def queue_delete(shell: Shell, queue: str, if_unused: bool, if_empty: bool) -> N
     def delete(channel: Any) -> str:
         count = channel.queue_declare(queue=queue, passive=True).message_count
         answer = channel.queue_delete(queue=queue, if_unused=if_unused, if_empty=if_empty)
+        if answer is None and not if_empty:  # kombu's own transports delete what was bound here, and say nothing
+            channel.queue_purge(queue=queue)
         return _deleted(count if answer is None else answer)
 
     shell.run(delete)

@@ -11,6 +11,7 @@ import click
 from click import Choice
 from click.types import IntParamType
 
+from celery.apps.launching import Launch
 from celery.bin.base import (
     COMMA_SEPARATED_LIST,
     LOG_LEVEL,
@@ -23,7 +24,7 @@ from celery.bin.base import (
 from celery.bin.starting import check_files, check_owner, refused
 from celery.concurrency import ALIASES
 from celery.exceptions import ImproperlyConfigured
-from celery.platforms import EX_FAILURE, EX_OK, detached, maybe_drop_privileges
+from celery.platforms import EX_FAILURE, check_pidlock, detached, maybe_drop_privileges
 from celery.utils.nodenames import default_nodename, host_format, node_format
 from celery.worker.scaling import range_of
 
@@ -117,19 +118,33 @@ def detach(
     executable: str | None = None,
     hostname: str | None = None,
 ) -> int:
-    """Run the program at `path` in the background (`[worker.20]`). Returns only in the foreground."""
+    """Run the program at `path` in the background (`[worker.20]`); `fake`: in the foreground, in this process.
+
+    Returns when it is ready: 0, or why it is not.
+    """
     node = default_nodename(hostname or "")
     logfile, pidfile = logfile and node_format(logfile, node), pidfile and node_format(pidfile, node)
     program = executable or path
-    with detached(logfile, pidfile, uid=uid, gid=gid, umask=umask, workdir=workdir, fake=fake, after_forkers=False):
-        try:
-            os.execv(program, [program, *argv])  # noqa: S606 - ourselves, as the user called us
-        except OSError as exc:
-            _log_to(
-                logfile, f"{program} cannot be run in the background: {exc}. Expected the path of a Python program."
-            )
-            return EX_FAILURE
-    return EX_OK
+
+    def become(launch: Launch | None) -> int:
+        keep = launch.descriptors if launch else ()
+        daemon = {"uid": uid, "gid": gid, "umask": umask, "workdir": workdir, "fake": fake, "keep": keep}
+        with detached(logfile, pidfile, after_forkers=False, **daemon):
+            if launch:
+                launch.attach()
+            try:
+                os.execv(program, [program, *argv])  # noqa: S606 - ourselves, as the user called us
+            except OSError as exc:
+                _log_to(
+                    logfile, f"{program} cannot be run in the background: {exc}. Expected the path of a Python program."
+                )
+        return EX_FAILURE
+
+    if fake:
+        return become(None)
+    if pidfile:
+        check_pidlock(pidfile)
+    return Launch(f"The worker {node}", logfile).run(become)
 
 
 def _log_to(logfile: str | None, text: str) -> None:
@@ -161,7 +176,7 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     help="Name of this worker, such as w1@%h: %h is the host, %n its name, %d its domain.",
 )
 @click.option("-D", "--detach", is_flag=True, help="Go on in the background.", **_WORKER)
-@click.option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", help="Logging level.", **_WORKER)
+@click.option("-l", "--loglevel", "-L", type=LOG_LEVEL, default="WARNING", help="Logging level.", **_WORKER)
 @click.option("-S", "--statedb", type=click.Path(), help="Remember revoked tasks over restarts here.", **_WORKER)
 @click.option(
     "-O",

@@ -7,8 +7,9 @@ Between two of our own brokers `celery migrate` takes a shorter way (`celery.app
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kombu import Queue, eventloop
 from kombu.utils.encoding import ensure_bytes
@@ -175,39 +176,53 @@ def start_filter(
     state, named = state or State(), prepare_queues(queues)
     wanted = frozenset(str_to_list(tasks) or ())
     sources = [_queue(app, one) for one in consume_from or named or app.amqp.queues.consume_from]
-    channel = conn.default_channel
-    bound = [queue(channel) for queue in sources]
-    for queue in bound:
-        if on_declare_queue is not None:
-            on_declare_queue(queue)
-        declared = queue.queue_declare(passive=False)
-        state.total_apx += int(getattr(declared, "message_count", declared) or 0) if declared is not None else 0
-
-    def show(body: Any, message: Any) -> None:
-        state.count += 1
-        if not wanted or _task_of(body, message) in wanted:
-            filter(body, message)
-            if ack_messages and not message.acknowledged:
-                message.ack()
-            if callback is not None:
-                callback(state, body, message)
-        if limit and state.count >= limit:
-            raise StopFiltering
-
-    def pass_over(message: Any, exc: Exception) -> None:
-        """What cannot be decoded here stays where it is."""
-
-    consumer = app.amqp.TaskConsumer(
-        channel, queues=bound, accept=accept, auto_declare=False, on_decode_error=pass_over
-    )
-    consumer.register_callback(show)
-    try:
-        with consumer:
+    with conn.channel() as channel:  # of its own: what is not acknowledged goes back when it is closed
+        bound = [queue(channel) for queue in sources]
+        for queue in bound:
+            if on_declare_queue is not None:
+                on_declare_queue(queue)
+            state.total_apx += _waiting(queue)
+        shown = _Shown(filter, wanted, ack_messages, callback, limit, state)
+        consumer = app.amqp.TaskConsumer(
+            channel, queues=bound, accept=accept, auto_declare=False, on_decode_error=_pass_over, callbacks=[shown]
+        )
+        with suppress(TimeoutError, StopFiltering), consumer:
             for _ in eventloop(conn, timeout=timeout, ignore_timeouts=forever):
                 pass
-    except (TimeoutError, StopFiltering):
-        pass
     return state
+
+
+class _Shown(NamedTuple):
+    """What is done with each message of a filter."""
+
+    filter: Callable[[Any, Any], Any]
+    wanted: frozenset[str]
+    ack: bool
+    callback: Callable[[State, Any, Any], Any] | None
+    limit: int | None
+    state: State
+
+    def __call__(self, body: Any, message: Any) -> None:
+        state = self.state
+        state.count += 1
+        if not self.wanted or _task_of(body, message) in self.wanted:
+            self.filter(body, message)
+            if self.ack and not message.acknowledged:
+                message.ack()
+            if self.callback is not None:
+                self.callback(state, body, message)
+        if self.limit and state.count >= self.limit:
+            raise StopFiltering
+
+
+def _pass_over(message: Any, exc: Exception) -> None:
+    """What cannot be decoded here stays where it is."""
+
+
+def _waiting(queue: Any) -> int:
+    """Declares the queue; how many messages wait there, if the transport says."""
+    declared = queue.queue_declare(passive=False)
+    return int(getattr(declared, "message_count", 0) or 0)
 
 
 def _queue(app: Any, queue: Any) -> Any:

@@ -115,13 +115,13 @@ class Autoscaler:
         if most < 1 or least < 0 or least > most:
             raise ValueError(f"autoscale: expected 0 <= min <= max and max >= 1, got max={most} min={least}")
         with self.mutex:
+            self.max_concurrency, self.min_concurrency = most, least
             have = self.processes
             if have > most:
                 self._shrink(have - most)
             elif have < least:
                 self._grow(least - have)
-            self.max_concurrency, self.min_concurrency = most, least
-        return most, least
+            return self.max_concurrency, self.min_concurrency
 
     def scale_up(self, n: int) -> None:
         """So many more."""
@@ -135,7 +135,12 @@ class Autoscaler:
 
     def _grow(self, n: int) -> None:
         logger.info("Scaling up %s processes.", n)
-        self.pool.grow(n)
+        try:
+            self.pool.grow(n)
+        except ValueError as exc:
+            logger.error("The pool cannot grow as far as it should, and keeps its size: %s", exc)
+            self.max_concurrency = max(1, self.processes)
+            self.min_concurrency = min(self.min_concurrency, self.max_concurrency)
 
     def _shrink(self, n: int) -> None:
         logger.info("Scaling down %s processes.", n)

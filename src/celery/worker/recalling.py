@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from celery import codecs, documents
 from celery.exceptions import TaskRevokedError
 from celery.outcome import Record
 from celery.states import READY_STATES, REVOKED, STARTED
@@ -35,11 +36,20 @@ def mark_revoked(worker: WorkController, ids: Iterable[str]) -> None:
     if store is None or not asked:
         return
     try:
-        found = {each: app.backend.get_task_meta(each, cache=False).get("status") for each in asked}
-        waiting = [each for each, status in found.items() if status not in READY_STATES and status != STARTED]
-        store.save([Record(each, REVOKED, _document(worker, each)) for each in waiting])
+        found = zip(asked, store.load(asked), strict=True)
+        waiting = [each for each, document in found if document is None or _is_open(app, document)]
+        if waiting:
+            store.save([Record(each, REVOKED, _document(worker, each)) for each in waiting])
     except Exception as exc:  # noqa: BLE001 - whatever a store raises; the tasks are revoked all the same
         logger.warning("Revoked tasks cannot be marked so in the result backend now: %r", exc)
+
+
+def _is_open(app: Any, document: bytes) -> bool:
+    """Whether that document says that the task neither runs nor has ended."""
+    serializer = getattr(app.backend, "serializer", app.conf.result_serializer)
+    accept = codecs.accept_types(app.conf.result_accept_content or app.conf.accept_content)
+    status = documents.decode(document, serializer, accept).get("status")
+    return status not in READY_STATES and status != STARTED
 
 
 def _document(worker: WorkController, task_id: str) -> bytes:

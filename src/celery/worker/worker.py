@@ -53,6 +53,10 @@ __all__ = ["WorkController"]
 logger = logging.getLogger("celery.worker")
 
 
+#: Seconds before an autoscaler is asked again that has failed.
+_SCALE_AGAIN = 30.0
+
+
 class WorkController:
     """Takes messages from an app's queues and has them run, in any thread of any program.
 
@@ -80,6 +84,7 @@ class WorkController:
         self.options = kwargs
         self._thread: int | None = None
         self._exhausted = self._softened = False
+        self._scale_at = 0.0
         self._done = threading.Event()
         self.app.loader.init_worker()
         self.on_before_init(**kwargs)
@@ -363,7 +368,7 @@ class WorkController:
         """Called several times a second by the engine."""
         state.maybe_shutdown()
         if self.autoscaler is not None:
-            self.autoscaler.body()
+            self._look_at_size()
         if isinstance(self.pool, Answering):
             self.pool.ask_after()
         if self._statefile is not None:
@@ -371,6 +376,16 @@ class WorkController:
         if not self._exhausted and getattr(self.pool, "exhausted", False):
             self._exhausted = True
             self.on_pool_exhausted()
+
+    def _look_at_size(self) -> None:
+        """An autoscaler that fails is told of, and asked again after a while."""
+        if time.monotonic() < self._scale_at:
+            return
+        try:
+            self.autoscaler.body()
+        except Exception:
+            self._scale_at = time.monotonic() + _SCALE_AGAIN
+            logger.exception("The autoscaler failed; it is asked again in %s seconds", _SCALE_AGAIN)
 
     def _ahead(self) -> int:
         """Messages to hold while the pool can still grow, so that it is seen to be too small."""
