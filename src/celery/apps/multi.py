@@ -48,8 +48,7 @@ def build_nodename(name: str, prefix: str, suffix: str) -> tuple[str, str, str]:
         whole = host_format(name)
         short, host = nodesplit(whole)
         return short or "", whole, host
-    whole = f"{prefix}{name}@{suffix}"
-    return name, whole, suffix
+    return name, host_format(f"{prefix}{name}@{suffix}"), suffix
 
 
 def build_expander(nodename: str, shortname: str, hostname: str) -> Callable[[str], str]:
