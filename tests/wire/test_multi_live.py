@@ -43,6 +43,9 @@ class Words:
         parts = [*([node] for node in nodes), *options]
         dice.shuffle(parts)
         words = [word for part in parts for word in part]
+        for option in ("-q", "--verbose", "--nosplash", "--no-color"):  # theirs takes one of several away
+            while words.count(option) > 1:
+                words.remove(option)
         if dice.random() < 0.2:
             words += ["--", *dice.choices(["-x", "--y=1", "z", "-c:1", "3", "w9"], k=dice.randint(0, 3))]
         command = dice.choice(
@@ -54,9 +57,7 @@ class Words:
         dice = self.dice
         return [
             lambda: [dice.choice(["-c", "-Q", "-A", "-b", "-l", "-P", "-O"]), self.value()],
-            lambda: [
-                f"--{dice.choice(['app', 'broker', 'loader', 'workdir', 'time-limit', 'x', 'pool', 'config'])}={self.value()}"
-            ],
+            lambda: [f"--{dice.choice(['app', 'broker', 'loader', 'workdir', 'x', 'pool', 'config'])}={self.value()}"],
             lambda: [
                 dice.choice(
                     ["-E", "-C", "--task-events", "-D", "--purge", "-9", "--no-color", "-q", "--verbose", "--nosplash"]
@@ -98,10 +99,9 @@ class Words:
         if self.count:
             some = [str(dice.randint(1, self.count)) for _ in range(dice.randint(1, 3))]
             return ",".join([*some, *([f"{dice.randint(0, 3)}-{dice.randint(1, 14)}"] if dice.random() < 0.4 else [])])
-        numbered = [str(dice.randint(1, len(self.names)))]
-        return ",".join(
-            dice.choice([numbered, [n.partition("@")[0] for n in dice.sample(self.names, 1)], ["nobody"], numbered * 2])
-        )
+        numbered = [str(dice.randint(1, len(self.names)))] if "@" not in "".join(self.names) else ["nobody"]
+        named = [dice.choice(self.names).partition("@")[0]]
+        return ",".join(dice.choice([numbered, named, ["nobody"], numbered * 2]))
 
 
 HOST = os.uname().nodename
