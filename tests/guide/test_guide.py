@@ -285,7 +285,18 @@ def in_background(project: Project, name: str) -> str:
     return said
 
 
+@pytest.fixture
+def no_nodes_left(project: Project) -> Iterator[None]:
+    """Whatever the test comes to, its workers end."""
+    yield
+    names = " ".join(path.stem for path in (project.folder / "var" / "run" / "celery").glob("*.pid"))
+    shell(
+        f"celery multi kill {names} --pidfile={project.folder}/var/run/celery/%n.pid", project.folder, project.variables
+    )
+
+
 @pytest.mark.process
+@pytest.mark.usefixtures("no_nodes_left")
 def test_in_the_background(project: Project) -> None:
     run = project.folder / "var" / "run" / "celery"
     in_background(project, "in-the-background-1")
