@@ -12,6 +12,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from celery import platforms
 from celery.apps import multi
 from celery.apps.multi import Cluster, MultiParser, NamespacedOptionParser, Node
 from celery.bin.celery import _behind_multi, celery
@@ -320,3 +321,18 @@ class TestApi:
         cluster.stopwait()
         assert down == [node] * 3
         assert list(cluster.getpids()) == []
+
+
+class TestDaemons:
+    """What `detached` does is in test_platforms.py; with real workers in tests/process/test_multi.py."""
+
+    def test_the_environment_names_an_app_for_the_workers_alone(self):
+        done = CliRunner().invoke(celery, ["multi", "names", "1"], env={"APP": "nosuch"}, auto_envvar_prefix="CELERY")
+        assert done.exit_code == 0, done.output
+        done = CliRunner().invoke(celery, ["report"], env={"APP": "nosuch"})
+        assert "nosuch" in done.output
+
+    def test_where_there_are_no_daemons(self, monkeypatch):
+        monkeypatch.setattr(platforms, "resource", None)
+        with pytest.raises(RuntimeError, match="does not support detach"):
+            platforms.detached()

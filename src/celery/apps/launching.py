@@ -102,7 +102,7 @@ class Launch:
                 return EX_OK
             if b"loaded\n" in new:
                 deadline = time.monotonic() + READYING
-        _say(f"{self.what} runs, but is not ready yet.", self._last_lines(skip, 1))
+        _say(f"{self.what} runs, but is not ready yet.", self._last_lines(skip, 3))
         return EX_OK
 
     def _failed(self, told: bytes, skip: int) -> int:
@@ -122,7 +122,7 @@ class Launch:
                     text = _tail(log, skip)
             except OSError:
                 return []
-        return text.decode(errors="replace").splitlines()[-count:]
+        return [line for line in text.decode(errors="replace").splitlines() if line.strip()][-count:]
 
 
 def _size(path: str | None) -> int:

@@ -48,8 +48,7 @@ def build_nodename(name: str, prefix: str, suffix: str) -> tuple[str, str, str]:
         whole = host_format(name)
         short, host = nodesplit(whole)
         return short or "", whole, host
-    whole = f"{prefix}{name}@{suffix}"
-    return name, whole, suffix
+    return name, host_format(f"{prefix}{name}@{suffix}"), suffix
 
 
 def build_expander(nodename: str, shortname: str, hostname: str) -> Callable[[str], str]:
@@ -471,7 +470,7 @@ class Cluster(UserList[Node]):
     def restart(self, sig: int = signal.SIGTERM) -> list[int]:
         """Stop all, and start each as soon as it is down. Returns what each start came to."""
         codes: list[int] = []
-        for down in stop_all(self, list(self), sig, retry=2):
+        for down in stop_all(self, list(self), sig, retry=1):
             codes += start_all(self, down, self.on_node_restart)
         return codes
 
@@ -483,7 +482,7 @@ class Cluster(UserList[Node]):
             maybe_call(callback or self.on_node_down, node)
 
     def stopwait(
-        self, retry: float | None = 2, callback: Callable[[Node], Any] | None = None, sig: int = signal.SIGTERM
+        self, retry: float | None = 1, callback: Callable[[Node], Any] | None = None, sig: int = signal.SIGTERM
     ) -> None:
         """Stop all, and wait until they are down, however long that takes (`[multi.9]`)."""
         self.stop(retry, callback, sig)

@@ -175,7 +175,8 @@ def celery(
         CELERY_SKIP_CHECKS="true" if skip_checks else None,
         CELERY_STRICT_SETTINGS="true" if strict_settings else None,
     )
-    found = _find_app(ctx, app) if app else None
+    # The workers of `multi` load it; of $CELERY_APP, which is set for them, it knows nothing itself.
+    found = _find_app(ctx, app) if app and ctx.invoked_subcommand != "multi" else None
     ctx.obj = CLIContext(app=found or get_current_app, no_color=no_color, workdir=workdir, quiet=quiet)
     if found is not None:
         _add_user_options(ctx, found)

@@ -34,8 +34,8 @@ def default_socket_timeout(timeout: float | None) -> Iterator[None]:
 class bgThread(threading.Thread):  # noqa: N801 - its public name
     """A daemon thread that calls `body` again and again until it is stopped.
 
-    If `body` raises, that is told by `on_crash`, and the process ends with 1: whatever stood on the thread would wait for
-    ever.
+    If `body` raises, that is told by `on_crash`, and the process ends with 1: whatever stood on the thread would wait
+    for ever.
     """
 
     def __init__(self, name: str | None = None, **kwargs: Any) -> None:
@@ -49,23 +49,25 @@ class bgThread(threading.Thread):  # noqa: N801 - its public name
 
     def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
         """Tell of an exception: the text with its arguments, then the traceback."""
-        print(msg.format(*fmt), file=sys.stderr)
+        sys.stderr.write(msg.format(*fmt) + "\n")
         traceback.print_exc(None, sys.stderr)
 
     def run(self) -> None:
         """Round after round."""
         try:
             while not self._ends.is_set():
-                try:
-                    self.body()
-                except Exception as exc:  # noqa: BLE001 - whatever a subclass raises
-                    try:
-                        self.on_crash("{0!r} crashed: {1!r}", self.name, exc)
-                    finally:
-                        sys.stderr.flush()
-                        os._exit(1)
+                self.body()
+        except Exception as exc:  # noqa: BLE001 - whatever a subclass raises
+            self._crash(exc)
         finally:
             self._ended.set()
+
+    def _crash(self, exc: Exception) -> None:
+        try:
+            self.on_crash("{0!r} crashed: {1!r}", self.name, exc)
+        finally:
+            sys.stderr.flush()
+            os._exit(1)
 
     def stop(self) -> None:
         """Let the round that runs be the last, and wait for its end."""
