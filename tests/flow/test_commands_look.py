@@ -246,14 +246,22 @@ def test_looks_are_answered_while_the_loop_is_busy(house: Commanded) -> None:
         house.gate.set()
 
 
-def test_who_hears_no_events_says_so(house: Commanded) -> None:
-    with house.running() as worker:
-        if getattr(worker, "event_dispatcher", None) is None:
-            with pytest.raises(RuntimeError, match="dispatcher"):
-                house.tell("enable_events")
-        if getattr(worker, "gossip", None) is None:
-            with pytest.raises(RuntimeError, match="gossip"):
-                house.tell("election", id="1", topic="t")
+def test_the_events_of_a_worker_are_switched(house: Commanded) -> None:
+    with house.running():
+        assert house.tell("enable_events") == {"ok": "task events enabled"}
+        assert house.state.consumer.event_dispatcher.groups >= {"task", "worker"}
+        assert house.tell("disable_events") == {"ok": "task events disabled"}
+        assert "task" not in house.state.consumer.event_dispatcher.groups
+        assert house.tell("heartbeat") is None
+
+
+def test_who_has_no_dispatcher_and_no_gossip_says_so(house: Commanded) -> None:
+    with house.running():
+        house.state.consumer = type("Consumer", (), {"event_dispatcher": None, "gossip": None})
+        with pytest.raises(RuntimeError, match="dispatcher"):
+            house.tell("enable_events")
+        with pytest.raises(RuntimeError, match="gossip"):
+            house.tell("election", id="1", topic="t")
 
 
 class Dispatcher:
