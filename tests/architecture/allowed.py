@@ -66,6 +66,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.brokers.redis", "celery.brokers.redis_inspecting"): SENDING,
     ("celery.brokers.redis", "celery.drivers.redis_checks"): SENDING,
     ("celery.backends.redis_store", "celery.drivers.redis_checks"): SENDING,
+    ("celery.brokers.redis", "celery.brokers.redis_listening"): SENDING,
     ("celery.concurrency.prefork", "celery.concurrency.spawned"): "multiprocessing is slow to import; forks need none",
     ("celery.drivers.redis", "celery.drivers.redis_errors"): "its base is kombu's, and few servers refuse anything",
     ("celery.drivers.redis", "celery.drivers.redis_tls"): "ssl: 5 ms to import, and only TLS needs it",

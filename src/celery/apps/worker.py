@@ -161,11 +161,17 @@ class Worker(WorkController):
             app=f"{main}:{id(app):#x}{loader}",
             transport=self.broker_url,
             results=_results(app),
-            concurrency=f"{self.concurrency} ({getattr(self.pool_cls, '__module__', self.pool_cls)})",
+            concurrency=f"{self._shown_size()} ({getattr(self.pool_cls, '__module__', self.pool_cls)})",
             events=bool(self.task_events),
             queues=app.amqp.queues.format(indent=0, indent_first=False).splitlines(),
         )
         return banner(info, art=artlines)
+
+    def _shown_size(self) -> str:
+        if self.autoscale is None:
+            return str(self.concurrency)
+        most, least = self.autoscale
+        return f"{{min={least}, max={most}}}"
 
     def extra_info(self) -> str | None:
         """The tasks, if INFO is logged; with Celery's own from DEBUG on."""

@@ -23,10 +23,12 @@ from celery.bin.base import (
 )
 from celery.bin.starting import check_files, check_owner, refused
 from celery.concurrency import ALIASES
+from celery.exceptions import ImproperlyConfigured
 from celery.platforms import EX_FAILURE, check_pidlock, detached, maybe_drop_privileges
 from celery.utils.nodenames import default_nodename, host_format, node_format
+from celery.worker.scaling import range_of
 
-__all__ = ["HOSTNAME", "WORKERS_POOL", "Hostname", "WorkersPool", "detach", "worker"]
+__all__ = ["AUTOSCALE", "HOSTNAME", "WORKERS_POOL", "Autoscale", "Hostname", "WorkersPool", "detach", "worker"]
 
 #: 0 is none, as it is for the settings.
 _SECONDS, _COUNT = click.FloatRange(min=0), click.IntRange(min=0)
@@ -84,7 +86,20 @@ class _Concurrency(IntParamType):
         return number
 
 
+class Autoscale(_ParamType):
+    """`max,min` or `max`: most and fewest processes (`[limit.7]`)."""
+
+    name = "<max workers>, <min workers>"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        try:
+            return range_of(value)
+        except ImproperlyConfigured:
+            self.fail(f"must be max,min or max, such as 10,3 with min not above max, got {value!r}", param, ctx)
+
+
 HOSTNAME = Hostname()
+AUTOSCALE = Autoscale()
 WORKERS_POOL = WorkersPool()
 AUTO_CONCURRENCY = "auto"
 
@@ -193,6 +208,12 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     metavar="<concurrency>",
     **_POOL,
     help="How many tasks run at once. The default is the number of CPUs; 'auto' respects the CPU quota and affinity.",
+)
+@click.option(
+    "--autoscale",
+    type=AUTOSCALE,
+    **_POOL,
+    help="As many processes as there is work for, within max,min (min: 0 if it is not given, which keeps one).",
 )
 @click.option("-P", "--pool", "pool", type=WORKERS_POOL, default=None, help="What runs the tasks.", **_POOL)
 @click.option(

@@ -6,7 +6,7 @@ import os
 from itertools import count
 from typing import TYPE_CHECKING
 
-from celery.brokers.redis_layout import Layout
+from celery.brokers.redis_layout import Channels, Layout
 from celery.drivers.redis import open_endpoint
 from celery.drivers.redis_pool import LinkPool, run
 from celery.ports import Clock, Finding, SystemClock
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from celery.brokers.redis_consumer import RedisConsumer
     from celery.brokers.redis_dead import RedisDeadLetters
     from celery.brokers.redis_inspecting import RedisInspection
+    from celery.brokers.redis_listening import RedisListener
     from celery.drivers.redis import Command, Link
-    from celery.ports import BrokerConfig, Publication
+    from celery.ports import BrokerConfig, Notice, Publication
     from celery.routing import QueueSpec
 
 __all__ = ["RedisBroker"]
@@ -35,6 +36,7 @@ class RedisBroker:
         self._clock = clock
         self.endpoint = open_endpoint(config.url, config.options, config.ssl, config.connect_timeout, config.failover)
         self.layout = Layout(config.options, self.endpoint.prefix)
+        self._channels = Channels(config.options, self.endpoint.prefix, self.endpoint.db)
         self._pool = LinkPool(self.endpoint, _pool_limit(config))
         self.bounds = config.dead_letters
         #: kombu keeps what it holds under the tag that the publisher gave: no two messages may bear the same.
@@ -163,6 +165,18 @@ class RedisBroker:
         from celery.drivers.redis_checks import server_time
 
         return server_time(self._pool)
+
+    def tell(self, notices: Sequence[Notice]) -> None:
+        """See `Broadcasting.tell`."""
+        from celery.brokers.redis_listening import tell
+
+        tell(self._pool, self.layout, self._channels, notices)
+
+    def listen(self, mailboxes: Sequence[QueueSpec]) -> RedisListener:
+        """See `Broadcasting.listen`."""
+        from celery.brokers.redis_listening import RedisListener
+
+        return RedisListener(self._pool, self.layout, self._channels, mailboxes)
 
     def close(self) -> None:
         """See `Broker.close`."""

@@ -13,6 +13,7 @@ from celery.brokers import sqlite_queues as queues_of
 from celery.brokers.dead_letters import cut
 from celery.brokers.sqlite_dead import Cemetery, SqliteDeadLetters
 from celery.brokers.sqlite_inspecting import SqliteInspection
+from celery.brokers.sqlite_listening import SqliteListener, Teller
 from celery.drivers.custody import lock_file
 from celery.drivers.sqlite import Handle, Watch, file_of, options_of
 from celery.drivers.sqlite_checks import examine
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from celery.drivers.sqlite import File
     from celery.drivers.sqlite_barriers import Arrivals
-    from celery.ports import BrokerConfig, Clock, Finding, Firing, Full, Publication, ResultBackend, Settled
+    from celery.ports import BrokerConfig, Clock, Finding, Firing, Full, Notice, Publication, ResultBackend, Settled
     from celery.routing import QueueSpec
 
 __all__ = ["SqliteBroker", "SqliteConsumer"]
@@ -54,6 +55,7 @@ class SqliteBroker:
         self._writer = Handle(self.file, synchronous, self._timeout)
         self.dead_letters = SqliteDeadLetters(self._writer, self._bounds, clock)
         self.inspection = SqliteInspection(self._writer)
+        self._teller = Teller(self.file, self._timeout, clock)
 
     def publish(self, publications: Sequence[Publication]) -> None:
         if not publications:
@@ -90,8 +92,18 @@ class SqliteBroker:
         """It has no clock of its own."""
         return None
 
+    def tell(self, notices: Sequence[Notice]) -> None:
+        """See `Broadcasting.tell`."""
+        self._teller.tell(notices)
+
+    def listen(self, mailboxes: Sequence[QueueSpec]) -> SqliteListener:
+        """See `Broadcasting.listen`."""
+        self._teller.bury()
+        return SqliteListener(self.file, self._timeout, mailboxes)
+
     def close(self) -> None:
         self._writer.close()
+        self._teller.close()
 
 
 class SqliteConsumer:

@@ -266,9 +266,8 @@ class PreforkPool:
             self._old.append(self._zygote_())
             self._hatch()
             self._selector.register(self._zygote_(), _READ)
-        for seat in list(self._seats.values()):
+        for seat in self._seats.values():
             self._dismiss(seat)
-        self._let_go()
 
     def ask_after(self) -> None:
         """See `ports.Answering`."""
@@ -305,6 +304,8 @@ class PreforkPool:
                     self._watch(seat)
                 if mask & _READ and not self._hear(seat) and seat.closed:
                     self._cut_off(seat)
+        if self._old:
+            self._let_go()
         if not self._stopping:
             for seat in self._handout.overtaken(self._seats.values()):
                 self._recall(seat)
@@ -406,8 +407,6 @@ class PreforkPool:
             self._bury(seat, death.status)
         else:
             self._replace(death.index, ready=False)
-        if self._old:
-            self._let_go()
 
     def _let_go(self) -> None:
         """Close the old zygotes that have no children any more."""

@@ -170,6 +170,7 @@ class ThreadPool:
         """Add `n` threads (`[pool.13]`)."""
         with self._adding:
             self._size += n
+            self._threads -= {strand for strand in self._threads if not strand.is_alive()}  # gone since by `shrink`
             if self._watch is not None:
                 for _ in range(n):
                     self._add(self._watch)
@@ -192,7 +193,7 @@ class ThreadPool:
         return {
             "implementation": "celery.concurrency.thread:TaskPool",
             "max-concurrency": self._size,
-            "threads": len(self._threads),
+            "threads": sum(strand.is_alive() for strand in list(self._threads)),
             "given-up": len(self._stuck),
         }
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import platforms
+from celery.ports import Killable
 from celery.utils.functional import maybe_list
 from celery.utils.time import rate
 from celery.worker import state as worker_state
@@ -34,6 +35,10 @@ logger = logging.getLogger("celery.worker.control")
 
 #: Seconds that the engine has for an order: callers wait for one second.
 _PATIENCE = 0.7
+_CANNOT = (
+    "terminate: a pool of the kind {} cannot end what runs (-P prefork can); the tasks are flagged as revoked, so they "
+    "are not run again"
+)
 
 
 def _ok(text: str) -> dict[str, str]:
@@ -75,13 +80,19 @@ def terminate(state: Any, signal: Any, task_id: Any, **kwargs: Any) -> dict[str,
 
 
 def _terminate(state: Any, concerned: Callable[[Message], bool], signum: int) -> dict[str, str]:
-    orders = worker_of(state).consumer.orders
+    worker = worker_of(state)
+    orders = worker.consumer.orders
+    if not isinstance(worker.pool, Killable):
+        worker.consumer.commands.post(partial(orders.revoke, concerned))
+        if any(concerned(one.message) for one in worker.consumer.reserved()):
+            return _nok(_CANNOT.format(type(worker.pool).__name__))
+        return _ok("terminate: tasks unknown")
     try:
         found: list[Message] = _have(state, partial(orders.terminate, concerned, signum))
     except Late as exc:
         return _nok(f"terminate: flagged as revoked, but {exc}")
-    except NotImplementedError as exc:
-        return _nok(str(exc))
+    except NotImplementedError:
+        return _nok(_CANNOT.format(type(worker.pool).__name__))
     if not found:
         return _ok("terminate: tasks unknown")
     return _ok(f"terminate: {', '.join(sorted(message.id for message in found))}")
@@ -161,6 +172,7 @@ def time_limit(state: Any, task_name: Any = None, hard: Any = None, soft: Any = 
         if seconds is not None and (isinstance(seconds, bool | str) or not isinstance(seconds, int | float)):
             return _nok(f"time_limit: expected {name} as a number of seconds, got {seconds!r}")
     task.soft_time_limit, task.time_limit = soft, hard
+    type(task)._exec_options = type(task)._given_options = None  # what this process sends bears the new ones
     _limits_changed(state, task_name)
     logger.info("Runs of %s may last: soft %s s, hard %s s", task_name, soft, hard)
     return _ok("time limits set successfully")
@@ -247,20 +259,21 @@ def shutdown(state: Any, msg: str = "Got shutdown from remote", **kwargs: Any) -
 
 def enable_events(state: Any) -> dict[str, str]:
     """Tell monitors of each task."""
-    dispatcher = _dispatcher(state)
-    if "task" in dispatcher.groups:
+    groups = _dispatcher(state).groups
+    if not groups or "task" in groups:  # without groups everything is told
         return _ok("task events already enabled")
-    dispatcher.groups.add("task")
+    groups.add("task")
     logger.info("Events of tasks are sent from now on: it was asked for by remote control")
     return _ok("task events enabled")
 
 
 def disable_events(state: Any) -> dict[str, str]:
     """Tell monitors no more of each task."""
-    dispatcher = _dispatcher(state)
-    if "task" not in dispatcher.groups:
+    groups = _dispatcher(state).groups
+    if groups and "task" not in groups:
         return _ok("task events already disabled")
-    dispatcher.groups.discard("task")
+    groups.add("worker")
+    groups.discard("task")
     logger.info("Events of tasks are sent no more: it was asked for by remote control")
     return _ok("task events disabled")
 

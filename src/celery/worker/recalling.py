@@ -27,7 +27,10 @@ def mark_revoked(worker: WorkController, ids: Iterable[str]) -> None:
     """
     app = worker.app
     store = app.assembly.store
-    running = {one.message.id for one in worker.consumer.reserved() if one.begun}
+    held = list(worker.consumer.held.values())
+    # A pool without descriptors runs what it has in the thread of the loop, and tells of it afterwards.
+    at_once = worker.pool is not None and not worker.pool.descriptors()
+    running = {one.message.id for one in held if one.begun or at_once}
     asked = [each for each in ids if each not in running]
     if store is None or not asked:
         return

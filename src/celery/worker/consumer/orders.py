@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from heapq import heapify
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
@@ -13,7 +13,7 @@ from celery.ports import Killable
 from celery.worker.consumer.deliveries import give_back
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from celery.message import Message
     from celery.ports import Consumer
@@ -103,28 +103,26 @@ class Orders:
     def terminate(self, concerned: Callable[[Message], bool], signum: int) -> list[Message]:
         """Revoke what is concerned, and end the runs of it by this signal. Returns all that was found here.
 
-        Raises `NotImplementedError` where the pool cannot end what runs.
+        Raises `NotImplementedError` where the pool cannot end what runs; it is revoked all the same.
         """
         engine = self._engine
-        pool = engine._parts.pool
         found = [one for one in engine.reserved() if concerned(one.message)]
         running = [one for one in found if one.key in engine.held]
-        if running and not isinstance(pool, Killable):
-            raise NotImplementedError(
-                f"terminate: a pool of the kind {type(pool).__name__} cannot end a run; the tasks are revoked, so they "
-                "are not run again"
-            )
-        for one in running:
-            self.sentenced[one.key] = signum
+        self.sentenced.update((one.key, signum) for one in running)
         try:
             self._end_runs(running)
+        except NotImplementedError:
+            for one in running:
+                del self.sentenced[one.key]
+            raise
         finally:
             self.revoke(concerned)
         return [one.message for one in found]
 
-    def _end_runs(self, ones: Iterable[Held]) -> None:
-        pool = self._engine._parts.pool
-        assert isinstance(pool, Killable)
+    def _end_runs(self, ones: Sequence[Held]) -> None:
+        pool: Any = self._engine._parts.pool
+        if ones and not isinstance(pool, Killable):
+            raise NotImplementedError(type(pool).__name__)
         for one in ones:
             logger.info(
                 "Ending the run of %s[%s] (signal %d)", one.message.task, one.message.id, self.sentenced[one.key]
@@ -148,10 +146,10 @@ class Orders:
             policy = engine._receiver.policy(one.message.task)
             if policy is not None:
                 one.policy = policy
-            if policy is None or not policy.rate:
-                engine._receiver.line_up(one, engine._ready)
-            else:
+            if policy is not None and policy.rate:
                 engine.rates.keep(one)
+            elif self._settler is not None:
+                engine._ready += engine._receiver.released([one], self._settler)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ NOW, HELD, PARKED = "now", "held", "parked"
 #: Seconds of work that may wait in memory for each task, and how many messages at least and at most.
 _AHEAD, _FEWEST, _MOST = 2.0, 2, 5000
 #: Seconds that a message is parked at least, if no more than these many wait, and at most before it is looked at again.
-_SOON, _LATE = 1.0, 30.0
+_SOON, _LATE = 1.0, 5.0
 #: Of one task, so many parked messages a second are looked at again: whoever could run them now gets at them.
 _LOOKED_AT = 500.0
 #: Seconds that a busy engine may be late without a run being lost by it.
