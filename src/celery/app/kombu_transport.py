@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from itertools import count
 from queue import Empty
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from kombu import Connection
 from kombu.transport import virtual
@@ -226,6 +226,8 @@ class Transport(virtual.Transport):  # type: ignore[misc]  # kombu is not typed
     """Nothing is opened here: the broker keeps its own connections."""
 
     Channel = Channel
+    #: There is no host, and kombu need not miss it.
+    default_connection_params: ClassVar[dict[str, Any]] = {}
     broker: Broker
     publish: Callable[[Any], None]
 

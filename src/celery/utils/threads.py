@@ -34,8 +34,8 @@ def default_socket_timeout(timeout: float | None) -> Iterator[None]:
 class bgThread(threading.Thread):  # noqa: N801 - its public name
     """A daemon thread that calls `body` again and again until it is stopped.
 
-    If `body` raises, that is told by `on_crash`, and the process ends with 1: whatever stood on the thread would wait for
-    ever.
+    If `body` raises, that is told by `on_crash`, and the process ends with 1: whatever stood on the thread would wait
+    for ever.
     """
 
     def __init__(self, name: str | None = None, **kwargs: Any) -> None:
@@ -49,7 +49,7 @@ class bgThread(threading.Thread):  # noqa: N801 - its public name
 
     def on_crash(self, msg: str, *fmt: Any, **kwargs: Any) -> None:
         """Tell of an exception: the text with its arguments, then the traceback."""
-        print(msg.format(*fmt), file=sys.stderr)
+        sys.stderr.write(msg.format(*fmt) + "\n")
         traceback.print_exc(None, sys.stderr)
 
     def run(self) -> None:
