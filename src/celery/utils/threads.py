@@ -56,16 +56,18 @@ class bgThread(threading.Thread):  # noqa: N801 - its public name
         """Round after round."""
         try:
             while not self._ends.is_set():
-                try:
-                    self.body()
-                except Exception as exc:  # noqa: BLE001 - whatever a subclass raises
-                    try:
-                        self.on_crash("{0!r} crashed: {1!r}", self.name, exc)
-                    finally:
-                        sys.stderr.flush()
-                        os._exit(1)
+                self.body()
+        except Exception as exc:  # noqa: BLE001 - whatever a subclass raises
+            self._crash(exc)
         finally:
             self._ended.set()
+
+    def _crash(self, exc: Exception) -> None:
+        try:
+            self.on_crash("{0!r} crashed: {1!r}", self.name, exc)
+        finally:
+            sys.stderr.flush()
+            os._exit(1)
 
     def stop(self) -> None:
         """Let the round that runs be the last, and wait for its end."""
