@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu import Exchange, Queue
 
-from celery.exceptions import ImproperlyConfigured
+from celery.exceptions import ImproperlyConfigured, WorkerShutdown
 from celery.worker import autoscale as autoscaling
 from celery.worker.autoscale import Autoscaler
 from celery.worker.consumer.commands import Commands, Late
@@ -264,16 +264,23 @@ def test_how_long_it_keeps_them_comes_from_the_environment() -> None:
 # ------------------------------------------------------------------------------------------------------------- the seam
 
 
-def test_it_stops_when_it_is_told_to(house: Commanded) -> None:
-    with house.running() as worker:
+def test_it_stops_when_it_is_told_to(house: Commanded, caplog: pytest.LogCaptureFixture) -> None:
+    other = Commanded()
+    with other.running(), house.running() as worker:
         first = house.held("first")
-        assert house.tell("shutdown") is None
+        assert worker.pidbox is not None
+        house.app.control.shutdown()
         until(lambda: worker.consumer.stopping, "it stops")
+        assert "Got shutdown from remote" in caplog.text
         assert house.tell("ping") == {"ok": "pong"}, "it answers until the last task has ended"
         house.gate.set()
         assert first.get(timeout=DEADLINE) == "first"
         until(lambda: worker.exitcode is not None, "it has stopped")
+        assert other.quick.delay(1).get(timeout=DEADLINE) == 1, "the other worker of this process goes on"
     assert worker.exitcode == 0
+    with pytest.raises(WorkerShutdown):
+        house.tell("shutdown")
+    other.app.close()
 
 
 def test_who_is_too_busy_says_so_and_obeys_later(house: Commanded) -> None:

@@ -230,6 +230,7 @@ class PreforkPool:
         reported as lost once the child is dead (`[pool.12]`). A job that is not running is left alone."""
         for seat in self._seats.values():
             if key in seat.window:
+                seat.doomed = key
                 with contextlib.suppress(OSError):
                     seat.zygote.terminate(seat.index, key, signal)
                 return
@@ -438,7 +439,7 @@ class PreforkPool:
         seat.close()
         del self._seats[seat.index]
         self._giving_back.discard(seat.index)
-        log_death(seat, how, self._terms, idle=not begun)
+        log_death(seat, how, self._terms, begun)
         self._replace(seat.index, ready=seat.ready)
 
     def _replace(self, index: int, *, ready: bool) -> None:

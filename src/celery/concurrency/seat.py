@@ -27,8 +27,8 @@ class Seat:
     """A child as seen from the main process."""
 
     __slots__ = (
-        "_frames", "_out", "_sock", "alone", "asked", "backlog", "closed", "ended", "given", "index", "leaving",
-        "limit", "pid", "ready", "recalls", "rest", "size", "slow", "told", "watched", "window", "zygote",
+        "_frames", "_out", "_sock", "alone", "asked", "backlog", "closed", "doomed", "ended", "given", "index",
+        "leaving", "limit", "pid", "ready", "recalls", "rest", "size", "slow", "told", "watched", "window", "zygote",
     )  # fmt: skip
 
     def __init__(self, index: int, pid: int, sock: socket.socket, most: int | None = None, zygote: Any = None) -> None:
@@ -63,6 +63,8 @@ class Seat:
         self.watched = 0.0
         #: The job for whose hard limit it was killed; -1: it was killed because it was not ready in time.
         self.ended: int | None = None
+        #: The job that was to be ended because somebody asked for it.
+        self.doomed: int | None = None
         #: It has closed its end of the socket.
         self.closed = False
         #: It has been told to end.

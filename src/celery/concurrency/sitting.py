@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from celery.concurrency.deaths import ASKED_TO_GO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from celery.concurrency.seat import Seat
     from celery.concurrency.terms import Terms
@@ -46,8 +46,8 @@ def writes(seats: Iterable[Seat]) -> dict[str, Any]:
     }
 
 
-def log_death(seat: Seat, how: str, terms: Terms, *, idle: bool) -> None:
-    """Say that a child died, where that is a misfortune."""
+def log_death(seat: Seat, how: str, terms: Terms, begun: Sequence[int]) -> None:
+    """Say that a child died, having begun these jobs, where that is a misfortune."""
     if seat.ended == -1:
         logger.error(
             "Pool child %d (pid %d) was not ready after %s s (worker_proc_alive_timeout) and was killed",
@@ -55,5 +55,5 @@ def log_death(seat: Seat, how: str, terms: Terms, *, idle: bool) -> None:
         )  # fmt: skip
     # An idle child that was asked to go (a TERM to the whole process group at shutdown) is no misfortune; what a hard
     # limit means, or the end of a run that was asked for, is for the caller to say.
-    elif not seat.leaving and seat.ended is None and not (idle and how == ASKED_TO_GO):
+    elif not (seat.leaving or seat.ended is not None or seat.doomed in begun or (not begun and how == ASKED_TO_GO)):
         logger.error("Pool child %d (pid %d) died: %s", seat.index, seat.pid, how)

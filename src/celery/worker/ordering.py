@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from celery import platforms
+from celery.exceptions import WorkerShutdown
 from celery.ports import Killable
 from celery.utils.functional import maybe_list
 from celery.utils.time import rate
@@ -251,7 +252,7 @@ def autoscale(state: Any, max: int | None = None, min: int | None = None) -> dic
 def shutdown(state: Any, msg: str = "Got shutdown from remote", **kwargs: Any) -> None:
     """Stop the worker, once the tasks that run have ended."""
     logger.warning("%s", msg)
-    worker_of(state).stop(in_sighandler=True)
+    raise WorkerShutdown(platforms.EX_OK)  # whoever hears commands stops the worker, and sends no reply
 
 
 # -- events ----------------------------------------------------------------------------------------------------------

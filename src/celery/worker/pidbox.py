@@ -18,7 +18,6 @@ from celery.exceptions import WorkerTerminate
 from celery.platforms import EX_OK
 from celery.ports import Broadcasting, Notice
 from celery.waits import drain, poke, wait_readable
-from celery.worker import state
 from celery.worker.consumer.consumer import state_for
 from celery.worker.control import Panel
 
@@ -152,7 +151,7 @@ class Pidbox:
         try:
             reply = self.obey(method, arguments)
         except SystemExit as exc:
-            _end_worker(exc)
+            self._end_worker(exc)
             return
         if reply_to is not None:
             self._answer(reply, reply_to, ticket)
@@ -220,14 +219,12 @@ class Pidbox:
         except OperationalError as exc:
             logger.warning("The reply to a remote command is lost: %s", exc)
 
-
-def _end_worker(exc: SystemExit) -> None:
-    """A command has asked for the end of the worker: its engine looks at these several times a second."""
-    code = exc.code if isinstance(exc.code, int) else EX_OK
-    if isinstance(exc, WorkerTerminate):
-        state.should_terminate = code
-    else:
-        state.should_stop = code
+    def _end_worker(self, exc: SystemExit) -> None:
+        """A command has asked for the end of this worker, and of no other in this process."""
+        if isinstance(exc, WorkerTerminate):
+            self._worker.terminate(in_sighandler=True)
+        else:
+            self._worker.stop(in_sighandler=True, exitcode=exc.code if isinstance(exc.code, int) else EX_OK)
 
 
 #: The name for greenlet pools: their threads are greenlets already.

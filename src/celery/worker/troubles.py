@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["trouble_of"]
 
+#: Seconds that the loop may need to come round while it has nothing to do.
+_ROUND = 2.0
+
 
 def trouble_of(worker: WorkController) -> str | None:
     """What to say instead of "pong", or None. Any thread may ask.
@@ -22,7 +25,7 @@ def trouble_of(worker: WorkController) -> str | None:
     if not patience or worker.pool is None or not worker.pool.descriptors():
         return None
     alive_at = worker.consumer.alive_at
-    if alive_at is not None and (late := time.monotonic() - alive_at) > patience:
+    if alive_at is not None and (late := time.monotonic() - alive_at) > patience + _ROUND:
         return f"the worker's loop has not come round for {late:.0f} s (pid {worker.pid})"
     if not isinstance(worker.pool, Answering):
         return None
