@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from celery.bin.celery import celery
 from celery.routing import QueueSpec
-from tests.running import PATIENCE, environment
+from tests.running import PATIENCE, ROOT, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,7 +86,10 @@ class TestGraph:
     def test_parts_of_a_worker(self, tools: Tools) -> None:
         picture = tools.printed("graph", "bootsteps")
         assert picture.startswith("digraph dependencies {")
-        assert '"Consumer" -> "Pool"' in picture
+        parts = [part.name for part in tools.app.WorkController().parts]
+        assert {"Pool", "Consumer"} <= set(parts)
+        for after, before in zip(parts[1:], parts, strict=False):
+            assert f'"{after}" -> "{before}"' in picture
 
     def test_workers_that_are_named(self, tools: Tools) -> None:
         picture = tools.printed("graph", "workers", "nodes:a,b", "threads:2", "broker:B", "backend:R")
@@ -279,6 +282,7 @@ def test_beat_says_that_it_is_not_there(tools: Tools) -> None:
 def test_completion(tools: Tools, shell: str) -> None:
     script = CliRunner().invoke(celery, ["completion", shell], auto_envvar_prefix="CELERY").output
     assert f"_CELERY_COMPLETE={shell}_complete" in script
+    assert (ROOT / "extra" / f"{shell}-completion" / f"celery.{shell}").read_text() == script
 
 
 def test_completion_completes(tools: Tools) -> None:

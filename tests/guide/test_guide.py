@@ -42,11 +42,11 @@ CANVASES = ("groups-1", "groups-2", "chains-1", "chains-2", "chains-3", "chords-
 ROUTES = ("routing-1", "routing-2", "routing-3", "routing-4")
 TIMES = ("timezone-1",)
 BACKGROUND = tuple(f"in-the-background-{n}" for n in range(1, 7))
+CONTROL = tuple(f"remote-control-{n}" for n in range(1, 10))
 
 #: Blocks of issues that are still open: issue → names.
 LATER: dict[int, tuple[str, ...]] = {
     3: ("calling-tasks-13",),  # the states of a task that is retried
-    6: (*(f"remote-control-{n}" for n in range(1, 10)),),
 }
 
 
@@ -56,7 +56,7 @@ def test_the_copy_is_the_guide() -> None:
 
 
 def test_every_block_has_its_place() -> None:
-    now = [*WORKERS, *CALLS, *SIGNATURES, *CANVASES, *ROUTES, *TIMES, *BACKGROUND]
+    now = [*WORKERS, *CALLS, *SIGNATURES, *CANVASES, *ROUTES, *TIMES, *BACKGROUND, *CONTROL]
     later = [name for names in LATER.values() for name in names]
     assert sorted(now + later) == sorted(block.name for block in blocks(GUIDE))
 
@@ -241,6 +241,47 @@ def test_routing(project: Project) -> None:
         wait_until(lambda: ".> hipri" in both.output and ".> celery" in both.output, "both queues in the banner")
         prompt.enter("from proj.tasks import mul")
         assert prompt.value("add.delay(1, 2).get(timeout=30), mul.delay(2, 3).get(timeout=30)") == "(3, 6)"
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("worker")
+def test_remote_control(project: Project) -> None:
+    def said(number: int) -> str:
+        [(command, _)] = block(f"remote-control-{number}").commands()
+        return shell(command, project.folder, project.variables)
+
+    everybody = said(1)
+    assert re.search(r"^->  celery@\S+: OK\n    - empty -$", everybody, re.M), everybody
+    with project.start("celery -A proj worker -l INFO -Q elsewhere -n celery@example.com"):
+        assert said(2) == "->  celery@example.com: OK\n    - empty -\n\n1 node online.\n"
+        online = said(9)
+        assert "->  celery@example.com: OK\n" in online
+        assert online.endswith("\n\n2 nodes online.\n")
+    assert re.search(r"^  active +List the tasks that run", said(3), re.M)
+    assert re.search(r"^  enable_events  ", said(4), re.M)
+
+
+@pytest.mark.usefixtures("worker")
+def test_events(project: Project) -> None:
+    def said(number: int) -> str:
+        [(command, _)] = block(f"remote-control-{number}").commands()
+        return shell(command, project.folder, project.variables)
+
+    [(dump, _)] = block("remote-control-6").commands()
+    [(monitor, _)] = block("remote-control-7").commands()
+    assert re.search(r"^->  celery@\S+: OK\n +task events enabled$", said(5), re.M)
+    dumper = Background(dump, project.folder, project.variables)
+    try:
+        dumper.wait_for(r"worker-heartbeat|celery@\S+ \[")
+        project.prompt.enter("from proj.tasks import add")
+        project.prompt.enter("add.delay(2, 2).get(timeout=60)")
+        dumper.wait_for(r"proj\.tasks\.add\([\w-]+\) args=\(2, 2\)")
+    finally:
+        dumper.stop()
+    with Terminal(monitor, project.folder, project.variables) as terminal:
+        project.prompt.enter("add.delay(2, 2).get(timeout=60)")
+        terminal.wait_for("proj.tasks.add")
+    assert re.search(r"^->  celery@\S+: OK\n +task events disabled$", said(8), re.M)
 
 
 def test_timezone(project: Project) -> None:

@@ -6,7 +6,7 @@ import json
 from collections import deque
 from itertools import count
 from queue import Empty
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from kombu import Connection
 from kombu.transport import virtual
@@ -290,6 +290,8 @@ class Transport(virtual.Transport):  # type: ignore[misc]  # kombu is not typed
     Channel = Channel
     #: Seconds between two looks at the queues and mailboxes of those who wait for events of kombu's.
     polling_interval = 0.02
+    #: There is no host, and kombu need not miss it.
+    default_connection_params: ClassVar[dict[str, Any]] = {}
     broker: Broker
     publish: Callable[[Any], None]
 

@@ -10,7 +10,12 @@ from celery.bin.base import LOG_LEVEL, CeleryDaemonCommand, CeleryOption, handle
 from celery.exceptions import CeleryCommandException
 from celery.platforms import EX_FAILURE
 
-__all__ = ["beat"]
+__all__ = ["NO_SCHEDULER", "beat"]
+
+NO_SCHEDULER = (
+    "This version has no scheduler yet: the settings beat_schedule and beat_… are read, and nothing is sent by them. "
+    "Run the beat of Celery 5.7 on the same broker meanwhile: workers of this version take its tasks."
+)
 
 _BEAT: dict[str, Any] = {"cls": CeleryOption, "help_group": "Beat Options"}
 
@@ -29,8 +34,4 @@ _BEAT: dict[str, Any] = {"cls": CeleryOption, "help_group": "Beat Options"}
 @handle_preload_options
 def beat(ctx: click.Context, **options: Any) -> NoReturn:
     """Send periodic tasks when they are due (not part of this version yet)."""
-    raise CeleryCommandException(
-        "This version has no scheduler yet: the settings beat_schedule and beat_… are read, and nothing is sent by "
-        "them. Run the beat of Celery 5.7 on the same broker meanwhile: workers of this version take its tasks.",
-        EX_FAILURE,
-    )
+    raise CeleryCommandException(NO_SCHEDULER, EX_FAILURE)

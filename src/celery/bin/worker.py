@@ -21,9 +21,10 @@ from celery.bin.base import (
     _ParamType,
     handle_preload_options,
 )
+from celery.bin.beat import NO_SCHEDULER
 from celery.bin.starting import check_files, check_owner, refused
 from celery.concurrency import ALIASES
-from celery.exceptions import ImproperlyConfigured
+from celery.exceptions import CeleryCommandException, ImproperlyConfigured
 from celery.platforms import EX_FAILURE, check_pidlock, detached, maybe_drop_privileges
 from celery.utils.nodenames import default_nodename, host_format, node_format
 from celery.worker.scaling import range_of
@@ -38,6 +39,7 @@ _WORKER: dict[str, Any] = {"cls": CeleryOption, "help_group": "Worker Options"}
 _POOL: dict[str, Any] = {"cls": CeleryOption, "help_group": "Pool Options"}
 _QUEUES: dict[str, Any] = {"cls": CeleryOption, "help_group": "Queue Options"}
 _FEATURES: dict[str, Any] = {"cls": CeleryOption, "help_group": "Features"}
+_BEAT: dict[str, Any] = {"cls": CeleryOption, "help_group": "Embedded Beat Options"}
 
 
 class Hostname(_ParamType):
@@ -245,6 +247,9 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
 @click.option("--without-mingle", is_flag=True, help="Do not ask other workers at start.", **_FEATURES)
 @click.option("--without-heartbeat", is_flag=True, help="Send no heartbeats.", **_FEATURES)
 @click.option("--heartbeat-interval", type=int, help="Seconds between heartbeats; 2 by default.", **_FEATURES)
+@click.option("-B", "--beat", is_flag=True, help="Run beat too (not part of this version yet).", **_BEAT)
+@click.option("-s", "--schedule-filename", "--schedule", "schedule", help="File of beat's schedule.", **_BEAT)
+@click.option("--scheduler", help="Class of beat's scheduler.", **_BEAT)
 @click.pass_context
 @handle_preload_options
 def worker(
@@ -274,6 +279,7 @@ def worker(
     app = ctx.obj.app
     if ctx.args:
         _settings_from_words(ctx, app)
+    _refuse_beat(ctx, options)
     name = default_nodename(hostname or "")
     check_owner(uid, gid, umask)
     check_files(logfile and node_format(logfile, name), pidfile and node_format(pidfile, name))
@@ -305,6 +311,21 @@ def worker(
     if worker.restart:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - HUP asks for it
     ctx.exit(worker.exitcode)
+
+
+def _refuse_beat(ctx: click.Context, options: dict[str, Any]) -> None:
+    """Takes out what is for beat inside the worker. Raises if that is wanted."""
+    wanted = options.pop("beat")
+    for setting, value in (
+        ("beat_schedule_filename", options.pop("schedule")),
+        ("beat_scheduler", options.pop("scheduler")),
+    ):
+        if value:
+            ctx.obj.app.conf[setting] = value
+    if wanted and options.get("pool") in ("eventlet", "gevent"):
+        raise click.UsageError("-B option does not work with eventlet/gevent pools: start beat by itself", ctx=ctx)
+    if wanted:
+        raise CeleryCommandException(f"-B: {NO_SCHEDULER}", EX_FAILURE)
 
 
 def _settings_from_words(ctx: click.Context, app: Any) -> None:

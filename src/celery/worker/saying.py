@@ -45,7 +45,7 @@ def stats(worker: WorkController) -> dict[str, Any]:
         "broker": broker,
         "prefetch_count": worker.max_prefetch_count or 0,
         # Not Celery's: messages taken so far from each queue that it takes from now.
-        "queues": {name: worker.consumer.taken[name] for name in worker.app.amqp.queues.consume_from},
+        "queues": {name: worker.consumer.orders.taken[name] for name in worker.app.amqp.queues.consume_from},
         "rusage": "N/A" if resource is None else rusage(),
     }
 

@@ -8,7 +8,6 @@ pool works while the engine fetches.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
@@ -96,8 +95,6 @@ class Engine:
         #: What the pool holds, by job key.
         self.held: dict[int, Held] = {}
         self._ready: list[Held] = []
-        #: Messages taken from each queue.
-        self.taken: Counter[str] = Counter()
         self._waiting: WaitingRoom | None = None
         self._fence: Fence | None = None
         self._wake = WakeUp()
@@ -212,8 +209,7 @@ class Engine:
         try:
             self._observer.ready()
             while not self.exit.asked:
-                now = self._clock.monotonic()
-                if now >= self._check_at:
+                if (now := self._clock.monotonic()) >= self._check_at:
                     self.alive_at, self._check_at = now, now + _CHECK_EVERY
                     self._parts.check()
                     self._strangers.look()
@@ -255,7 +251,7 @@ class Engine:
             if deliveries:
                 if limit > room:
                     deliveries = waiting.within(deliveries, room, self._clock.time())
-                self.taken.update([one.queue for one in deliveries])
+                self.orders.taken.update([one.queue for one in deliveries])
                 self._ready += self._receiver.receive(deliveries, settler, waiting)
                 if waiting.to_park:
                     waiting.park(limit)

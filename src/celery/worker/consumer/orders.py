@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from heapq import heapify
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ class Orders:
         self._settler: Settler | None = None
         #: The queues that are taken from, by name.
         self._queues: dict[str, QueueSpec] = {spec.name: spec for spec in engine._parts.queues}
+        #: Messages taken from each queue so far.
+        self.taken: Counter[str] = Counter()
         #: Jobs whose runs are to be ended, and by which signal.
         self.sentenced: dict[int, int] = {}
 
