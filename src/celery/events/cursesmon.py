@@ -52,6 +52,7 @@ class CursesMonitor:
         self.commands = Commands(app)
         self.monitor = Monitor(self.commands, _in_background, keymap)
         self.win: Any = None
+        self._senseless = 0
         self._looks: dict[str, int] = {}
         state.event_callback = self.monitor.saw
 
@@ -127,7 +128,15 @@ class CursesMonitor:
 
     def take_events(self) -> None:
         """Hand events to the state, for ever."""
-        capture_for_ever(self.app, {"*": self.state.event}, self._lost)
+        capture_for_ever(self.app, {"*": self.take}, self._lost)
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Hand an event to the state. One that makes no sense is counted, and hides none of the others."""
+        try:
+            self.state.event(event)
+        except Exception as exc:  # noqa: BLE001 - anybody may send events, of any content
+            self._senseless += 1
+            self.monitor.message = f"{self._senseless} events made no sense, the last: {type(exc).__name__}: {exc}"
 
     def _lost(self, exc: BaseException, pause: float) -> None:
         self.monitor.message = f"The broker is lost, tried again in {pause:.0f} s: {exc}"

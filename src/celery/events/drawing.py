@@ -24,18 +24,21 @@ _LOOKS = {states.SUCCESS: "good", states.FAILURE: "bad", states.RETRY: "busy", s
           states.REVOKED: "bad", states.REJECTED: "bad"}  # fmt: skip
 _KEYS = "j/k move  i info  t trace  r result  c revoke  l limit  / search  ? help"
 _HELP = """\
-Tasks        j k, arrows      move                 i, enter  details, and where in its flow
-             PgUp PgDn g G    move far             t         traceback
-                                                   r         result, from the result backend
+Move      j k, arrows, PgUp PgDn      g top           G bottom
 
-Change       c  revoke        x  terminate         l  rate limit of its name
-             y  retry: send it again
+Task      i, enter  all that is known, and where in its flow
+          t         traceback
+          r         result, from the result backend
 
-Show         /  search        n  only names        w  only workers
-             s  only a state  o  sort by …         O  the other way round
-             a  all again     W, tab  workers      h, ?  this page
+Change    c  revoke    x  terminate    l  rate limit of its name
+          y  retry: send it again with the same arguments
 
-             q, esc  back, and out                 Ctrl-C  out"""
+Show      /  search    n  only names   w  only workers   s  only a state
+          o  sort by the next column   O  the other way round
+          a  all tasks again
+          W, tab  workers              h, ?  this page
+
+Leave     q, esc  a page, then the monitor               Ctrl-C  at once"""
 #: From this height on workers are shown below the tasks.
 _TALL = 40
 
