@@ -58,12 +58,18 @@ class Terminal:
         self.drawn = ""
 
     def wait_for(self, pattern: str) -> None:
-        """Until the program has drawn it, since the last time that was asked for something."""
+        """Until the program has drawn it, since the last time that was asked for something.
+
+        Only what changes is drawn, so it is asked to draw everything, again and again (Ctrl-L).
+        """
         deadline = time.monotonic() + PATIENCE
+        self.type("\x0c")
         while not re.search(pattern, self.drawn, re.S):
             left = deadline - time.monotonic()
             assert left > 0, f"no {pattern!r} in {self.drawn!r}"
-            if select.select([self.screen], [], [], left)[0]:
+            if not select.select([self.screen], [], [], 0.5)[0]:
+                self.type("\x0c")
+            else:
                 try:
                     self.drawn += os.read(self.screen, 1 << 16).decode(errors="replace")
                 except OSError:  # it has ended
@@ -97,7 +103,7 @@ def test_it_shows_a_task_and_ends_it(tmp_path: Path) -> None:
             assert running.state == "REVOKED"
             project.send("fail")
             monitor.wait_for(r"FAILURE.*proj\.fail")
-            monitor.type("t")
+            monitor.type("gt")  # of the topmost
             monitor.wait_for("on purpose")
             monitor.type("q")
             monitor.type("W")

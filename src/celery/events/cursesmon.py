@@ -29,6 +29,8 @@ __all__ = ["CursesMonitor", "evtop"]
 _TASKS = 50_000
 #: Seconds between two looks at what workers say of themselves.
 _ASK_EVERY = 10.0
+#: Ctrl-L draws everything anew, as everywhere: something else may have written on the terminal.
+_REDRAW = "\x0c"
 #: Names of keys that are no characters.
 _NAMES = {
     curses.KEY_UP: "up", curses.KEY_DOWN: "down", curses.KEY_NPAGE: "pagedown", curses.KEY_PPAGE: "pageup",
@@ -116,6 +118,9 @@ class CursesMonitor:
         try:
             key = self.win.get_wch()
         except curses.error:  # none came
+            return
+        if key == _REDRAW:
+            self.win.redrawwin()
             return
         self.monitor.press(_NAMES.get(key, key if isinstance(key, str) else ""))
 

@@ -38,7 +38,8 @@ Show      /  search    n  only names   w  only workers   s  only a state
           a  all tasks again
           W, tab  workers              h, ?  this page
 
-Leave     q, esc  a page, then the monitor               Ctrl-C  at once"""
+Leave     q, esc  a page, then the monitor               Ctrl-C  at once
+          Ctrl-L  draw everything anew"""
 #: From this height on workers are shown below the tasks.
 _TALL = 40
 
