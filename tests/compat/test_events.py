@@ -465,6 +465,6 @@ def test_no_more_pictures_than_the_rate_allows(app: Celery) -> None:
 def test_the_command_names_what_it_cannot_run(app: Celery) -> None:
     done = CliRunner().invoke(celery, ["events", "--help"])
     assert all(option in done.output for option in ("--dump", "--camera", "--frequency", "--maxrate", "--detach"))
-    done = CliRunner().invoke(celery, ["-b", "memory://", "events", "-c", "no.such:Camera"])
+    done = CliRunner(env={"CELERY_BROKER_URL": "memory://"}).invoke(celery, ["events", "-c", "no.such:Camera"])
     assert done.exit_code == 1
     assert "Unable to run the `events` command" in done.output

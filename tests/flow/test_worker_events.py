@@ -467,3 +467,74 @@ def test_who_is_alone_starts_all_the_same(
     caplog.set_level("INFO")
     mingled(app, replies)
     assert said in caplog.text
+
+
+@pytest.mark.process
+def test_what_is_cut_short_is_told(app: Celery) -> None:
+    import time
+
+    @app.task(name="early")
+    def early() -> None:
+        time.sleep(2 * DEADLINE)
+
+    @app.task(name="late", acks_late=True)
+    def late() -> None:
+        time.sleep(2 * DEADLINE)
+
+    with Ear(app) as ear:
+        with telling(app, pool="prefork", concurrency=2) as worker:
+            ids = {app.tasks[name].delay().id for name in ("early", "late")}
+            ear.wait_for("task-started", 2)
+            worker.terminate()
+        cut = ear.wait_for("task-cancelled", 2)
+    assert {event["uuid"] for event in cut} == ids
+    assert {frozenset(event) for event in cut} == {frozenset(COMMON | {"uuid"})}
+
+
+@pytest.mark.process
+def test_processes_that_die_and_runs_that_last_too_long(app: Celery) -> None:
+    import os
+    import signal
+    import time
+
+    @app.task(name="die")
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @app.task(name="last", time_limit=0.2)
+    def last() -> None:
+        time.sleep(2 * DEADLINE)
+
+    with Ear(app) as ear, telling(app, pool="prefork"):
+        for name, text in (("die", "WorkerLostError("), ("last", "TimeLimitExceeded(0.2)")):
+            sent = app.tasks[name].delay()
+            assert ended(ear, sent.id, "task-failed") == ["task-received", "task-started", "task-failed"]
+            event = next(one for one in ear.of("task-failed") if one["uuid"] == sent.id)
+            assert event["exception"].startswith(text)
+            assert text.partition("(")[0] in event["traceback"]
+
+
+def test_a_monitor_of_failures(app: Celery) -> None:
+    """A receiver that feeds a state, and looks tasks up in it, as the documentation of Celery shows it."""
+    state_of_all, failures = app.events.State(), []
+    done = threading.Event()
+
+    def on_failure(event: Any) -> None:
+        state_of_all.event(event)
+        task = state_of_all.tasks.get(event["uuid"])
+        failures.append((task.name, task.uuid, task.info()["exception"]))
+        done.set()
+        receiver.should_stop = True
+
+    with app.connection() as connection:
+        receiver = app.events.Receiver(connection, handlers={"task-failed": on_failure, "*": state_of_all.event})
+        capturing = threading.Thread(target=receiver.capture, kwargs={"limit": None, "timeout": None, "wakeup": True})
+        with telling(app, without_heartbeat=False) as worker:
+            capturing.start()
+            until(lambda: "w@h" in state_of_all.workers, "the worker is woken up, or beats")
+            failed = app.tasks["fail"].delay()
+            assert done.wait(DEADLINE)
+            assert state_of_all.workers["w@h"].alive
+            assert worker.event_dispatcher.enabled
+        capturing.join(DEADLINE)
+    assert failures == [("fail", failed.id, "KeyError('a')")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from itertools import count
 from queue import Empty
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,15 +12,16 @@ from kombu import Connection
 from kombu.transport import virtual
 
 from celery.app.utils import sanitize_url
+from celery.brokers.notices import to_envelope
 from celery.message import Message
-from celery.ports import Depth, Publication
+from celery.ports import Broadcasting, Depth, Notice, Publication
 from celery.routing import QueueSpec, Route
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery.app.base import Celery
-    from celery.ports import Broker, Consumer, Delivery
+    from celery.ports import Broker, Consumer, Delivery, Listener
 
 __all__ = ["Channel", "Transport", "connection"]
 
@@ -76,6 +78,9 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # kombu is not typed
         self._kinds: dict[str, str] = {}
         self._queues: dict[str, dict[str, Any]] = {}
         self._taking: dict[str, Consumer] = {}
+        #: Mailboxes, and what was heard there and is not taken yet.
+        self._listening: dict[str, Listener] = {}
+        self._heard: dict[str, deque[Notice]] = {}
 
     def prepare_message(
         self,
@@ -112,7 +117,25 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # kombu is not typed
             routing_key=route.routing_key,
             named=(message.task, message.id),
         )
+        if route.exchange and "task" not in message.headers:
+            self._tell(addressed)
         self.connection.publish([Publication(addressed, route)])
+
+    def _tell(self, message: Message) -> None:
+        """What is no task may be meant for those who listen now: a command, a reply, events."""
+        broker = self.connection.broker
+        if isinstance(broker, Broadcasting):
+            notice = Notice(
+                message.exchange,
+                self._kinds.get(message.exchange, "direct"),
+                message.routing_key,
+                message.body,
+                message.content_type,
+                message.content_encoding,
+                message.headers,
+                message.properties,
+            )
+            broker.tell([notice])
 
     def exchange_declare(self, exchange: str | None = None, type: str = "direct", *_: Any, **__: Any) -> None:
         self._kinds[exchange or ""] = type
@@ -122,19 +145,42 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # kombu is not typed
         name = queue or ""
         if not passive:
             self._queues[name] = given
-            self.connection.broker.declare([self._spec(name)])
+            if not self._is_mailbox(name):
+                self.connection.broker.declare([self._spec(name)])
         return Declared(name, self._size(name), 0)
 
     def queue_bind(self, queue: str, exchange: str | None = None, routing_key: str = "", *_: Any, **__: Any) -> None:
         spec = self._spec(queue, exchange or "", self._kinds.get(exchange or "", "direct"), routing_key)
-        self.connection.broker.declare([spec])
+        if spec.exchange and self._is_mailbox(queue):
+            listener = self._listening.pop(queue, None)
+            if listener is not None:
+                listener.close()
+            self._listening[queue] = self.connection.broker.listen([spec])
+            self._heard.setdefault(queue, deque())
+        else:
+            self.connection.broker.declare([spec])
+
+    def _is_mailbox(self, queue: str) -> bool:
+        """A queue that goes with its consumer is one that notices are heard at, and nothing lies on."""
+        given = self._queues.get(queue, {})
+        return bool(given.get("auto_delete")) and isinstance(self.connection.broker, Broadcasting)
 
     def queue_purge(self, queue: str, **_: Any) -> int:
+        if queue in self._listening:
+            heard = self._hear(queue)
+            count = len(heard)
+            heard.clear()
+            return count
         purged: int = self.connection.broker.purge(queue)
         return purged
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **_: Any) -> int:
-        """A queue is no more than the messages on it."""
+        """A queue is no more than the messages on it; at a mailbox nothing is heard any more."""
+        listener = self._listening.pop(queue, None)
+        self._heard.pop(queue, None)
+        if listener is not None:
+            listener.close()
+            return 0
         return 0 if if_empty and self._size(queue) else self.queue_purge(queue)
 
     def _purge(self, queue: str) -> int:
@@ -142,6 +188,12 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # kombu is not typed
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:
         """One message for a consumer of kombu's, or `Empty`."""
+        if queue in self._listening:
+            heard = self._hear(queue)
+            if not heard:
+                raise Empty
+            told: dict[str, Any] = json.loads(to_envelope(heard.popleft()))
+            return told
         consumer = self._taking.get(queue)
         if consumer is None:
             consumer = self._taking[queue] = self.connection.broker.consume([self._spec(queue)])
@@ -159,6 +211,11 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # kombu is not typed
             raise Empty from None
         self._held[tag] = (consumer, deliveries[0])
         return read
+
+    def _hear(self, queue: str) -> deque[Notice]:
+        heard = self._heard[queue]
+        heard.extend(self._listening[queue].hear(0.0))
+        return heard
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         message = super().basic_get(queue, no_ack=no_ack, **kwargs)
@@ -199,12 +256,17 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # kombu is not typed
 
     def close(self) -> None:
         consumers, self._taking = self._taking, {}
+        listeners, self._listening = self._listening, {}
         self._held.clear()
         for consumer in consumers.values():  # gives back what was not acknowledged
             consumer.close()
+        for listener in listeners.values():
+            listener.close()
         super().close()
 
     def _size(self, queue: str) -> int:
+        if queue in self._listening:
+            return len(self._hear(queue))
         broker = self.connection.broker
         return broker.depth(queue) if isinstance(broker, Depth) else 0
 
@@ -226,6 +288,8 @@ class Transport(virtual.Transport):  # type: ignore[misc]  # kombu is not typed
     """Nothing is opened here: the broker keeps its own connections."""
 
     Channel = Channel
+    #: Seconds between two looks at the queues and mailboxes of those who wait for events of kombu's.
+    polling_interval = 0.02
     broker: Broker
     publish: Callable[[Any], None]
 

@@ -36,7 +36,8 @@ class RedisBroker:
         self._clock = clock
         self.endpoint = open_endpoint(config.url, config.options, config.ssl, config.connect_timeout, config.failover)
         self.layout = Layout(config.options, self.endpoint.prefix)
-        self._channels = Channels(config.options, self.endpoint.prefix, self.endpoint.db)
+        sentinel = config.url.startswith("sentinel:")
+        self._channels = Channels(config.options, self.endpoint.prefix, self.endpoint.db, sentinel=sentinel)
         self._pool = LinkPool(self.endpoint, _pool_limit(config))
         self.bounds = config.dead_letters
         #: kombu keeps what it holds under the tag that the publisher gave: no two messages may bear the same.

@@ -96,19 +96,26 @@ class Layout:
 class Channels:
     """Names of channels under kombu's transport options (`[redis.12]`)."""
 
-    def __init__(self, options: Mapping[str, Any], key_prefix: str, db: int) -> None:
+    def __init__(self, options: Mapping[str, Any], key_prefix: str, db: int, *, sentinel: bool = False) -> None:
         given = options.get("fanout_prefix", True)
         prefix = given if isinstance(given, str) else "/{db}." if given else ""
-        self._prefix = key_prefix + prefix.replace("{db}", str(db))
-        self._patterns = truth(options.get("fanout_patterns", True))
+        self._prefixes = [key_prefix + prefix.replace("{db}", str(db))]
+        if sentinel and "{db}" in prefix and truth(options.get("sentinel_fanout_compat")):
+            # Older kombu leaves the name as it is behind Sentinels: both are used, for a while of change.
+            self._prefixes.append(key_prefix + prefix)
+        self._by_key = truth(options.get("fanout_patterns", True))
 
-    def of(self, exchange: str, routing_key: str) -> str:
+    @property
+    def several(self) -> bool:
+        """Whether each notice comes over more than one channel."""
+        return len(self._prefixes) > 1
+
+    def of(self, exchange: str, routing_key: str) -> list[str]:
         """Where a notice is published."""
-        if self._patterns and routing_key:
-            return f"{self._prefix}{exchange}/{routing_key}"
-        return self._prefix + exchange
+        name = f"{exchange}/{routing_key}" if self._by_key and routing_key else exchange
+        return [prefix + name for prefix in self._prefixes]
 
-    def pattern(self, mailbox: QueueSpec) -> str:
+    def patterns(self, mailbox: QueueSpec) -> list[str]:
         """What a mailbox subscribes to: no less than its exchange hands it."""
         return self.of(mailbox.exchange, mailbox.routing_key.replace("#", "*"))
 

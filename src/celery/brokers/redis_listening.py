@@ -45,6 +45,8 @@ _BELIEVED = 60_000
 REPLY_KEPT = 60_000
 #: Seconds between two signs of life, and for which the server holds back its answer to a listener for replies.
 _ROUND = 10.0
+#: How many notices are remembered where each comes twice.
+_LATELY = 512
 
 
 def tell(pool: LinkPool, layout: Layout, channels: Channels, notices: Sequence[Notice]) -> None:
@@ -59,7 +61,8 @@ def tell(pool: LinkPool, layout: Layout, channels: Channels, notices: Sequence[N
         commands: list[Command] = []
         for notice in notices:
             if notice.exchange_type != "direct":
-                commands.append(("PUBLISH", channels.of(notice.exchange, notice.routing_key), to_envelope(notice)))
+                envelope, names = to_envelope(notice), channels.of(notice.exchange, notice.routing_key)
+                commands += [("PUBLISH", name, envelope) for name in names]
                 continue
             for queue in layout.route(bound[notice.exchange], notice.routing_key):
                 key = layout.list_of(queue, 0)
@@ -199,13 +202,15 @@ class _ChannelEar(_Ear):
 
     def __init__(self, endpoint: Endpoint, channels: Channels, mailboxes: Sequence[QueueSpec]) -> None:
         super().__init__(endpoint)
-        self._mailboxes = [(mailbox, channels.pattern(mailbox).encode()) for mailbox in mailboxes]
+        self._mailboxes = [(mailbox, [name.encode() for name in channels.patterns(mailbox)]) for mailbox in mailboxes]
+        #: What came lately, if each notice comes over several channels.
+        self._lately: deque[int] | None = deque(maxlen=_LATELY) if channels.several else None
         self._early: list[Notice] = []
         self._confirmed = 0
         self.open()
 
     def begin(self, link: Link) -> None:
-        patterns = list(dict.fromkeys(pattern for _, pattern in self._mailboxes))
+        patterns = list(dict.fromkeys(pattern for _, patterns in self._mailboxes for pattern in patterns))
         self._confirmed = 0
         link.send([("PSUBSCRIBE", *patterns)])
         deadline = time.monotonic() + self._endpoint.timeout
@@ -244,11 +249,21 @@ class _ChannelEar(_Ear):
         notice = _read(envelope, "fanout")
         if notice is None:
             return None
-        for mailbox, its_pattern in self._mailboxes:
+        for mailbox, its_patterns in self._mailboxes:
             if mailbox.exchange == notice.exchange and _takes(mailbox, notice.routing_key):
                 notice.exchange_type = mailbox.exchange_type
-                return notice if its_pattern == pattern else None
+                return notice if pattern in its_patterns and self._is_new(envelope) else None
         return None
+
+    def _is_new(self, envelope: bytes) -> bool:
+        """False for what another channel has brought already: each message bears a tag of its own."""
+        if self._lately is None:
+            return True
+        mark = hash(envelope)
+        if mark in self._lately:
+            return False
+        self._lately.append(mark)
+        return True
 
 
 class _ListEar(_Ear):

@@ -54,8 +54,8 @@ class SqliteBroker:
         synchronous, self._timeout = options_of(config.url, config.options)
         self._writer = Handle(self.file, synchronous, self._timeout)
         self.dead_letters = SqliteDeadLetters(self._writer, self._bounds, clock)
-        self.inspection = SqliteInspection(self._writer)
         self._teller = Teller(self.file, self._timeout, clock)
+        self.inspection = SqliteInspection(self._writer)
 
     def publish(self, publications: Sequence[Publication]) -> None:
         if not publications:
@@ -84,14 +84,6 @@ class SqliteBroker:
         with self._writer.reading as db:
             return queues_of.depth(db, queue, self._clock.time())
 
-    def examine(self) -> Sequence[Finding]:
-        """See `Examinable`."""
-        return examine(self._writer)
-
-    def server_time(self) -> float | None:
-        """It has no clock of its own."""
-        return None
-
     def tell(self, notices: Sequence[Notice]) -> None:
         """See `Broadcasting.tell`."""
         self._teller.tell(notices)
@@ -100,6 +92,14 @@ class SqliteBroker:
         """See `Broadcasting.listen`."""
         self._teller.bury()
         return SqliteListener(self.file, self._timeout, mailboxes)
+
+    def examine(self) -> Sequence[Finding]:
+        """See `Examinable`."""
+        return examine(self._writer)
+
+    def server_time(self) -> float | None:
+        """It has no clock of its own."""
+        return None
 
     def close(self) -> None:
         self._writer.close()

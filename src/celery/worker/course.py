@@ -39,7 +39,7 @@ logger = logging.getLogger("celery.worker.events")
 _LIMIT = 20_000
 #: Events that are told in one message at most.
 _BATCH = 500
-#: Seconds that an event waits for company.
+#: Seconds between two rounds of sending: the first event after a pause goes at once, those behind it together.
 _LINGER = 0.05
 #: Seconds between two tries while the broker is away.
 _AGAIN = 1.0
@@ -243,10 +243,12 @@ class Course:
             self._thread = None
 
     def _run(self) -> None:
+        rested = 0.0
         while True:
             self._wake.wait()
             if not self._stopping:
-                time.sleep(_LINGER)
+                time.sleep(max(0.0, rested - time.monotonic()))
+            rested = time.monotonic() + _LINGER
             self._wake.clear()
             while self._notes and self._try_to_send():
                 pass

@@ -35,6 +35,8 @@ _PAUSE, _PAUSE_MOST = 0.5, 10.0
 _HEAR = 5.0
 #: Seconds that the start waits at most, so that whoever sees the worker ready can reach it.
 _READY_WITHIN = 5.0
+#: Whoever asks for the end is not answered (`[control.33]`).
+_UNANSWERED = frozenset({"shutdown"})
 #: Clocks above this are no clocks; a hostile one would spoil those of all workers.
 _CLOCK_MOST = 1 << 62
 
@@ -153,7 +155,7 @@ class Pidbox:
         except SystemExit as exc:
             self._end_worker(exc)
             return
-        if reply_to is not None:
+        if reply_to is not None and method not in _UNANSWERED:
             self._answer(reply, reply_to, ticket)
 
     def _read(self, notice: Notice) -> tuple[str, dict[str, Any], tuple[str, str] | None, Any] | None:
