@@ -57,7 +57,7 @@ class Commands:
     def fleet(self) -> dict[str, Fleet]:
         """What workers say of themselves."""
         inspect = self._app.control.inspect(timeout=_PATIENCE)
-        return fleet_of(inspect.stats() or {}, inspect.active_queues() or {})
+        return fleet_of(inspect.stats() or {}, inspect.active_queues() or {}, inspect.ping() or {})
 
 
 def _replied(replies: Any) -> str:
@@ -70,18 +70,25 @@ def _replied(replies: Any) -> str:
     return "; ".join(said) or "no worker has replied"
 
 
-def fleet_of(stats: Mapping[str, Any], queues: Mapping[str, Any]) -> dict[str, Fleet]:
-    """From replies of `stats` and `active_queues`. Workers of any version may have given them."""
-    return {host: _worker_of(said, queues.get(host)) for host, said in stats.items() if isinstance(said, dict)}
+def fleet_of(stats: Mapping[str, Any], queues: Mapping[str, Any], pings: Mapping[str, Any]) -> dict[str, Fleet]:
+    """From replies of `stats`, `active_queues` and `ping`. Workers of any version may have given them."""
+    return {
+        host: _worker_of(_mapping(stats.get(host)), queues.get(host), _mapping(pings.get(host)))
+        for host in {*stats, *pings}
+    }
 
 
-def _worker_of(said: Mapping[str, Any], queues: Any) -> Fleet:
-    pool, usage = said.get("pool"), said.get("rusage")
-    pool = pool if isinstance(pool, dict) else {}
+def _mapping(reply: Any) -> Mapping[str, Any]:
+    return reply if isinstance(reply, dict) else {}
+
+
+def _worker_of(said: Mapping[str, Any], queues: Any, ping: Mapping[str, Any]) -> Fleet:
+    pool, usage = _mapping(said.get("pool")), _mapping(said.get("rusage"))
     kind = str(pool.get("implementation", "")).partition(":")[0].rpartition(".")[2].strip("_")
-    memory = usage.get("maxrss") if isinstance(usage, dict) else None
+    memory = usage.get("maxrss")
     return Fleet(
         pool=f"{kind} {pool.get('max-concurrency', '')}".strip(),
         queues=", ".join(str(queue.get("name")) for queue in queues or () if isinstance(queue, dict)),
         memory=memory * 1024 if isinstance(memory, int) else None,
+        trouble=str(ping.get("error") or ""),
     )

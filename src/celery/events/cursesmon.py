@@ -29,6 +29,8 @@ __all__ = ["CursesMonitor", "evtop"]
 _TASKS = 50_000
 #: Seconds between two looks at what workers say of themselves.
 _ASK_EVERY = 10.0
+#: Ctrl-L draws everything anew, as everywhere: something else may have written on the terminal.
+_REDRAW = "\x0c"
 #: Names of keys that are no characters.
 _NAMES = {
     curses.KEY_UP: "up", curses.KEY_DOWN: "down", curses.KEY_NPAGE: "pagedown", curses.KEY_PPAGE: "pageup",
@@ -52,6 +54,7 @@ class CursesMonitor:
         self.commands = Commands(app)
         self.monitor = Monitor(self.commands, _in_background, keymap)
         self.win: Any = None
+        self._senseless = 0
         self._looks: dict[str, int] = {}
         state.event_callback = self.monitor.saw
 
@@ -116,6 +119,9 @@ class CursesMonitor:
             key = self.win.get_wch()
         except curses.error:  # none came
             return
+        if key == _REDRAW:
+            self.win.redrawwin()
+            return
         self.monitor.press(_NAMES.get(key, key if isinstance(key, str) else ""))
 
     def ask_workers(self, every: float = _ASK_EVERY) -> None:
@@ -127,7 +133,15 @@ class CursesMonitor:
 
     def take_events(self) -> None:
         """Hand events to the state, for ever."""
-        capture_for_ever(self.app, {"*": self.state.event}, self._lost)
+        capture_for_ever(self.app, {"*": self.take}, self._lost)
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Hand an event to the state. One that makes no sense is counted, and hides none of the others."""
+        try:
+            self.state.event(event)
+        except Exception as exc:  # noqa: BLE001 - anybody may send events, of any content
+            self._senseless += 1
+            self.monitor.message = f"{self._senseless} events made no sense, the last: {type(exc).__name__}: {exc}"
 
     def _lost(self, exc: BaseException, pause: float) -> None:
         self.monitor.message = f"The broker is lost, tried again in {pause:.0f} s: {exc}"

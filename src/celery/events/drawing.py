@@ -24,18 +24,22 @@ _LOOKS = {states.SUCCESS: "good", states.FAILURE: "bad", states.RETRY: "busy", s
           states.REVOKED: "bad", states.REJECTED: "bad"}  # fmt: skip
 _KEYS = "j/k move  i info  t trace  r result  c revoke  l limit  / search  ? help"
 _HELP = """\
-Tasks        j k, arrows      move                 i, enter  details, and where in its flow
-             PgUp PgDn g G    move far             t         traceback
-                                                   r         result, from the result backend
+Move      j k, arrows, PgUp PgDn      g top           G bottom
 
-Change       c  revoke        x  terminate         l  rate limit of its name
-             y  retry: send it again
+Task      i, enter  all that is known, and where in its flow
+          t         traceback
+          r         result, from the result backend
 
-Show         /  search        n  only names        w  only workers
-             s  only a state  o  sort by …         O  the other way round
-             a  all again     W, tab  workers      h, ?  this page
+Change    c  revoke    x  terminate    l  rate limit of its name
+          y  retry: send it again with the same arguments
 
-             q, esc  back, and out                 Ctrl-C  out"""
+Show      /  search    n  only names   w  only workers   s  only a state
+          o  sort by the next column   O  the other way round
+          a  all tasks again
+          W, tab  workers              h, ?  this page
+
+Leave     q, esc  a page, then the monitor               Ctrl-C  at once
+          Ctrl-L  draw everything anew"""
 #: From this height on workers are shown below the tasks.
 _TALL = 40
 
@@ -72,10 +76,9 @@ def draw(monitor: Monitor, state: State, size: tuple[int, int], now: float, zone
 def _title(monitor: Monitor, state: State, width: int, now: float, zone: tzinfo | None) -> Line:
     workers = list(state.workers.data.values())
     alive = sum(worker.alive for worker in workers)
-    left = (
-        f" celery events   {alive} of {len(workers)} workers   {len(state.tasks.data):,} tasks   "
-        f"{monitor.rate:,.0f} events/s"
-    )
+    stuck = sum(worker.alive and _stuck(monitor, worker) for worker in workers)
+    fleet = f"{alive} of {len(workers)} workers{f', {stuck} stuck' if stuck else ''}"
+    left = f" celery  {fleet}  {len(state.tasks.data):,} tasks  {monitor.rate:,.0f} events/s"
     return [(fit(left, width - 10) + _clock(now, zone).rjust(9) + " ", "bar")]
 
 
@@ -186,8 +189,14 @@ def _worker_rows(monitor: Monitor, state: State, width: int, most: int, skip: in
     for worker in workers[skip : skip + most - 1]:
         cells = _worker_cells(monitor, worker)
         text = " " + "".join(fit(cell, size - 1) + " " for cell, (_, size) in zip(cells, columns, strict=True) if size)
-        lines.append([(fit(text, width), "plain" if worker.alive else "bad")])
+        lines.append([(fit(text, width), "plain" if cells[1] == "ONLINE" else "bad")])
     return lines
+
+
+def _stuck(monitor: Monitor, worker: Worker) -> bool:
+    """Whether it says so itself: it lives, and its pool does not."""
+    said = monitor.fleet.get(str(worker.hostname))
+    return said is not None and bool(said.trouble)
 
 
 def _worker_cells(monitor: Monitor, worker: Worker) -> tuple[str, ...]:
@@ -195,7 +204,7 @@ def _worker_cells(monitor: Monitor, worker: Worker) -> tuple[str, ...]:
     load = worker.loadavg
     return (
         str(worker.hostname),
-        worker.status_string,
+        "STUCK" if worker.alive and _stuck(monitor, worker) else worker.status_string,
         "" if worker.active is None else str(worker.active),
         "" if worker.processed is None else str(worker.processed),
         f"{load[0]:.2f}" if isinstance(load, (list, tuple)) and load and isinstance(load[0], (int, float)) else "",

@@ -99,11 +99,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class Fleet:
-    """What a worker said of itself when it was asked (`inspect stats`, `active_queues`)."""
+    """What a worker said of itself when it was asked (`inspect stats`, `active_queues`, `ping`)."""
 
     pool: str = ""
     queues: str = ""
     memory: int | None = None  # bytes
+    trouble: str = ""  # why it is there and does not work
 
 
 class Monitor:

@@ -39,6 +39,8 @@ __all__ = [
 #: Rows of the order of events that may lie before its start until they are cut off together: cutting costs as much
 #: as what is left, so it is not done for each event.
 _SLACK = 1024
+#: Values of an index that are not worth looking through for those that no task has any more.
+_FEW = 64
 
 
 class _Index(dict[str, "WeakSet[Task]"]):
@@ -47,8 +49,12 @@ class _Index(dict[str, "WeakSet[Task]"]):
     def __init__(self, ordered: Callable[..., Iterator[tuple[str, Task]]]) -> None:
         super().__init__()
         self._ordered = ordered
+        self._sweep_at = _FEW
 
     def __missing__(self, key: str) -> WeakSet[Task]:
+        if len(self) >= self._sweep_at:
+            self.forget_empty()
+            self._sweep_at = max(_FEW, 2 * len(self))
         found = self[key] = WeakSet()
         return found
 
@@ -187,7 +193,7 @@ class State:
             origin = worker.id
             if subject == "received":
                 self.task_count += 1
-        self._order(timetuple(event.get("clock") or 0, timestamp, origin, ref(task)))
+        self._order(timetuple(event.get("clock") or 0, timestamp or 0.0, origin, ref(task)))
         task.event(subject, timestamp, local_received, event)
         name = task.name
         if name is not None:
@@ -345,7 +351,8 @@ class State:
         """Order tasks anew, by the last event of each."""
         with self._mutex:
             self._taskheap[:] = sorted(
-                timetuple(task.clock, task.timestamp, task.origin, ref(task)) for task in list(self.tasks.data.values())
+                timetuple(task.clock or 0, task.timestamp or 0.0, task.origin, ref(task))
+                for task in list(self.tasks.data.values())
             )
 
     def __repr__(self) -> str:
