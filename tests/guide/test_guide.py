@@ -19,6 +19,7 @@ import pytest
 from tests.guide.blocks import Block, blocks
 from tests.running import ROOT, Answer, Background, Prompt, environment, shell, wait_until
 from tests.servers import RedisServer
+from tests.terminals import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -279,6 +280,7 @@ def test_events(project: Project) -> None:
     finally:
         dumper.stop()
     with Terminal(monitor, project.folder, project.variables) as terminal:
+        terminal.wait_for("1 of 1 workers")
         project.prompt.enter("add.delay(2, 2).get(timeout=60)")
         terminal.wait_for("proj.tasks.add")
     assert re.search(r"^->  celery@\S+: OK\n +task events disabled$", said(8), re.M)

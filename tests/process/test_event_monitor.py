@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
-import re
-import select
 import signal
-import struct
-import subprocess
-import termios
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,10 +11,10 @@ import pytest
 from tests.process.project import Project
 from tests.running import PATIENCE
 from tests.servers import RedisServer
+from tests.terminals import Terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Self
 
 pytestmark = [pytest.mark.process, pytest.mark.server]
 
@@ -44,54 +36,13 @@ def fail():
 """
 
 
-class Terminal:
-    """A program on a terminal of 80 × 24."""
-
-    def __init__(self, project: Project, command: str) -> None:
-        self.screen, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        self.process = subprocess.Popen(
-            f"exec {command}", shell=True, cwd=project.folder, env={**project.variables, "TERM": "xterm-256color"},
-            stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        )  # fmt: skip
-        os.close(theirs)
-        self.drawn = ""
-
-    def wait_for(self, pattern: str) -> None:
-        """Until the program has drawn it, since the last time that was asked for something.
-
-        Only what changes is drawn, so it is asked to draw everything, again and again (Ctrl-L).
-        """
-        deadline = time.monotonic() + PATIENCE
-        self.type("\x0c")
-        while not re.search(pattern, self.drawn, re.S):
-            left = deadline - time.monotonic()
-            assert left > 0, f"no {pattern!r} in {self.drawn!r}"
-            if not select.select([self.screen], [], [], 0.5)[0]:
-                self.type("\x0c")
-            else:
-                try:
-                    self.drawn += os.read(self.screen, 1 << 16).decode(errors="replace")
-                except OSError:  # it has ended
-                    assert re.search(pattern, self.drawn, re.S), f"no {pattern!r} in {self.drawn!r}"
-        self.drawn = ""
-
-    def type(self, keys: str) -> None:
-        os.write(self.screen, keys.encode())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self.screen)
-
-
 def test_it_shows_a_task_and_ends_it(tmp_path: Path) -> None:
     with RedisServer() as server:
         project = Project(tmp_path, SOURCE, server.url())
-        with project.ready("-E -c 1 -n w1@here") as worker, Terminal(project, "celery -A proj events") as monitor:
+        with (
+            project.ready("-E -c 1 -n w1@here") as worker,
+            Terminal("celery -A proj events", project.folder, project.variables) as monitor,
+        ):
             monitor.wait_for("1 of 1 workers")
             running = project.send("wait", 600)
             monitor.wait_for(r"STARTED.*proj\.wait")
@@ -115,7 +66,7 @@ def test_it_shows_a_task_and_ends_it(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_it(tmp_path: Path) -> None:
     project = Project(tmp_path, SOURCE)
-    with Terminal(project, "celery -A proj events") as monitor:
+    with Terminal("celery -A proj events", project.folder, project.variables) as monitor:
         monitor.wait_for("Waiting for events")
         os.killpg(monitor.process.pid, signal.SIGINT)
         assert monitor.process.wait(PATIENCE) == 0
