@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 
 from celery import _state
+from celery.app import builtins
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +26,17 @@ settings.register_profile("unhurried", deadline=None, max_examples=50)
 settings.load_profile("unhurried")
 
 
+#: What every app has; modules of tests may declare more when they are imported.
+assert builtins
+BUILTINS = dict(_state._on_app_finalizers)
+
+
 @pytest.fixture(autouse=True)
 def _apps_of_their_own() -> Iterator[None]:
-    """Each test begins without a current app, and leaves no shared task behind: those join every later app."""
-    default, current, finalizers = _state.default_app, _state._tls.current_app, dict(_state._on_app_finalizers)
+    """Each test begins without a current app, and without shared tasks of others: those join every later app."""
+    default, current = _state.default_app, _state._tls.current_app
+    _state._on_app_finalizers.clear()
+    _state._on_app_finalizers.update(BUILTINS)
     _state.set_default_app(None)
     _state._set_current_app(None)
     kept = {name: logging.getLogger(name) for name in ("celery", "celery.task")}
@@ -38,5 +46,3 @@ def _apps_of_their_own() -> Iterator[None]:
         log.level, log.propagate, log.disabled, log.handlers[:] = before[name]
     _state.set_default_app(default)
     _state._set_current_app(current)
-    _state._on_app_finalizers.clear()
-    _state._on_app_finalizers.update(finalizers)

@@ -14,7 +14,7 @@ from kombu.matcher import match
 
 from celery import codecs
 from celery.app.commands import mailbox_settings
-from celery.exceptions import WorkerTerminate
+from celery.exceptions import ImproperlyConfigured, WorkerTerminate
 from celery.platforms import EX_OK
 from celery.ports import Broadcasting, Notice
 from celery.waits import drain, poke, wait_readable
@@ -113,7 +113,7 @@ class Pidbox:
                 pause = _PAUSE
                 self._tried.set()
                 self._hear(listener)
-            except OperationalError as exc:
+            except (OperationalError, ImproperlyConfigured) as exc:  # the engine says it too, and what to do
                 if pause == _PAUSE:
                     logger.warning("Remote commands cannot be heard for now: %s", exc)
                 pause = self._rest(pause)

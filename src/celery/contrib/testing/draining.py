@@ -86,7 +86,7 @@ class _Drainer(WorkController):
 
     def __init__(self, app: Celery, broker: MemoryBroker, clock: LeapingClock, timeout: float, **options: Any) -> None:
         self._leaping = clock
-        self._source = _Broker(broker, clock, self._finish)
+        self._source = _Broker(broker, clock, self._over)
         #: Tasks that were taken on, by name.
         self.taken: Counter[str] = Counter()
         self._end = time.monotonic() + timeout
@@ -101,9 +101,9 @@ class _Drainer(WorkController):
     def _look(self) -> None:
         if time.monotonic() >= self._end:
             self.late = True
-            self._finish()
+            self._over()
 
-    def _finish(self) -> None:
+    def _over(self) -> None:
         self.stop(in_sighandler=True)
 
 

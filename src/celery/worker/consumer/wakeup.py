@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 from celery.waits import drain, poke
 
@@ -19,12 +20,15 @@ class WakeUp:
         os.set_blocking(self._writer, False)
         #: Whether `clear` has anything to do. Set after the byte is written: otherwise a byte could be left unread.
         self.written = False
+        #: So that nobody writes to what is being closed; a signal handler may come in while its own thread has it.
+        self._lock = threading.RLock()
 
     def set(self) -> None:
         """Make it readable. Does nothing once closed."""
-        if self._writer >= 0:
-            poke(self._writer)
-            self.written = True
+        with self._lock:
+            if self._writer >= 0:
+                poke(self._writer)
+                self.written = True
 
     def clear(self) -> None:
         """Make it unreadable again."""
@@ -33,8 +37,9 @@ class WakeUp:
 
     def close(self) -> None:
         """Release both descriptors. Idempotent."""
-        if self._writer >= 0:
-            reader, writer = self.descriptor, self._writer
-            self.descriptor = self._writer = -1
-            os.close(reader)
-            os.close(writer)
+        with self._lock:
+            if self._writer >= 0:
+                reader, writer = self.descriptor, self._writer
+                self.descriptor = self._writer = -1
+                os.close(reader)
+                os.close(writer)
