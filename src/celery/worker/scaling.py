@@ -12,7 +12,7 @@ from celery.worker.autoscale import Autoscaler
 if TYPE_CHECKING:
     from celery.worker.worker import WorkController
 
-__all__ = ["make_autoscaler", "range_of"]
+__all__ = ["make_autoscaler", "range_of", "retire"]
 
 
 def range_of(wanted: Any) -> tuple[int, int] | None:
@@ -51,3 +51,10 @@ def make_autoscaler(worker: WorkController) -> Any:
         signals.task_received.connect(received, weak=False)
         autoscaler._received = received
     return autoscaler
+
+
+def retire(autoscaler: Any) -> None:
+    """Show it no more messages. `autoscaler`: see `make_autoscaler`; None, too."""
+    received = getattr(autoscaler, "_received", None)
+    if received is not None:
+        signals.task_received.disconnect(received)

@@ -34,7 +34,7 @@ from celery.worker.pidbox import Pidbox, wanted_by
 from celery.worker.policies import check_rates, policy_of
 from celery.worker.reloading import reload_modules
 from celery.worker.request import Received, Request, request_of
-from celery.worker.scaling import make_autoscaler, range_of
+from celery.worker.scaling import make_autoscaler, range_of, retire
 from celery.worker.sizing import cpu_count, usable_cpus
 from celery.worker.statefile import StateFile
 from celery.worker.telling import Telling
@@ -452,6 +452,7 @@ class WorkController:
         try:
             self.on_close()
             self.parts.stop()
+            retire(self.autoscaler)
             signals.worker_shutdown.send(sender=self)
             self.app.loader.shutdown_worker()
             self.on_stopped()
