@@ -59,7 +59,7 @@ def names(redis_server: RedisServer) -> list[bytes]:
         ({"fanout_prefix": True, "fanout_patterns": True, "ack_emulation": True, "body_encoding": "base64"}, []),
         ({"ack_emulation": False}, ["ack_emulation has no effect: a message is always held"]),
         ({"body_encoding": None}, ["body_encoding has no effect"]),
-        ({"fanout_prefix": "/x."}, ["fanout_prefix has no effect"]),
+        ({"fanout_prefix": "/x.", "fanout_patterns": False, "sentinel_fanout_compat": True}, []),
         ({"deadletter_queue": "lost"}, ["deadletter_queue has no effect"]),
         ({"max_retries": 3, "interval_max": 1}, ["task_publish_retry_policy", "task_publish_retry_policy"]),
         ({"visiblity_timeout": 60}, ["there is no option visiblity_timeout .* Did you mean visibility_timeout?"]),

@@ -413,6 +413,56 @@ class TestMocks:
             raise KeyError
 
 
+class TestAskingWorkers:
+    """What a `Manager` learns by remote control."""
+
+    @pytest.fixture
+    def gate(self):
+        gate = threading.Event()
+        yield gate
+        gate.set()
+
+    @pytest.fixture
+    def manage(self, app, gate):
+        app.task(name="held", shared=False)(lambda: gate.wait(DEADLINE))
+        with start_worker(app, pool="threads", concurrency=1, perform_ping_check=False):
+            yield manager.Manager(app, block_timeout=DEADLINE)
+            gate.set()
+
+    def test_tasks_that_run_and_that_wait(self, manage, app, gate):
+        running, waiting = app.tasks["held"].delay().id, app.tasks["add"].delay(1, 2)
+        quick = {"interval_start": 0.01, "max_retries": 200}
+        manage.assert_accepted([running], **quick)
+        manage.assert_received([running], **quick)
+        assert manage.query_task_states([running])["active"] == {running}
+        ((_, known),) = manage.query_tasks([running])
+        assert known[running][0] == "active"
+        assert not manage.is_accepted([running, waiting.id])
+        assert not manage.is_received([running, "nobody knows it"])
+        with pytest.raises(manager.Sentinel):
+            manage.assert_accepted(["nobody knows it"], interval=0.001, max_retries=1)
+        gate.set()
+        assert waiting.get(timeout=DEADLINE) == 3
+        manage.wait_until_idle()
+        assert not manage.is_accepted([running])
+
+    def test_nobody_answers(self, app):
+        manage = manager.Manager(app)
+        manage.inspect = lambda timeout=0.01: app.control.inspect(timeout=0.01)
+        assert not manage.is_accepted(["x"])
+        with pytest.raises(manager.Sentinel, match="none answered"):
+            manage.wait_until_idle()
+
+    def test_workers_that_do_not_come_to_an_end(self, manage, app):
+        app.tasks["held"].delay()
+        manage.wait_for(
+            lambda: manage.true_or_raise(lambda: any((manage.inspect(0.5).active() or {}).values())), manager.Sentinel
+        )
+        manage.block_timeout = 0.01
+        with pytest.raises(TimeoutError, match="still run tasks"):
+            manage.wait_until_idle()
+
+
 class TestManager:
     @pytest.fixture
     def manage(self, celery_app):

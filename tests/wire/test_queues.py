@@ -98,6 +98,20 @@ def test_either_counts_and_purges_what_the_other_sent(fleet: Fleet, sender: str)
 
 
 @pytest.mark.parametrize("sender", SIDES)
+def test_either_deletes_what_the_other_declared(fleet: Fleet, sender: str) -> None:
+    """[redis.16]: all lists, and the binding."""
+    fleet.clients[sender](DECLARE.format(f"gone-{sender}"))
+    queue = f"plain-gone-{sender}"
+    fleet.clients[sender](f"[add.apply_async((1, 2), queue={queue!r}, priority=p).id for p in (0, 9)]")
+    bound = f"_kombu.binding.named-gone-{sender}"
+    assert fleet.server.call("SCARD", bound) == 1
+    remover = fleet.clients[other(sender)]
+    remover(DECLARE.format(f"gone-{sender}"))
+    remover(f"app.amqp.queues[{queue!r}](app.connection().default_channel).delete()\nNone")
+    assert fleet.server.call("EXISTS", queue, f"{queue}{SEPARATOR}9", bound) == 0
+
+
+@pytest.mark.parametrize("sender", SIDES)
 def test_routes(fleet: Fleet, sender: str) -> None:
     """Both routers send a task of one name to the same queue."""
     fleet.clients[sender]("routed.delay().id")

@@ -18,23 +18,19 @@ logger = logging.getLogger("celery.brokers.redis")
 #: Transport options that do what kombu's do.
 _HONOURED = frozenset(
     """
-    client_name credential_provider db global_keyprefix health_check_interval keyprefix_queue lease_timeout
-    master_name max_connections min_other_sentinels password priority_steps queue_order_strategy reauth_check_interval
-    retry_on_timeout sentinel_kwargs sep socket_connect_timeout socket_keepalive socket_keepalive_options
-    socket_timeout unacked_index_key unacked_key unacked_mutex_key unacked_restore_interval unacked_restore_limit
-    username virtual_host visibility_timeout
+    client_name credential_provider db fanout_patterns fanout_prefix global_keyprefix health_check_interval
+    keyprefix_queue lease_timeout master_name max_connections min_other_sentinels password priority_steps
+    queue_order_strategy reauth_check_interval retry_on_timeout sentinel_fanout_compat sentinel_kwargs sep
+    socket_connect_timeout socket_keepalive socket_keepalive_options socket_timeout unacked_index_key unacked_key
+    unacked_mutex_key unacked_restore_interval unacked_restore_limit username virtual_host visibility_timeout
     """.split()
 )
 #: Others of kombu's: name → (the values that need no word, why any other changes nothing).
 _CONNECTING = "how often a connection is tried is said by task_publish_retry_policy and broker_connection_max_retries"
-_FANOUT = "events and remote control are not sent by this version"
 _OTHERS: dict[str, tuple[tuple[Any, ...], str]] = {
     "ack_emulation": ((True,), "a message is always held for the worker that runs it, and given back if that dies"),
     "body_encoding": (("base64",), "bodies are always written in base64, which every kombu reads"),
     "deadletter_queue": ((None,), "a message that no queue is bound for is dropped"),
-    "fanout_prefix": ((True,), _FANOUT),
-    "fanout_patterns": ((True,), _FANOUT),
-    "sentinel_fanout_compat": ((None,), _FANOUT),
     "unacked_mutex_expire": ((300,), "abandoned messages are restored in one step, which needs no lock"),
     "unacked_restore_throttle": ((10,), "how often they are looked for is said by unacked_restore_interval"),
     "max_retries": ((), _CONNECTING),

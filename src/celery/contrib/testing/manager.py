@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from kombu.utils.functional import retry_over_time
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["E_STILL_WAITING", "Manager", "ManagerMixin", "Sentinel"]
 
+#: Seconds between two questions whether workers are idle.
+_IDLE_EVERY = 0.5
+
 E_STILL_WAITING = "Still waiting for {0}.  Trying again {when}: {exc!r}"
 
 
@@ -27,7 +32,7 @@ class Sentinel(Exception):
 
 
 class ManagerMixin:
-    """Waits for conditions and for results. What asks workers for their tasks needs remote control."""
+    """Waits for conditions and for results, and asks workers for their tasks by remote control."""
 
     app: Celery
 
@@ -175,6 +180,71 @@ class ManagerMixin:
         """Look every `interval` seconds until `fun(results)` is true. Raises `Sentinel` if that takes too long."""
         intervals = {"interval_start": interval, "interval_step": 0.0}
         return self.wait_for(lambda: self.true_or_raise(fun, results), (Sentinel,), **{**intervals, **policy})
+
+    # -- what workers say of their tasks -----------------------------------------------------------------------------
+
+    def inspect(self, timeout: float = 3.0) -> Any:
+        """What asks all workers, waiting so many seconds for replies."""
+        return self.app.control.inspect(timeout=timeout)
+
+    def query_tasks(self, ids: Iterable[str], timeout: float = 0.5) -> Iterator[tuple[str, Any]]:
+        """Node by node, what it knows of these tasks: id → (state there, request)."""
+        yield from (self.inspect(timeout).query_task(*ids) or {}).items()
+
+    def query_task_states(self, ids: Iterable[str], timeout: float = 0.5) -> dict[str, set[str]]:
+        """The ids of these tasks in each state ("active", "reserved", "scheduled", "ready") that any worker says."""
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for _, known in self.query_tasks(ids, timeout=timeout):
+            for task_id, (state, _) in known.items():
+                found[state].add(task_id)
+        return found
+
+    def is_accepted(self, ids: Iterable[str], **kwargs: Any) -> bool:
+        """Whether all of them run."""
+        return self._are(ids, ("active",), **kwargs)
+
+    def is_received(self, ids: Iterable[str], **kwargs: Any) -> bool:
+        """Whether all of them run, or wait for a place in a worker."""
+        return self._are(ids, ("reserved", "active"), **kwargs)
+
+    def _are(self, ids: Iterable[str], wanted: Sequence[str], **kwargs: Any) -> bool:
+        asked = set(ids)
+        found = self.query_task_states(asked, **kwargs)
+        return asked <= {task_id for state in wanted for task_id in found.get(state, ())}
+
+    def assert_accepted(
+        self, ids: Iterable[str], interval: float = 0.5, desc: str = "waiting for tasks to be accepted", **policy: Any
+    ) -> Any:
+        """Wait until all of them run. Raises `Sentinel` if that takes too long."""
+        return self.assert_task_worker_state(self.is_accepted, ids, interval=interval, desc=desc, **policy)
+
+    def assert_received(
+        self, ids: Iterable[str], interval: float = 0.5, desc: str = "waiting for tasks to be received", **policy: Any
+    ) -> Any:
+        """Wait until workers have taken all of them. Raises `Sentinel` if that takes too long."""
+        return self.assert_task_worker_state(self.is_received, ids, interval=interval, desc=desc, **policy)
+
+    def assert_task_worker_state(
+        self, fun: Callable[..., Any], ids: Iterable[str], interval: float = 0.5, **policy: Any
+    ) -> Any:
+        """Look every `interval` seconds until `fun(ids)` is true. Raises `Sentinel` if that takes too long."""
+        intervals = {"interval_start": interval, "interval_step": 0.0}
+        return self.wait_for(lambda: self.true_or_raise(fun, ids), (Sentinel,), **{**intervals, **policy})
+
+    def wait_until_idle(self) -> None:
+        """Wait until no worker that answers runs a task, for at most `block_timeout` seconds.
+
+        Raises `Sentinel` if no worker answers, and `TimeoutError` after that time.
+        """
+        end = time.monotonic() + self.block_timeout
+        while time.monotonic() < end:
+            running = self.inspect().active()
+            if running is None:
+                raise Sentinel("expected workers to say what they run; none answered")
+            if not any(running.values()):
+                return
+            time.sleep(_IDLE_EVERY)
+        raise TimeoutError(f"workers still run tasks after {self.block_timeout} seconds")
 
     @staticmethod
     def is_result_task_in_progress(results: Iterable[AsyncResult[Any]], **kwargs: Any) -> bool:
