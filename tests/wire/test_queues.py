@@ -36,6 +36,14 @@ add.apply_async((7, 8), exchange=feeds, routing_key="feed.x.y", declare=[feeds])
 """
 
 
+DELETE = """
+mine = app.amqp.queues["{0}"](app.connection().default_channel)
+mine.declare()
+mine.delete()
+None
+"""
+
+
 def other(side: str) -> str:
     return THEIRS if side == OURS else OURS
 
@@ -107,7 +115,7 @@ def test_either_deletes_what_the_other_declared(fleet: Fleet, sender: str) -> No
     assert fleet.server.call("SCARD", bound) == 1
     remover = fleet.clients[other(sender)]
     remover(DECLARE.format(f"gone-{sender}"))
-    remover(f"app.amqp.queues[{queue!r}](app.connection().default_channel).delete()\nNone")
+    remover(DELETE.format(queue))
     assert fleet.server.call("EXISTS", queue, f"{queue}{SEPARATOR}9", bound) == 0
 
 
