@@ -52,13 +52,16 @@ def _redis(port: int) -> object:
     return redis.Redis(port=port)
 
 
-def _environment(port: int, *, results: bool = False, late: bool = False, dressed: bool = False) -> dict[str, str]:
+def _environment(
+    port: int, *, results: bool = False, late: bool = False, dressed: bool = False, events: bool = False
+) -> dict[str, str]:
     url = f"redis://127.0.0.1:{port}/0"
     return {
         "BENCH_BROKER": url,
         "BENCH_BACKEND": url if results else "",
         "BENCH_LATE": "1" if late else "",
         "BENCH_DRESSED": "1" if dressed else "",
+        "BENCH_EVENTS": "1" if events else "",
     }
 
 
@@ -93,13 +96,14 @@ def _task_of(argument: str) -> str:
 
 def _drain(
     session: Session, name: str, port: int, *, level: str = "WARNING", argument: str = "noop", n: int,
-    results: bool = False, late: bool = False, dressed: bool = False, concurrency: int = 2, via: int | None = None,
+    results: bool = False, late: bool = False, dressed: bool = False, events: bool = False, concurrency: int = 2,
+    via: int | None = None,
 ) -> float:  # fmt: skip
     """Tasks a second while a full queue is emptied; checks the log lines and, with results, every result."""
     client = _redis(port)
     client.flushall()  # type: ignore[attr-defined]
     subject = session.subjects[name]
-    asked = {"results": results, "late": late, "dressed": dressed}
+    asked = {"results": results, "late": late, "dressed": dressed, "events": events}
     _preload(session, subject, _environment(port, **asked), client, argument, n)
     worker = Worker(subject, _environment(via or port, **asked), concurrency, level)
     worker.start()
@@ -225,6 +229,23 @@ def late(session: Session) -> list[Row]:
     ratio = values["late"] / values["early"]
     return [Row("the same with `task_acks_late` (no results, WARNING)", "tasks/s", values, "within 10 % of early",
                 f"{ratio:.2f}× early", ratio >= 0.9)]  # fmt: skip
+
+
+def events(session: Session) -> list[Row]:
+    """With events beside without, in turn; nobody listens, as in most fleets most of the time."""
+    rows = []
+    with redis_server() as port:
+        for name, n in (("ours", 100_000), ("celery", 3_000)):
+            values = session.interleaved(
+                f"events, {name}", ["without", "with -E"],
+                lambda way: _drain(session, name, port, events=way == "with -E", n=session.count(name, n, n)),
+            )  # fmt: skip
+            ratio = values["with -E"] / values["without"]
+            goal, met = ("within 10 % of without", ratio >= 0.9) if name == "ours" else ("", None)
+            who = "" if name == "ours" else ", Celery 5.7"
+            rows.append(Row(f"drain with events (no results, WARNING){who}", "tasks/s", values, goal,
+                            f"{ratio:.2f}× without", met))  # fmt: skip
+    return rows
 
 
 def shapes(session: Session) -> list[Row]:
@@ -492,6 +513,7 @@ ALL: dict[str, Callable[[Session], list[Row]]] = {
     "drain": drain,
     "dressed": dressed,
     "late": late,
+    "events": events,
     "shapes": shapes,
     "round_trip": round_trip,
     "flows": flows,

@@ -20,6 +20,7 @@ app.conf.update(
     result_backend=os.environ.get("BENCH_BACKEND") or None,
     task_ignore_result=not os.environ.get("BENCH_BACKEND"),
     task_acks_late=bool(os.environ.get("BENCH_LATE")),
+    worker_send_task_events=bool(os.environ.get("BENCH_EVENTS")),
     broker_connection_retry_on_startup=True,
 )
 if os.environ["BENCH_BROKER"].startswith("sqlite") and os.environ.get("BENCH_SYNCHRONOUS"):

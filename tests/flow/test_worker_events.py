@@ -284,6 +284,19 @@ def test_not_too_many_wait(app: Celery, monkeypatch: pytest.MonkeyPatch, caplog:
     assert said.split()[0] == str(60 - len(line.told))
 
 
+def test_the_engine_waits_while_they_are_sent(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left out as long as the broker takes them."""
+    monkeypatch.setattr("celery.worker.course._LIMIT", 10)
+    monkeypatch.setattr("celery.worker.course._CATCH_UP", DEADLINE)
+    line = Line()
+    line.away = False
+    told = course(app, line)
+    for n in range(200):
+        told.received([message(f"{n}")])
+    told.stop(None)
+    assert [event["uuid"] for event in line.told] == [str(n) for n in range(200)]
+
+
 def test_a_stop_does_not_wait_for_a_broker_that_is_away(app: Celery) -> None:
     told = course(app, Line())
     told.received([message("a")])

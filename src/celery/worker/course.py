@@ -1,7 +1,8 @@
 """Application. What a worker tells of its tasks (`[event.3]` to `[event.10]`): gathered by the engine, sent in batches.
 
 The engine's thread notes what happened, a report at a time; a thread of its own makes events of that and sends them as
-`task.multi`. While the broker is away, the newest 20,000 wait; what had to be left out is told in one line.
+`task.multi`. If it falls behind, the engine waits for it. While the broker is away, the newest 20,000 wait; what had to
+be left out is told in one line.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ logger = logging.getLogger("celery.worker.events")
 
 #: Events that wait at most.
 _LIMIT = 20_000
+#: Seconds that the engine waits at a time for the thread to catch up.
+_CATCH_UP = 1.0
 #: Events that are told in one message at most.
 _BATCH = 500
 #: Seconds between two rounds of sending: the first event after a pause goes at once, those behind it together.
@@ -156,6 +159,8 @@ class Course:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        #: The last message could not be sent.
+        self._away = False
         for changed in (dispatcher.on_enabled, dispatcher.on_disabled, dispatcher.groups.on_change):
             changed.add(self.look)
         self.look()
@@ -216,14 +221,23 @@ class Course:
         with self._lock:
             self._notes.append(note)
             self._count += len(subjects)
-            while self._count > _LIMIT and len(self._notes) > 1:
-                dropped = len(self._notes.popleft()[2])
-                self._count -= dropped
-                self.dropped += dropped
+        if self._count > _LIMIT:
+            self._make_room()
         if not self._wake.is_set():
             self._wake.set()
             if self._thread is None and not self._stopping:
                 self.start()
+
+    def _make_room(self) -> None:
+        end = time.monotonic() + _CATCH_UP
+        while self._count > _LIMIT and not (self._away or self._stopping) and time.monotonic() < end:
+            self._wake.set()
+            time.sleep(0.001)
+        with self._lock:
+            while self._count > _LIMIT and len(self._notes) > 1:
+                dropped = len(self._notes.popleft()[2])
+                self._count -= dropped
+                self.dropped += dropped
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -260,10 +274,13 @@ class Course:
         try:
             self._send_some()
         except Exception as exc:  # noqa: BLE001 - whatever a broker raises
+            self._away = True
             logger.debug("Events cannot be sent, and wait: %r", exc)
             if self._stopping:
                 return False
             self._pause(_AGAIN)  # a stop that comes meanwhile has it tried once more
+        else:
+            self._away = False
         return True
 
     def _pause(self, seconds: float) -> None:
