@@ -327,7 +327,7 @@ class Message:
                 },
             }
         )
-        # Joined, and not encoded with the rest: a body of many MB is not copied into text and a buffer that is too large.
+        # Joined, not encoded with the rest: that would copy a body of many MB into text and too large a buffer.
         return b"".join((b'{"body":"', b64encode(self.body), b'",', memoryview(rest)[1:]))
 
     def _read_whole(self) -> None:
