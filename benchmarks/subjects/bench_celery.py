@@ -144,6 +144,13 @@ def flow(kind, count, rounds):
     return {"seconds": statistics.median(times)}
 
 
+def plain_list(count):
+    """One call whose argument is a list of so many numbers, as the body of a chord gets it."""
+    numbers = [*range(0, 2 * int(count), 2)]
+    assert xsum.delay(numbers).get(timeout=600) == sum(numbers)
+    return {}
+
+
 def begin_latency(count, path):
     """From the call of `delay()` to the first line of the task, milliseconds."""
     sent = []

@@ -313,9 +313,8 @@ class Message:
         info: dict[str, Any] = {"exchange": self.exchange, "routing_key": self.routing_key}
         if self.redelivered:
             info["redelivered"] = True
-        return _write(
+        rest = _write(
             {
-                "body": b64encode(self.body).decode("ascii"),
                 "content-encoding": self.content_encoding,
                 "content-type": self.content_type,
                 "headers": self._headers,
@@ -328,6 +327,8 @@ class Message:
                 },
             }
         )
+        # Joined, not encoded with the rest: that would copy a body of many MB into text and too large a buffer.
+        return b"".join((b'{"body":"', b64encode(self.body), b'",', memoryview(rest)[1:]))
 
     def _read_whole(self) -> None:
         """What decides has been read before; if the rest cannot be, there is as good as no body, and whoever asks for

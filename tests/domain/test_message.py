@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
+import tracemalloc
+from base64 import b64decode, b64encode
 from typing import Any
 
 import pytest
@@ -102,3 +103,17 @@ def test_round_trip(body: bytes, custom: dict[str, Any], priority: int, redelive
 def test_any_noise_is_named(noise: bytes) -> None:
     with pytest.raises(MalformedMessage, match="expected"):
         Message.from_envelope(noise)
+
+
+def test_a_large_body_is_copied_twice_on_its_way_into_the_envelope() -> None:
+    """As base64 and as a part of the envelope: at no time is there a third copy beside it."""
+    message = Message({"task": "t", "id": "1"}, bytes(6 << 20), properties={})
+    tracemalloc.start()
+    try:
+        envelope = message.to_envelope()
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert b64decode(json.loads(envelope)["body"]) == bytes(6 << 20)
+    assert held < 1.05 * len(envelope)
+    assert peak < 2.1 * len(envelope)

@@ -55,6 +55,17 @@ class Place:
         variables = environment(self.folder, CELERY_BROKER_URL=self.url, CELERY_RESULT_BACKEND=self.url)
         return Background(f"celery -A proj worker -n {name}@here -l INFO -c 2", self.folder, variables)
 
+    def apart(self) -> None:
+        """The body, and the steps behind it, are kept once and not in every member's message (decision 25)."""
+        with (self.folder / "proj.py").open("a") as source:
+            source.write("\napp.conf.task_chord_embed_limit = 100\n")
+        self.app.conf.task_chord_embed_limit = 100
+
+    def kept(self, result: Any) -> bool:
+        """Whether the chord's body is kept apart still."""
+        store: Any = self.app.assembly.store
+        return store.groups.load_group(f"{result.parent.id}.b") is not None
+
     def send(self) -> Any:
         step = self.app.signature("proj.step")
         chains = [chain(step.clone((n, 1)), step.clone((10,)), step.clone((100,)), app=self.app) for n in range(CHAINS)]
@@ -95,6 +106,22 @@ def test_workers_are_killed_half_way(place: Place) -> None:
     second.kill()
     with place.worker("third"):
         place.check(result)
+
+
+def test_workers_are_killed_half_way_and_the_body_is_kept_apart(place: Place) -> None:
+    """As above, where the members carry but a name of the body; it goes when the chord is fired."""
+    place.apart()
+    result = place.send()
+    assert place.kept(result)
+    with place.worker("first") as first:
+        wait_until(lambda: place.done(result) >= CHAINS // 2, "half of the chains have ended", PATIENCE)
+        first.kill()
+    with place.worker("second") as second:
+        wait_until(lambda: place.done(result) >= CHAINS - 3, "nearly all of the chains have ended", PATIENCE)
+        second.kill()
+    with place.worker("third"):
+        place.check(result)
+        wait_until(lambda: not place.kept(result), "the body that was kept is deleted")
 
 
 def test_redis_is_started_anew(tmp_path: Path) -> None:

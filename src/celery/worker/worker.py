@@ -20,7 +20,7 @@ from celery.app.utils import sanitize_url
 from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Record
 from celery.platforms import EX_FAILURE, EX_OK
-from celery.ports import Answering, Tracked
+from celery.ports import Answering, SystemClock, Tracked
 from celery.utils.log import mlevel
 from celery.utils.nodenames import default_nodename, worker_direct
 from celery.worker import saying, state
@@ -38,6 +38,7 @@ from celery.worker.scaling import make_autoscaler, range_of, retire
 from celery.worker.sizing import cpu_count, usable_cpus
 from celery.worker.statefile import StateFile
 from celery.worker.telling import Telling
+from celery.worker.tidying import Tidying
 from celery.worker.troubles import trouble_of
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class WorkController:
         self._thread: int | None = None
         self._exhausted = self._softened = False
         self._scale_at = 0.0
+        self._tidying = Tidying(SystemClock())
         self._done = threading.Event()
         self.app.loader.init_worker()
         self.on_before_init(**kwargs)
@@ -373,6 +375,7 @@ class WorkController:
             self.pool.ask_after()
         if self._statefile is not None:
             self._statefile.look()
+        self._tidying.look()
         if not self._exhausted and getattr(self.pool, "exhausted", False):
             self._exhausted = True
             self.on_pool_exhausted()
