@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from celery import _state
 from celery.app import builtins
+from celery.contrib.testing import tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ settings.load_profile("unhurried")
 
 
 #: What every app has; modules of tests may declare more when they are imported.
-assert builtins
+assert builtins and tasks  # noqa: PT018 - imported for what they declare
 BUILTINS = dict(_state._on_app_finalizers)
 
 

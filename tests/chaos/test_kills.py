@@ -142,7 +142,7 @@ def test_another_worker_takes_over(broker: str, scene: MakeScene, request: pytes
     first = here.worker("-c 2")
     with here.sender() as sender:
         for n in range(2):
-            sender.send("proj.late", f"held{n}", 3.0)
+            sender.send("proj.late", f"held{n}", 8.0)
     here.until(lambda: len(here.ledger.runs()) == 2, "both run")
     second = here.worker("-c 2")
     death = here.kill(first, random.Random(1), ["all"])

@@ -115,6 +115,8 @@ def test_the_course_of_each_task(told: Told, worker: str, receiver: str) -> None
     for name, course in COURSES.items():
         heard = [event["type"].partition("-")[2] for event in told.of(receiver, worker, name)]
         assert sorted(heard) == sorted(course), name
+        if worker == THEIRS and name == "again":
+            continue  # there the retry may be taken on before it is told that there is one
         ends = [what for what in heard if what not in ("sent", "progress")]
         assert ends == [what for what in course if what not in ("sent", "progress")], name
     stale = {event["type"] for event in told.of(receiver, worker, "stale")}

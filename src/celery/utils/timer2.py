@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -146,11 +147,11 @@ class Timer(threading.Thread):
             if not self._stopping and self._entered == seen:
                 self._changed.wait(delay)
 
-    def stop(self) -> None:
-        """End the thread once the call that is on has ended."""
+    def stop(self, deadline: float | None = None) -> None:
+        """End the thread once the call that is on has ended; wait for that until `deadline` (monotonic seconds)."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
         if self.is_alive() and threading.current_thread() is not self:
-            self.join(_LAST_CALL)
+            self.join(_LAST_CALL if deadline is None else max(0.0, min(_LAST_CALL, deadline - time.monotonic())))
         self.running = False

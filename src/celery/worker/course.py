@@ -21,6 +21,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from celery import codecs
 from celery.outcome import Failure, Rejected, Retrying, Success
 from celery.utils.time import utcoffset
+from celery.worker.parts import left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -253,7 +254,7 @@ class Course:
         self._stopping = True
         self._wake.set()
         if self._thread is not None:
-            self._thread.join(_LAST_TRY)
+            self._thread.join(left(deadline, _LAST_TRY))
             self._thread = None
 
     def _run(self) -> None:

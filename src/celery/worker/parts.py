@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -12,12 +13,17 @@ if TYPE_CHECKING:
     from celery.ports import Pool
     from celery.worker.consumer.engine import Engine
 
-__all__ = ["EnginePart", "Part", "Parts", "PoolPart"]
+__all__ = ["EnginePart", "Part", "Parts", "PoolPart", "left"]
 
 logger = logging.getLogger("celery.worker")
 
 #: Seconds within which a signal is answered that came at the worst moment.
 _SIGNALS_WITHIN = 0.5
+
+
+def left(deadline: float | None, most: float) -> float:
+    """Seconds that a stop may take until `deadline` (monotonic seconds; None: there is none), and `most` at the most."""
+    return most if deadline is None else max(0.0, min(most, deadline - time.monotonic()))
 
 
 class Part(Protocol):
@@ -60,7 +66,8 @@ class EnginePart:
         self._threaded = threaded
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self._left_behind = False
+        #: The broker did not answer, so the thread was left where it is: nobody else need wait for the broker either.
+        self.left_behind = False
 
     def start(self) -> None:
         if not self._threaded:
@@ -86,8 +93,8 @@ class EnginePart:
         while thread.is_alive() and not self._engine.exit.overdue:
             # Not for ever: a signal that comes just before the wait has its handler run only after it.
             thread.join(_SIGNALS_WITHIN)
-        if thread.is_alive() and not self._left_behind:
-            self._left_behind = True
+        if thread.is_alive() and not self.left_behind:
+            self.left_behind = True
             logger.warning("The broker does not answer; what this worker held comes back when its lease ends")
 
     def _run(self) -> None:
@@ -116,6 +123,8 @@ class Parts:
             part = self._started.pop()
             try:
                 part.stop(deadline)
+                if getattr(part, "left_behind", False):
+                    deadline = time.monotonic()
             except Exception:
                 logger.exception("Stopping the part %s failed; the others are stopped all the same", part.name)
 

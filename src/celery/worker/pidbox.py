@@ -20,6 +20,7 @@ from celery.ports import Broadcasting, Notice
 from celery.waits import drain, poke, wait_readable
 from celery.worker.consumer.consumer import state_for
 from celery.worker.control import Panel
+from celery.worker.parts import left
 
 if TYPE_CHECKING:
     from celery.ports import Listener
@@ -93,8 +94,10 @@ class Pidbox:
         poke(self._writable)
         if thread is threading.current_thread():
             return
-        thread.join(_READY_WITHIN)
+        thread.join(left(deadline, _READY_WITHIN))
         if thread.is_alive():
+            if deadline is not None:
+                return
             logger.warning("A remote command still runs; its thread is left behind")
             return
         os.close(self._readable)

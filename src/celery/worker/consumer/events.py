@@ -10,6 +10,7 @@ from celery.worker.consumer.gossip import Gossip
 from celery.worker.consumer.mingle import Mingle
 from celery.worker.course import Course
 from celery.worker.heartbeat import Heart
+from celery.worker.parts import left
 from celery.worker.watched import shared_gate
 
 if TYPE_CHECKING:
@@ -85,11 +86,11 @@ class Events:
     def stop(self, deadline: float | None = None) -> None:
         """Tell what is left to be told, and goodbye."""
         worker = self._worker
-        self._gossip.stop()
+        self._gossip.stop(deadline=deadline)
         self.course.stop(deadline)
-        if worker.heart is not None:
+        if worker.heart is not None and left(deadline, 1.0):
             worker.heart.stop()
-        worker.timer.stop()
+        worker.timer.stop(deadline)
         worker.event_dispatcher.close()
 
     shutdown = stop

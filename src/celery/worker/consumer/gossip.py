@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from celery.ports import Broadcasting
 from celery.worker.consumer.mingle import transport_of
 from celery.worker.consumer.wakeup import WakeUp
+from celery.worker.parts import left
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,8 +113,8 @@ class Gossip:
         self._thread = threading.Thread(target=self._run, args=(carrier,), name="celery-gossip", daemon=True)
         self._thread.start()
 
-    def stop(self, c: Any = None) -> None:
-        """Listen no more. Idempotent."""
+    def stop(self, c: Any = None, deadline: float | None = None) -> None:
+        """Listen no more. Idempotent. `deadline`: see `Part.stop`."""
         self._stopping = True
         if self._tref is not None:
             self._tref.cancel()
@@ -121,7 +122,7 @@ class Gossip:
         thread, self._thread = self._thread, None
         if thread is not None and self._wake is not None:
             self._wake.set()
-            thread.join(_AGAIN * 2)
+            thread.join(left(deadline, _AGAIN * 2))
             self._wake.close()
 
     shutdown = stop
