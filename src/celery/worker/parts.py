@@ -22,7 +22,7 @@ _SIGNALS_WITHIN = 0.5
 
 
 def left(deadline: float | None, most: float) -> float:
-    """Seconds that a stop may take until `deadline` (monotonic seconds; None: there is none), and `most` at the most."""
+    """Seconds that a stop may take: until `deadline` (monotonic seconds; None: none), and `most` at the most."""
     return most if deadline is None else max(0.0, min(most, deadline - time.monotonic()))
 
 
