@@ -88,9 +88,11 @@ class Events:
         worker = self._worker
         self._gossip.stop(deadline=deadline)
         self.course.stop(deadline)
-        if worker.heart is not None and left(deadline, 1.0):
-            worker.heart.stop()
         worker.timer.stop(deadline)
+        if not left(deadline, 1.0):  # whoever sends now waits for the broker, and holds the dispatcher
+            return
+        if worker.heart is not None:
+            worker.heart.stop()
         worker.event_dispatcher.close()
 
     shutdown = stop
