@@ -1,0 +1,320 @@
+"""The contracts on `amqp://`, against RabbitMQ, and what is particular to it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from celery.brokers.amqp import AmqpBroker
+from celery.brokers.amqp_methods import publish
+from celery.drivers.amqp_frames import content
+from celery.exceptions import ImproperlyConfigured, OperationalError
+from celery.ports import BrokerConfig, Deferring, Depth, Publication
+from celery.routing import QueueSpec, Route
+from tests.contracts.broadcasting import BroadcastingContract
+from tests.contracts.broker import BrokerContract, ids, message, numbers, spec, take, to
+from tests.flow.engine import until
+from tests.servers import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from celery.drivers.amqp import Link
+    from celery.message import Message
+    from celery.ports import Broker
+    from tests.contracts.broadcasting import MakeCarrier
+    from tests.contracts.broker import MakeBroker, PutRaw
+    from tests.servers import RabbitServer
+
+    MakeAmqp = Callable[..., AmqpBroker]
+
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit")]
+
+#: Confirmed, so that what one connection has published another one finds; signs of life often, so that tests are short.
+OPTIONS: dict[str, Any] = {"confirm_publish": True, "heartbeat": 2}
+
+
+@pytest.fixture
+def make_amqp(rabbit_url: str) -> Iterator[MakeAmqp]:
+    made: list[AmqpBroker] = []
+
+    def make(node: str = "", **options: Any) -> AmqpBroker:
+        made.append(AmqpBroker(BrokerConfig(rabbit_url, {**OPTIONS, **options}, node=node)))
+        return made[-1]
+
+    yield make
+    for broker in made:
+        broker.close()
+
+
+class TestBroker(BrokerContract):
+    #: One that is frozen is found out by its heartbeats.
+    death_deadline = 15.0
+    #: Delays are whole seconds, and the first one declares some thirty exchanges.
+    lateness = 10.0
+
+    @pytest.fixture
+    def make_broker(self, make_amqp: MakeAmqp) -> MakeBroker:
+        return make_amqp
+
+    @pytest.fixture
+    def put_raw(self, make_amqp: MakeAmqp) -> PutRaw:
+        def put(queue: str, raw: bytes) -> None:
+            broker = make_amqp()
+            broker.declare([spec(queue)])
+            with broker.link() as link:
+                link.send(publish("", queue) + content({}, raw, link.frame_max))
+            broker.depth(queue)  # over the same connection: it has arrived
+
+        return put
+
+    # AMQP has it the other way round: the largest number comes first, on queues that are declared with priorities.
+
+    def test_priority_zero_comes_first(self, broker: Broker) -> None:
+        consumer = broker.consume([ranked("q")])
+        for priority in (0, 6, 3, 9):
+            broker.publish(ranked_to("q", *(message(f"{priority}-{i}", priority=priority) for i in range(2))))
+        assert ids(take(consumer, 8, at_once=3)) == [f"{p}-{i}" for p in (9, 6, 3, 0) for i in range(2)]
+
+    def test_priorities_are_looked_at_on_each_fetch(self, broker: Broker) -> None:
+        consumer = broker.consume([ranked("q")])
+        broker.publish(ranked_to("q", *(message(i, priority=1) for i in range(4))))
+        assert ids(take(consumer, 2)) == ["0", "1"]
+        broker.publish(ranked_to("q", message("urgent", priority=9)))
+        assert ids(take(consumer, 3, at_once=1)) == ["urgent", "2", "3"]
+
+    # Parked messages go through queues of the server's: what is due comes at the end of its queue, by the second.
+
+    def test_put_back_takes_its_old_place_unmarked(self, broker: Broker, other: Broker) -> None:
+        """Its old place, but AMQP marks whatever is given back."""
+        broker.publish(to("q", *(message(i) for i in range(6))))
+        consumer = broker.consume([spec("q")])
+        assert isinstance(consumer, Deferring)
+        held = take(consumer, 4)
+        consumer.defer([(held[0], time.time() + 3600), *((delivery, 0.0) for delivery in held[1:])])
+        again = take(consumer, 2)
+        again += take(other.consume([spec("q")]), 3)
+        assert ids(again) == numbers(6)[1:]
+
+    @pytest.mark.parametrize("at_once", [1, 100])
+    def test_due_in_the_order_of_their_times_and_before_what_waits(self, broker: Broker, at_once: int) -> None:
+        consumer = broker.consume([spec("q")])
+        now = time.time()
+        self.park(broker, consumer, {"b": now + 3, "a": now + 1.5, "later": now + 3600})
+        broker.publish(to("q", *(message(i) for i in range(3))))
+        assert ids(take(consumer, 5, at_once=at_once)) == ["0", "1", "2", "a", "b"]
+
+    def test_due_does_not_wait_until_the_queue_runs_dry(self, broker: Broker, other: Broker) -> None:
+        """It waits for what was there before it was due, and for nothing else."""
+        consumer = broker.consume([spec("q")])
+        self.park(broker, consumer, {"due": time.time() + 0.3})
+        assert isinstance(broker, Depth)
+        broker.publish(to("q", message("before")))
+        until(lambda: depth_of(broker) == 2, "it is due")
+        broker.publish(to("q", message("after")))
+        assert ids(take(other.consume([spec("q")]), 3)) == ["before", "due", "after"]
+
+    def test_due_keeps_its_priority(self, broker: Broker) -> None:
+        consumer = broker.consume([ranked("q")])
+        assert isinstance(consumer, Deferring)
+        broker.publish(ranked_to("q", message("due", priority=6), message("due too", priority=7)))
+        consumer.defer([(delivery, time.time() + 0.1) for delivery in take(consumer, 2)])
+        broker.publish(ranked_to("q", message("less", priority=5)))
+        until(lambda: depth_of(broker) == 3, "all are there")
+        assert ids(take(consumer, 3, at_once=1)) == ["due too", "due", "less"]
+
+    def test_due_on_a_queue_that_others_serve(self, broker: Broker, other: Broker) -> None:
+        first = broker.consume([spec("r")])
+        self.park(broker, first, {"a": time.time() + 0.1, "later": time.time() + 3600}, "r")
+        first.close()
+        until(lambda: depth_of(other, "r") == 1, "it is due")
+        assert ids(take(broker.consume([spec("r")]), 1)) == ["a"]
+
+
+class TestUnconfirmed(TestBroker):
+    """As it is by default: what is published is on its way, in order."""
+
+    @pytest.fixture
+    def make_broker(self, make_amqp: MakeAmqp) -> MakeBroker:
+        return lambda node="": make_amqp(node, confirm_publish=False)
+
+    def test_timeout_zero_takes_what_is_there(self, broker: Broker) -> None:
+        """Once it is there, that is."""
+        broker.publish(to("q", message(1)))
+        assert isinstance(broker, Depth)
+        assert broker.depth("q") == 1
+        assert ids(broker.consume([spec("q")]).fetch(1, 0.0)) == ["1"]
+
+
+class TestBroadcasting(BroadcastingContract):
+    @pytest.fixture
+    def make_carrier(self, make_amqp: MakeAmqp) -> MakeCarrier:
+        return make_amqp
+
+
+def depth_of(broker: Broker, queue: str = "q") -> int:
+    assert isinstance(broker, Depth)
+    return broker.depth(queue)
+
+
+def ranked(name: str, most: int = 9) -> QueueSpec:
+    return QueueSpec(name, name, routing_key=name, arguments={"x-max-priority": most})
+
+
+def ranked_to(name: str, *messages: Message) -> list[Publication]:
+    return [Publication(each, Route("", name, ranked(name))) for each in messages]
+
+
+def test_a_queue_that_is_declared_otherwise_is_named_with_both_values(make_amqp: MakeAmqp) -> None:
+    broker = make_amqp()
+    broker.declare([ranked("q", 5)])
+    with pytest.raises(ImproperlyConfigured, match=r"queue 'q' .* x-max-priority is '5' .* and '9'"):
+        broker.publish(ranked_to("q", message(1)))
+    broker.publish([Publication(message(2), Route("", "q", ranked("q", 5)))])
+    assert ids(take(broker.consume([ranked("q", 5)]), 1)) == ["2"]
+
+
+def test_what_follows_reaches_a_queue_that_nobody_declared(make_amqp: MakeAmqp) -> None:
+    """A run's follow-ups name a queue and do not describe it."""
+    broker = make_amqp()
+    broker.publish([Publication(message(1), Route("", "nowhere yet"))])
+    broker.declare([ranked("there")])
+    broker.publish([Publication(message(2), Route("", "there"))])
+    assert ids(take(broker.consume([spec("nowhere yet"), ranked("there")]), 2)) in (["1", "2"], ["2", "1"])
+
+
+def test_wrong_password_and_missing_vhost(rabbit_url: str) -> None:
+    for url, said in ((rabbit_url.replace(":guest@", ":s3cret@"), "password"), (rabbit_url + "-none", "virtual host")):
+        broker = AmqpBroker(BrokerConfig(url))
+        with pytest.raises(ImproperlyConfigured, match=said) as caught:
+            broker.declare([spec("q")])
+        assert "s3cret" not in str(caught.value) + repr(broker)
+
+
+def test_several_urls_are_tried_in_turn(rabbit_url: str) -> None:
+    broker = AmqpBroker(BrokerConfig(f"amqp://guest@127.0.0.1:{free_port()}//;{rabbit_url}", OPTIONS))
+    broker.publish(to("q", message(1)))
+    assert ids(take(broker.consume([spec("q")]), 1)) == ["1"]
+    broker.close()
+
+
+def test_nobody_answers() -> None:
+    broker = AmqpBroker(BrokerConfig(f"amqp://guest:s3cret@127.0.0.1:{free_port()}//"))
+    with pytest.raises(OperationalError, match=r"Cannot reach the broker at amqp://guest:\*\*@.*sqlite:///") as caught:
+        broker.publish(to("q", message(1)))
+    assert "s3cret" not in str(caught.value)
+
+
+def test_confirms_that_the_server_does_not_offer(make_amqp: MakeAmqp) -> None:
+    """Other servers speak AMQP 0-9-1 without RabbitMQ's extensions."""
+    broker = make_amqp()
+    with broker.link() as link:
+        link.capabilities = frozenset()
+    with pytest.raises(ImproperlyConfigured, match="confirm_publish needs publisher confirms"):
+        broker.publish(to("q", message(1)))
+    broker.close()
+    plain = make_amqp(confirm_publish=False)
+    with plain.link() as link:
+        link.capabilities = frozenset()
+    plain.publish(to("q", *(message(i) for i in range(3))))
+    assert ids(take(plain.consume([spec("q")]), 3)) == numbers(3)
+
+
+def test_a_connection_that_was_closed_is_found_out_before_a_message_is_lost(
+    make_amqp: MakeAmqp, rabbit_session: RabbitServer
+) -> None:
+    broker = make_amqp(confirm_publish=False)
+    broker.publish(to("q", message(0)))
+    (link,) = broker._idle
+    link._line.shutdown(socket.SHUT_RDWR)
+    broker.publish(to("q", message(1)))
+    assert ids(take(broker.consume([spec("q")]), 2)) == numbers(2)
+
+
+def test_quorum_queues(make_amqp: MakeAmqp) -> None:
+    queue = QueueSpec("q", "q", routing_key="q", arguments={"x-queue-type": "quorum"})
+    broker = make_amqp()
+    broker.publish([Publication(message(i), Route("", "q", queue)) for i in range(20)])
+    consumer = broker.consume([queue])
+    held = take(consumer, 5)
+    consumer.ack(held[:4])
+    consumer.reject(held[4:], requeue=True)
+    assert sorted(ids(take(consumer, 16)), key=int) == numbers(20)[4:]
+
+
+def test_a_deleted_queue_is_declared_again(make_amqp: MakeAmqp, rabbit_session: RabbitServer, rabbit_url: str) -> None:
+    broker = make_amqp()
+    consumer = broker.consume([spec("q")])
+    rabbit_session.call("DELETE", f"queues/{rabbit_url.rpartition('/')[2]}/q")
+    with pytest.raises(OperationalError):
+        consumer.fetch(1, 5.0)
+    assert consumer.fetch(1, 0.0) == []
+    make_amqp().publish(to("q", message(1)))
+    assert ids(take(consumer, 1)) == ["1"]
+    consumer.close()
+
+
+def test_a_lost_connection_is_told_of_and_what_was_held_comes_again(make_amqp: MakeAmqp) -> None:
+    broker = make_amqp()
+    broker.publish(to("q", message(1)))
+    consumer = broker.consume([spec("q")])
+    (held,) = take(consumer, 1)
+    assert consumer._link is not None
+    consumer._link._line.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(OperationalError):
+        consumer.fetch(1, 1.0)
+    assert (consumer.lost(), consumer.lost(), held.lost) == ([held], [], True)
+    consumer.ack([held])
+    (again,) = take(consumer, 1)
+    assert again.message is not None
+    assert (again.message.id, again.message.redelivered) == ("1", True)
+    consumer.close()
+
+
+def test_acknowledged_out_of_order(make_amqp: MakeAmqp) -> None:
+    broker = make_amqp()
+    broker.publish(to("q", *(message(i) for i in range(10))))
+    consumer = broker.consume([spec("q")])
+    held = take(consumer, 10)
+    consumer.ack([held[5], held[1], held[0], held[2], held[7]])
+    consumer.ack([held[3]])
+    consumer.close()
+    assert ids(take(broker.consume([spec("q")]), 4)) == ["4", "6", "8", "9"]
+
+
+@pytest.mark.parametrize("name", ["with.dots", "*", "#.x", "n" * 230])
+def test_any_queue_can_have_delays(make_amqp: MakeAmqp, name: str) -> None:
+    broker = make_amqp()
+    queue, neighbour = QueueSpec(name), QueueSpec(name.rpartition(".")[2] + "x")
+    consumer = broker.consume([queue, neighbour])
+    broker.publish([Publication(message(1, kept={"a": 1}), Route("", name, queue))])
+    assert isinstance(consumer, Deferring)
+    consumer.defer([(take(consumer, 1)[0], time.time() + 0.1)])
+    (again,) = take(consumer, 1)
+    assert again.message is not None
+    assert (again.queue, again.message.redelivered, again.message.exchange) == (name, False, "")
+    assert set(again.message.headers) == {"task", "id", "kept"}
+
+
+def test_without_extensions_nothing_is_parked(make_amqp: MakeAmqp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the worker holds what is not due, as Celery's does."""
+    broker = make_amqp(confirm_publish=False)
+    connect = broker.endpoint.connect
+
+    def plain(*, heartbeat: float = 0.0) -> Link:
+        link = connect(heartbeat=heartbeat)
+        link.capabilities = frozenset()
+        return link
+
+    monkeypatch.setattr(broker.endpoint, "connect", plain)
+    broker.publish(to("q", *(message(i) for i in range(3))))
+    consumer = broker.consume([spec("q")])
+    assert not isinstance(consumer, Deferring)
+    held = take(consumer, 3)
+    consumer.ack(held[:1])
+    consumer.reject(held[1:], requeue=True)
+    assert ids(take(consumer, 2)) == ["1", "2"]
+    consumer.close()
