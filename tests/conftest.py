@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from celery import _state
+from tests.servers import RabbitServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,3 +42,21 @@ def _apps_of_their_own() -> Iterator[None]:
     _state._set_current_app(current)
     _state._on_app_finalizers.clear()
     _state._on_app_finalizers.update(finalizers)
+
+
+_vhosts = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def rabbit_session() -> Iterator[RabbitServer]:
+    """A RabbitMQ node; it is heavy, so whoever uses it is in the xdist group "rabbit" and shares it."""
+    with RabbitServer() as server:
+        yield server
+
+
+@pytest.fixture
+def rabbit_url(rabbit_session: RabbitServer) -> Iterator[str]:
+    """Of a virtual host with nothing in it."""
+    name = f"test-{next(_vhosts)}"
+    yield rabbit_session.make_vhost(name)
+    rabbit_session.drop_vhost(name)

@@ -11,11 +11,12 @@ import pytest
 from celery import Celery
 from tests.process.project import Project, lines
 from tests.running import wait_until
-from tests.servers import RabbitServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.servers import RabbitServer
 
 pytestmark = [pytest.mark.process, pytest.mark.server, pytest.mark.xdist_group("rabbit")]
 
@@ -41,21 +42,14 @@ def note(path, text, seconds=0.0):
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RabbitServer]:
-    with RabbitServer() as server:
-        yield server
-
-
 @pytest.fixture
-def project(server: RabbitServer, tmp_path: Path) -> Iterator[Project]:
-    project = Project(tmp_path, SOURCE, server.url())
+def project(rabbit_url: str, tmp_path: Path) -> Iterator[Project]:
+    project = Project(tmp_path, SOURCE, rabbit_url)
     project.app = Celery(
-        "proj", broker=server.url(), backend=f"sqlite:///{tmp_path}/results.sqlite3", set_as_current=False
+        "proj", broker=rabbit_url, backend=f"sqlite:///{tmp_path}/results.sqlite3", set_as_current=False
     )
     project.app.conf.broker_transport_options = {"confirm_publish": True}
     yield project
-    project.app.assembly.broker.purge("celery")
     project.app.close()
 
 
@@ -77,13 +71,13 @@ def test_what_a_killed_worker_held_is_run_by_another(project: Project) -> None:
     assert set(note.read_text().split()) == {str(i) for i in range(6)}
 
 
-def test_nothing_that_was_confirmed_is_lost_with_the_server(project: Project, server: RabbitServer) -> None:
+def test_nothing_that_was_confirmed_is_lost_with_the_server(project: Project, rabbit_session: RabbitServer) -> None:
     note = project.note()
     with project.ready("-c 1") as worker:
         results = [project.send("note", str(note), str(i), 0.2) for i in range(20)]
         wait_until(lambda: lines(note) >= 2, "the first run")
-        server.stop(keep_directory=True)
+        rabbit_session.stop(keep_directory=True)
         worker.wait_for("Connection lost")
-        server.start()
+        rabbit_session.start()
         assert [result.get(timeout=120) for result in results] == [str(i) for i in range(20)]
         assert project.send("add", 1, 1).get(timeout=30) == 2
