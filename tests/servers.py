@@ -14,12 +14,12 @@ import socket
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
     from typing import Self
 
 import hiredis
@@ -200,7 +200,8 @@ class RabbitServer:
 
     def __init__(self) -> None:
         self.directory = tempfile.mkdtemp(prefix="rabbit-")
-        self.port, self._api, self._epmd, self._distribution = (free_port() for _ in range(4))
+        self.port, self.tls_port, self._api, self._epmd, self._distribution = (free_port() for _ in range(5))
+        self.authority = Authority(Path(self.directory))
         self._process: subprocess.Popen[bytes] | None = None
 
     def url(self, vhost: str = "/") -> str:
@@ -236,6 +237,10 @@ class RabbitServer:
             file.write(
                 f"listeners.tcp.1 = 127.0.0.1:{self.port}\nmanagement.tcp.ip = 127.0.0.1\n"
                 f"management.tcp.port = {self._api}\n"
+                f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\nssl_options.verify = verify_peer\n"
+                f"ssl_options.cacertfile = {self.authority.path('ca.crt')}\n"
+                f"ssl_options.certfile = {self.authority.path('server.crt')}\n"
+                f"ssl_options.keyfile = {self.authority.path('server.key')}\n"
             )
         with open(f"{self.directory}/out", "ab") as out:
             self._process = subprocess.Popen(

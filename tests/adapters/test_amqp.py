@@ -5,15 +5,17 @@ from __future__ import annotations
 import socket
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from celery.brokers.amqp import AmqpBroker
-from celery.brokers.amqp_methods import publish
+from celery.brokers.amqp_methods import await_confirms, publish, with_confirms
 from celery.drivers.amqp_frames import content
 from celery.exceptions import ImproperlyConfigured, OperationalError
 from celery.ports import BrokerConfig, Deferring, Depth, Publication
 from celery.routing import QueueSpec, Route
+from tests.chaos.proxy import FaultProxy
 from tests.contracts.broadcasting import BroadcastingContract
 from tests.contracts.broker import BrokerContract, ids, message, numbers, spec, take, to
 from tests.flow.engine import until
@@ -66,8 +68,9 @@ class TestBroker(BrokerContract):
             broker = make_amqp()
             broker.declare([spec(queue)])
             with broker.link() as link:
+                with_confirms(link)
                 link.send(publish("", queue) + content({}, raw, link.frame_max))
-            broker.depth(queue)  # over the same connection: it has arrived
+                await_confirms(link, 1)
 
         return put
 
@@ -132,21 +135,6 @@ class TestBroker(BrokerContract):
         first.close()
         until(lambda: depth_of(other, "r") == 1, "it is due")
         assert ids(take(broker.consume([spec("r")]), 1)) == ["a"]
-
-
-class TestUnconfirmed(TestBroker):
-    """As it is by default: what is published is on its way, in order."""
-
-    @pytest.fixture
-    def make_broker(self, make_amqp: MakeAmqp) -> MakeBroker:
-        return lambda node="": make_amqp(node, confirm_publish=False)
-
-    def test_timeout_zero_takes_what_is_there(self, broker: Broker) -> None:
-        """Once it is there, that is."""
-        broker.publish(to("q", message(1)))
-        assert isinstance(broker, Depth)
-        assert broker.depth("q") == 1
-        assert ids(broker.consume([spec("q")]).fetch(1, 0.0)) == ["1"]
 
 
 class TestBroadcasting(BroadcastingContract):
@@ -318,3 +306,69 @@ def test_without_extensions_nothing_is_parked(make_amqp: MakeAmqp, monkeypatch: 
     consumer.reject(held[1:], requeue=True)
     assert ids(take(consumer, 2)) == ["1", "2"]
     consumer.close()
+
+
+def test_a_queue_that_goes_with_its_last_consumer_stays_while_it_is_served(make_amqp: MakeAmqp) -> None:
+    broker = make_amqp()
+    queue = QueueSpec("q", "q", routing_key="q", auto_delete=True)
+    consumer = broker.consume([spec("other"), queue])
+    assert consumer.fetch(1, 0.01) == []
+    assert consumer.fetch(1, 0.0) == []
+    broker.publish([Publication(message(i), Route("q", "q")) for i in range(3)])
+    held = take(consumer, 3, at_once=1)
+    assert sorted(ids(held)) == numbers(3)
+    consumer.ack(held)
+    consumer.cancel_queue("q")
+    broker.publish([Publication(message("lost"), Route("q", "q"))])
+    assert consumer.fetch(1, 0.01) == []
+    consumer.close()
+
+
+def test_a_line_that_was_cut_is_found_out_and_the_worker_takes_another(rabbit_url: str) -> None:
+    """Half open: nothing comes, and nothing says so. Heartbeats do, here within seconds."""
+    port = urlsplit(rabbit_url).port or 0
+    with FaultProxy(port) as proxy:
+        broker = AmqpBroker(BrokerConfig(rabbit_url.replace(f":{port}", f":{proxy.port}"), OPTIONS))
+        broker.publish(to("q", message(1)))
+        consumer = broker.consume([spec("q")])
+        (held,) = take(consumer, 1)
+        proxy.half_open()
+        with pytest.raises(OperationalError):
+            consumer.fetch(0, 30.0)
+        assert consumer.lost() == [held]
+        assert ids(take(consumer, 1)) == ["1"]
+        consumer.close()
+        broker.close()
+
+
+def test_unconfirmed_as_it_is_by_default(make_amqp: MakeAmqp) -> None:
+    broker = make_amqp(confirm_publish=False)
+    for i in range(20):
+        broker.publish(to("q", message(i)))
+    broker.publish(to("q", *(message(i) for i in range(20, 200))))
+    consumer = broker.consume([spec("q")])
+    assert ids(take(consumer, 200)) == numbers(200)
+    consumer.close()
+
+
+def test_tls(rabbit_url: str, rabbit_session: RabbitServer) -> None:
+    """The certificate and the name in it are verified; what is large is read from the line's own buffers too."""
+    parts = urlsplit(rabbit_url)
+    trusted = {"ca_certs": rabbit_session.authority.path("ca.crt")}
+    for host, ssl in (("localhost", True), ("127.1", trusted)):
+        broker = AmqpBroker(BrokerConfig(f"amqps://guest:s3cret@{host}:{rabbit_session.tls_port}/", ssl=ssl))
+        with pytest.raises((ImproperlyConfigured, OperationalError)) as caught:
+            broker.declare([spec("q")])
+        assert "s3cret" not in str(caught.value)
+    url = f"amqps://guest:guest@localhost:{rabbit_session.tls_port}{parts.path}"
+    broker = AmqpBroker(BrokerConfig(url, OPTIONS, ssl=trusted))
+    body = b"x" * 1_000_000
+    broker.publish(to("q", *(message(i, body=body) for i in range(5))))
+    consumer = broker.consume([spec("q")])
+    held = take(consumer, 5)
+    assert ids(held) == numbers(5)
+    assert held[4].message is not None
+    assert held[4].message.body == body
+    consumer.ack(held)
+    consumer.close()
+    broker.close()

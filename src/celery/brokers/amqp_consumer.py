@@ -34,6 +34,13 @@ __all__ = ["AmqpConsumer", "heartbeat_of"]
 _FIRST, _MOST = 8, 1024
 #: Seconds after which either side may take the other for dead; half of that between two signs of life.
 HEARTBEAT = 10.0
+#: From now on subscriptions get one message at a time. It is answered, so whatever was sent before has been done then.
+_ONE = method(60, 10, b"\0\0\0\0\0\x01\0")
+
+
+def _consume(queue: str, tag: str) -> bytes:
+    """Subscribe; no answer wanted."""
+    return method(60, 20, b"\0\0" + short(queue) + short(tag) + b"\x08\0\0\0\0")
 
 
 def heartbeat_of(config: BrokerConfig) -> float:
@@ -72,6 +79,8 @@ class AmqpConsumer:
         self._early: deque[Delivery] = deque()
         self._lost: list[Delivery] = []
         self._turn = 0
+        #: Queues with subscriptions that last.
+        self._standing: set[str] = set()
         self._hopes = dict.fromkeys(self._queues, _FIRST)
         self._seen_alive = time.monotonic()
         self._take_over(link)
@@ -81,6 +90,7 @@ class AmqpConsumer:
     def fetch(self, limit: int, timeout: float, until_readable: Sequence[int] = ()) -> list[Delivery]:
         """See `Consumer.fetch`. Raises `OperationalError`; the next call connects again."""
         link = self._connected()
+        self._receive(link)
         if limit > 0:
             taken = self._taken(limit) or self._get(link, limit)
             if taken or timeout <= 0:
@@ -134,16 +144,24 @@ class AmqpConsumer:
     def _subscribe(self, link: Link) -> int:
         """To one message of each queue; returns how many answers to await."""
         frames = [
-            method(60, 20, b"\0\0" + short(name) + short(f"q{place}") + b"\x08\0\0\0\0")  # no answer wanted
-            for place, name in enumerate(self._queues)
+            _consume(name, f"q{place}")
+            for place, (name, queue) in enumerate(self._queues.items())
+            if not queue.auto_delete
         ]
         if frames:
-            link.send(method(60, 10, b"\0\0\0\0\0\x01\0") + b"".join(frames))
-            link.answer({(60, 11)})
+            link.call(_ONE + b"".join(frames), {(60, 11)})
         return len(frames)
 
+    def _stand_by(self, link: Link, queue: QueueSpec) -> None:
+        """Declare a queue. One that goes with its last consumer is subscribed to for good."""
+        declare_queue(link, queue)
+        if queue.auto_delete and queue.name not in self._standing:
+            self._standing.add(queue.name)
+            link.call(_ONE + _consume(queue.name, f"s{queue.name}"), {(60, 11)})
+
     def _unsubscribe(self, link: Link, subscribed: int) -> None:
-        link.send(b"".join(method(60, 30, short(f"q{place}") + b"\0") for place in range(subscribed)))
+        places = [place for place, queue in enumerate(self._queues.values()) if not queue.auto_delete]
+        link.send(b"".join(method(60, 30, short(f"q{place}") + b"\0") for place in places))
         for _ in range(subscribed):
             link.answer({(60, 31)})
         self._receive(link)
@@ -154,7 +172,8 @@ class AmqpConsumer:
             came = link.inbox.popleft()
             if came.kind == (60, 60):
                 length = came.arguments[0]
-                name = list(self._queues)[int(came.arguments[2 : 1 + length])]
+                tag = came.arguments[1 : 1 + length].decode()
+                name = tag[1:] if tag[0] == "s" else list(self._queues)[int(tag[1:])]
                 self._early.append(self._got(came._replace(arguments=came.arguments[1 + length :]), name))
             elif came.kind == (60, 30):
                 link.hang_up()
@@ -208,7 +227,7 @@ class AmqpConsumer:
     def flush(self) -> None:
         """See `Consumer.flush`: whatever was sent before the answer has been done."""
         if self._link is not None and not self._link.closed:
-            self._link.call(method(60, 10, b"\0\0\0\0\0\x01\0"), {(60, 11)})
+            self._link.call(_ONE, {(60, 11)})
 
     def lost(self) -> list[Delivery]:
         """See `Fenced.lost`."""
@@ -238,13 +257,17 @@ class AmqpConsumer:
 
     def add_queue(self, queue: QueueSpec) -> None:
         """Declare a queue and take from it too."""
-        declare_queue(self._connected(), queue)
+        self._stand_by(self._connected(), queue)
         self._queues[queue.name] = queue
         self._hopes.setdefault(queue.name, _FIRST)
 
     def cancel_queue(self, name: str) -> None:
         """Take no more from a queue."""
         self._queues.pop(name, None)
+        if name in self._standing:
+            self._standing.remove(name)
+            if self._link is not None and not self._link.closed:
+                self._link.call(method(60, 30, short(f"s{name}") + b"\0"), {(60, 31)})
 
     # -------------------------------------------------------------------------------------------------- connection
 
@@ -264,8 +287,9 @@ class AmqpConsumer:
         self._pulse = _Pulse(link)
         weakref.finalize(self, self._pulse.stop)
         try:
+            self._standing = set()
             for queue in self._queues.values():
-                declare_queue(link, queue)
+                self._stand_by(link, queue)
         except BaseException:
             self._pulse.stop()
             link.close()
