@@ -13,7 +13,8 @@ import struct
 import threading
 import time
 from collections import deque
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from random import shuffle
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -79,7 +80,7 @@ class Endpoint:
                 password=unquote(parts.password if parts.password is not None else "guest"),
                 login_method=options.get("login_method"),
                 virtual_host=unquote(parts.path[1:]) or "/",
-                ssl=secure,
+                ssl=_verifying(self._config.ssl, parts.hostname or "localhost") if secure else False,
                 connect_timeout=self._config.connect_timeout,
                 read_timeout=max(self._config.connect_timeout, 5.0),
                 heartbeat=heartbeat,
@@ -98,6 +99,15 @@ class Endpoint:
         return link
 
 
+def _verifying(ssl: Any, host: str) -> dict[str, Any]:
+    """`broker_use_ssl` as py-amqp takes it. Certificate and name are verified unless it says otherwise."""
+    options = dict(ssl) if isinstance(ssl, Mapping) else {}
+    options.setdefault("cert_reqs", tls.CERT_REQUIRED)
+    if options["cert_reqs"] != tls.CERT_NONE:
+        options.setdefault("server_hostname", host)
+    return options
+
+
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
@@ -113,6 +123,8 @@ class Link:
             self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
         self._reader = Reader()
         self._sending = threading.Lock()
+        #: A TLS session is not to be read from while another thread writes.
+        self._receiving = self._sending if isinstance(self._line, tls.SSLSocket) else nullcontext()
         self.shown = shown
         self.pid = os.getpid()
         self.closed = False
@@ -195,7 +207,8 @@ class Link:
 
     def _receive(self) -> None:
         try:
-            data = self._line.recv(1 << 18)
+            with self._receiving:
+                data = self._line.recv(1 << 18)
             if not data:
                 raise ConnectionResetError("the server closed the connection")
             self.heard_at = time.monotonic()
