@@ -61,6 +61,28 @@ def _exists(name: str) -> bool:
     return whole and ((folder / f"{last}.py").exists() or (folder / last / "__init__.py").exists())
 
 
+def commands_page() -> str:
+    """Every command with its options, as `--help` says it."""
+    sys.path.insert(0, str(SOURCE))
+    import click
+
+    from celery.bin.celery import celery
+
+    lines = ["# Command line", "", "What `--help` says of each command.", ""]
+
+    def add(command: click.Command, parent: click.Context | None, name: str) -> None:
+        with click.Context(command, parent=parent, info_name=name, max_content_width=100) as context:
+            lines.extend((f"## {context.command_path}", "", "```text", context.get_help(), "```", ""))
+            if isinstance(command, click.Group):
+                for word in command.list_commands(context):
+                    found = command.get_command(context, word)
+                    if found is not None:
+                        add(found, context, word)
+
+    add(celery, None, "celery")
+    return "\n".join(lines)
+
+
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put every decision into the navigation."""
     for section in config.nav or ():
@@ -73,6 +95,11 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     from mkdocs.structure.files import File  # the tests use this module without mkdocs
 
-    for uri, content in {"reference/settings.md": settings_page(), "reference/api.md": api_page()}.items():
+    pages = {
+        "reference/settings.md": settings_page(),
+        "reference/commands.md": commands_page(),
+        "reference/api.md": api_page(),
+    }
+    for uri, content in pages.items():
         files.append(File.generated(config, uri, content=content))
     return files

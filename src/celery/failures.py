@@ -24,6 +24,7 @@ __all__ = [
     "exception_info",
     "is_small",
     "names_of",
+    "remote_frames",
     "repr_of",
     "substitute_for",
     "traceback_of",
@@ -160,3 +161,15 @@ def exception_info(make: Callable[[], Any]) -> Any:
         info.type, info.exception, info.tb, info.internal = kind, exc, frames, False
         info.traceback = traceback_of(exc)
     return info
+
+
+def remote_frames(text: str) -> Any:
+    """The frames that a traceback's text shows; None without tblib, or where the text is not whole."""
+    try:
+        from tblib import Traceback, TracebackParseError
+    except ImportError:
+        return None
+    try:
+        return Traceback.from_string(text, strict=False).as_traceback()
+    except TracebackParseError:
+        return None

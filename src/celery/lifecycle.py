@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from celery.message import Message
     from celery.outcome import Further
 
-__all__ = ["MOMENTS", "Ended", "Gate", "Latch", "Run", "Tellers"]
+__all__ = ["MOMENTS", "SHUT", "Ended", "Gate", "Latch", "Run", "Tellers"]
 
 
 class Run(Struct, eq=False):
@@ -31,6 +31,8 @@ class Run(Struct, eq=False):
     ended: Ended | None = None
     #: Everybody has been told.
     finished: bool = False
+    #: The text of its result, if somebody has made it.
+    shown: str | None = None
 
 
 class Ended(Struct, eq=False):
@@ -56,6 +58,10 @@ class Latch(Struct):
     """A gate that is opened and shut by hand."""
 
     receivers: bool
+
+
+#: A gate that nobody opens.
+SHUT = Latch(False)
 
 
 #: What can be told of, in the order of `[task.51]`. `started` tells of the run; an ending (`SUCCESS`, `FAILURE`,

@@ -51,6 +51,8 @@ class Further(msgspec.Struct, array_like=True):
 
 class _Trailing(msgspec.Struct, array_like=True, kw_only=True):
     further: Further | None = None
+    #: For monitors, where somebody listens: text of the result, or of what was raised; and its traceback.
+    told: tuple[str, str] | None = None
 
 
 class _Base(_Trailing, array_like=True, tag_field="kind"):

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from celery.exceptions import SecurityError, SecurityWarning
+from celery.utils import processes
 
 try:
     import grp
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = (
     "EX_FAILURE", "EX_OK", "EX_UNAVAILABLE", "EX_USAGE", "IS_WINDOWS", "SIGMAP", "SYSTEM", "DaemonContext", "IS_macOS",
-    "LockFailed", "Pidfile", "check_privileges", "close_open_fds", "create_pidlock", "detached", "fd_by_path",
-    "get_errno_name", "get_fdmax", "ignore_errno", "initgroups", "isatty", "maybe_drop_privileges", "parse_gid",
-    "parse_uid", "pyimplementation", "set_mp_process_title", "set_pdeathsig", "set_process_title", "setgid",
-    "setgroups", "setuid", "signal_name", "signals",
+    "LockFailed", "Pidfile", "check_pidlock", "check_privileges", "close_open_fds", "create_pidlock", "detached",
+    "fd_by_path", "get_errno_name", "get_fdmax", "ignore_errno", "initgroups", "isatty", "maybe_drop_privileges",
+    "parse_gid", "parse_uid", "pyimplementation", "set_mp_process_title", "set_pdeathsig", "set_process_title",
+    "setgid", "setgroups", "setuid", "signal_name", "signals",
 )  # fmt: skip
 
 EX_OK = getattr(os, "EX_OK", 0)
@@ -256,20 +257,28 @@ class Pidfile:
         except ValueError:
             raise ValueError(f"pidfile {self.path} contents invalid: expected a number, got {line!r}") from None
 
+    def holds(self, pid: int) -> bool:
+        """Is that the number in it?"""
+        try:
+            return self.read_pid() == pid
+        except (OSError, ValueError):
+            return False
+
     def remove(self) -> None:
         """Remove it, if it is there and may be removed."""
         with suppress(FileNotFoundError, PermissionError):
             os.unlink(self._path)
 
     def remove_if_stale(self) -> bool:
-        """Remove it if its process is no more, or is this one. True: there is none any longer."""
+        """Remove it if its process is no more, is this one, or surely another program. True: there is none any more."""
         try:
             pid = self.read_pid()
         except ValueError:
             print("Broken pidfile found - Removing it.", file=sys.stderr)  # noqa: T201 - there is no log yet
             self.remove()
             return True
-        if not pid or (pid != os.getpid() and _is_alive(pid)):
+        alive = pid and processes.is_alive(pid) and not processes.is_stranger(pid, self._path, ("celery",))
+        if not pid or (pid != os.getpid() and alive):
             return not pid
         print("Stale pidfile exists - Removing it.", file=sys.stderr)  # noqa: T201 - there is no log yet
         self.remove()
@@ -295,28 +304,22 @@ class Pidfile:
 PIDFile = Pidfile
 
 
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def create_pidlock(pidfile: str) -> Pidfile:
-    """Make the pid file, and remove it at exit.
-
-    Ends the program with exit code 73 (`EX_CANTCREAT`) if a process of the number in it is alive. Raises `LockFailed`.
-    """
+def check_pidlock(pidfile: str) -> None:
+    """End the program with exit code 73 (`EX_CANTCREAT`) if a process of the number in the file is alive."""
     lock = Pidfile(pidfile)
     if lock.is_locked() and not lock.remove_if_stale():
         print(PIDLOCKED.format(pidfile, lock.read_pid()), file=sys.stderr)  # noqa: T201 - there is no log yet
         raise SystemExit(EX_CANTCREAT)
-    lock.acquire()
-    owner = os.getpid()
-    atexit.register(lambda: lock.release() if os.getpid() == owner else None)
+
+
+def create_pidlock(pidfile: str) -> Pidfile:
+    """Make the pid file, and remove it at exit, if it is still this process's.
+
+    Ends the program as `check_pidlock` does. Raises `LockFailed`.
+    """
+    check_pidlock(pidfile)
+    lock, owner = Pidfile(pidfile).acquire(), os.getpid()
+    atexit.register(lambda: lock.release() if os.getpid() == owner and lock.holds(owner) else None)
     return lock
 
 
@@ -336,8 +339,10 @@ class DaemonContext:
         fake: bool = False,
         after_chdir: Callable[[], Any] | None = None,
         after_forkers: bool = True,
+        keep: Iterable[Any] = (),
         **kwargs: Any,
     ) -> None:
+        """`keep`: files that stay open, besides the three of every process."""
         self.pidfile = pidfile
         self.workdir = workdir or DAEMON_WORKDIR
         #: Text is octal, as on a command line.
@@ -345,6 +350,7 @@ class DaemonContext:
         self.fake = fake
         self.after_chdir = after_chdir
         self.after_forkers = after_forkers
+        self.keep = tuple(keep)
         self.stdfds = (sys.stdin, sys.stdout, sys.stderr)
 
     def redirect_to_null(self, fd: int | None) -> None:
@@ -366,7 +372,7 @@ class DaemonContext:
         if self.after_chdir:
             self.after_chdir()
         if not self.fake:
-            close_open_fds(self.stdfds)
+            close_open_fds((*self.stdfds, *self.keep))
             for file in self.stdfds:
                 self.redirect_to_null(_number(file))
         self._is_open = True

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec, Route
 
 __all__ = [
-    "Accompanied", "BackendConfig", "Barrier", "Blaming", "Broadcasting", "Broker", "BrokerConfig", "Burying", "Clock",
-    "Consumer", "DeadLetter", "DeadLetterBounds", "DeadLetters", "Deferring", "Delivery", "Depth", "Exhaustible",
-    "Fenced", "Firing", "Full", "Gathered", "Groups", "Interruptible", "Job", "Joining", "Killable", "Listener",
-    "Notice", "Pool", "Publication", "Report", "Resizable", "ResultBackend", "Runner", "Seated", "Settled", "Streaming",
-    "SystemClock", "Tracked", "Watching", "Yielding",
+    "Accompanied", "Answering", "BackendConfig", "Barrier", "Blaming", "Broadcasting", "Broker", "BrokerConfig",
+    "Burying", "Clock", "Consumer", "DeadLetter", "DeadLetterBounds", "DeadLetters", "Deferring", "Delivery",
+    "Depth", "Examinable", "Exhaustible", "Fenced", "Finding", "Firing", "Full", "Gathered", "Groups",
+    "Inspectable", "Inspection", "Interruptible", "Job", "Joining", "Killable", "Listener", "Notice", "Pool",
+    "Publication", "QueueStats", "Report", "Resizable", "Restartable", "Resting", "ResultBackend", "Runner",
+    "Seated", "Settled", "Streaming", "SystemClock", "Tracked", "Watching", "Yielding",
 ]  # fmt: skip
 
 
@@ -285,6 +286,9 @@ class DeadLetters(Protocol):
     def queues(self) -> list[str]:
         """Names of the queues that have any, sorted."""
 
+    def counts(self) -> dict[str, int]:
+        """How many letters each queue has that has any."""
+
     def newest(self, queue: str, limit: int, before: str = "") -> list[DeadLetter]:
         """Up to `limit` letters of a queue, the newest first; of those older than the one with the id `before`."""
 
@@ -306,6 +310,79 @@ class Burying(Protocol):
 
     @property
     def dead_letters(self) -> DeadLetters: ...
+
+
+class QueueStats(Struct, frozen=True):
+    """What a broker knows of a queue now. Messages are counted, dead letters are not among them (`DeadLetters`)."""
+
+    name: str
+    #: Messages that wait to be taken.
+    waiting: int = 0
+    #: Messages in the custody of workers.
+    held: int = 0
+    #: Messages that wait in the broker until they are due.
+    parked: int = 0
+    #: When the oldest of those waiting was sent, wall-clock seconds since the epoch; None: none waits, or nobody knows.
+    oldest: float | None = None
+
+
+class Resting(Struct, frozen=True):
+    """A message that lies in the broker, in nobody's custody: looked at, not taken."""
+
+    #: The broker's own name of it.
+    id: str
+    queue: str
+    #: The bytes that came, whatever they are.
+    envelope: bytes
+    #: Wall-clock seconds since the epoch until which it is parked; None: it waits to be taken.
+    due: float | None = None
+
+
+class Inspection(Protocol):
+    """Looks at queues and takes nothing. Thread-safe. All raise `OperationalError`."""
+
+    def stats(self, queues: Sequence[str]) -> list[QueueStats]:
+        """Of these queues, in this order; then of others that the broker knows to have any message, by name."""
+
+    def peek(self, queue: str, limit: int) -> list[Resting]:
+        """Up to `limit` of those that wait, the next to be taken first."""
+
+    def parked(self, queues: Sequence[str], limit: int, after: Resting | None = None) -> list[Resting]:
+        """Up to `limit` parked messages of these queues (none: of all), the first to be due first; of those that
+        come after the one given."""
+
+    def cancel(self, ids: Sequence[str]) -> list[str]:
+        """Drop parked messages for good. Returns the ids of those that it dropped: the others are not parked any
+        more."""
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """A broker that lets its queues be looked at."""
+
+    @property
+    def inspection(self) -> Inspection: ...
+
+
+class Finding(Struct, frozen=True):
+    """Something that was looked at, and how well it is."""
+
+    #: "good"; "doubtful": it may lose or repeat work; "bad": it will not work.
+    grade: str
+    #: What is the case and, unless it is good, what comes of it and what to do.
+    text: str
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """A broker or a result backend that can say how well its server is set up."""
+
+    def examine(self) -> Sequence[Finding]:
+        """Ask the server. Raises `OperationalError` if it does not answer, `ImproperlyConfigured` if it never will."""
+
+    def server_time(self) -> float | None:
+        """What the server takes the time to be, wall-clock seconds since the epoch; None: it has no clock of its
+        own."""
 
 
 class Notice(Struct, eq=False):
@@ -555,9 +632,40 @@ class Pool(Protocol):
 
 @runtime_checkable
 class Resizable(Protocol):
-    def grow(self, n: int) -> None: ...
+    """A pool that can have more or fewer runners while it works (`[pool.13]`)."""
 
-    def shrink(self, n: int) -> None: ...
+    @property
+    def size(self) -> int:
+        """How many there are to be; any thread may ask."""
+
+    def grow(self, n: int) -> None:
+        """Raises `ValueError` beyond what the pool can have."""
+
+    def shrink(self, n: int) -> None:
+        """Each goes when it has finished what it runs. Raises `ValueError` if none would be left."""
+
+
+@runtime_checkable
+class Restartable(Protocol):
+    """A pool whose processes can be made anew."""
+
+    def restart(self) -> None:
+        """Replace each when it has finished what it runs; the new ones know what this process has loaded by now."""
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A pool whose processes can be asked whether they still answer. A busy one does, a frozen one does not."""
+
+    def ask_after(self) -> None:
+        """Called several times a second by the owner: asks each now and then."""
+
+    def silent(self) -> Sequence[tuple[int, float]]:
+        """Process id of each that owes an answer, and for how many seconds. Any thread may ask."""
+
+    @property
+    def pids(self) -> Sequence[int]:
+        """Process ids of all. Any thread may ask."""
 
 
 @runtime_checkable

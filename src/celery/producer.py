@@ -89,7 +89,7 @@ class Observer(Protocol):
     def publishing(self, sketch: Sketch) -> None:
         """May change headers, properties and the policy in place (`[call.28]`)."""
 
-    def published(self, sketch: Sketch) -> None: ...
+    def published(self, *sketches: Sketch) -> None: ...
 
 
 class Carrier(Protocol):
@@ -205,10 +205,10 @@ class Producer:
         self.told(sketch)
         return message
 
-    def told(self, sketch: Sketch) -> None:
+    def told(self, *sketches: Sketch) -> None:
         """Receivers hear of a message that was sent."""
         if self._observer is not None and any(gate.receivers for gate in self._after):
-            self._observer.published(sketch)
+            self._observer.published(*sketches)
 
     def _hand_over(self, sketch: Sketch) -> Message:
         """To the broker, with the call's retry policy; or another way, if the call or somebody else says so."""
@@ -315,8 +315,8 @@ class Producer:
     def send_gathered(self, gathered: Gathered) -> None:
         """Publish what a caller has gathered, then tell of it. Raises as `publish` does."""
         self.publish(gathered.publications)
-        for sketch in gathered.untold:
-            self.told(sketch)
+        if gathered.untold:
+            self.told(*gathered.untold)
 
     def tell(self, sketch: Sketch) -> None:
         """Receivers hear of a message that is about to be sent, and may change it."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, c
 from celery import _state, states
 from celery.current import get_current_worker_task, task_stack
 from celery.exceptions import IncompleteStream, TimeoutError
+from celery.failures import remote_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator
@@ -311,6 +312,34 @@ class AsyncResult(ResultBase, Generic[R]):
             self.parent.forget()
         self.backend.forget(self.id)
 
+    def revoke(
+        self,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | int | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Tell all workers not to run the task; `terminate`: to end it where it runs, by `signal` ([result.14]).
+
+        `wait`: return when the workers have answered, at the latest after `timeout` (1) seconds of silence.
+        """
+        given = {"terminate": terminate, "signal": signal, "reply": wait, "timeout": timeout}
+        self.app.control.revoke(self.id, connection=connection, **given)
+
+    def revoke_by_stamped_headers(
+        self,
+        headers: dict[str, Any],
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | int | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """The same for all tasks that bear any of these stamps ([stamp.11])."""
+        given = {"terminate": terminate, "signal": signal, "reply": wait, "timeout": timeout}
+        self.app.control.revoke_by_stamped_headers(headers, connection=connection, **given)
+
     # -- state -------------------------------------------------------------------------------------------------------
 
     @property
@@ -527,20 +556,8 @@ class AsyncResult(ResultBase, Generic[R]):
         # Not the traceback of an earlier `get`: it would grow with each.
         failure.__traceback__ = None
         if traceback and self.app.conf.task_remote_tracebacks:
-            failure.__traceback__ = _remote_frames(traceback)
+            failure.__traceback__ = remote_frames(traceback)
         raise failure
-
-
-def _remote_frames(text: str) -> Any:
-    """The frames that a traceback's text shows; None without tblib, or where the text is not whole."""
-    try:
-        from tblib import Traceback, TracebackParseError
-    except ImportError:
-        return None
-    try:
-        return Traceback.from_string(text, strict=False).as_traceback()
-    except TracebackParseError:
-        return None
 
 
 def result_from_tuple(r: Any, app: Celery | None = None) -> Any:

@@ -159,6 +159,18 @@ class ResultSet(ResultBase):
         for result in self.results:
             result.forget()
 
+    def revoke(
+        self,
+        connection: Any = None,
+        terminate: bool = False,
+        signal: str | int | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """`AsyncResult.revoke` of all of them, with one command ([result.14])."""
+        given = {"terminate": terminate, "signal": signal, "reply": wait, "timeout": timeout}
+        self.app.control.revoke([result.id for result in self.results], connection=connection, **given)
+
     def _look(self) -> None:
         """Learn of all that are ready, in one go."""
         backend = self.backend

@@ -23,7 +23,8 @@ GROUPS = (
 OURS = frozenset(
     {
         "dead_letter_max_age", "dead_letter_max_count", "dead_letter_max_size", "task_acks_first",
-        "task_chord_embed_limit", "task_max_deaths", "worker_shutdown_grace", "worker_unknown_task_grace",
+        "task_chord_embed_limit", "task_max_deaths", "worker_shutdown_grace", "worker_stuck_after",
+        "worker_unknown_task_grace",
     }
 )  # fmt: skip
 #: Begins with the name of a group, but stands by itself.
@@ -1053,6 +1054,15 @@ SETTINGS: tuple[Setting, ...] = (
         None,
         "",
         "Seconds that a warm shutdown waits for running tasks; None: as long as they take.",
+        declared=False,
+    ),
+    Setting(
+        "worker_stuck_after",
+        "float",
+        30.0,
+        "",
+        "Seconds without an answer of its loop or of a process of its pool after which a worker says so instead of "
+        "pong; 0: never.",
         declared=False,
     ),
     Setting(

@@ -57,6 +57,7 @@ class Tracer:
         self._tellers = {moment: tuple(parts.tellers.get(moment, ())) for moment in MOMENTS}
         self._plans: dict[str, Plan] = {}
         self._held = parts.pending.records
+        self._watched = parts.watched
 
     def run(self, message: Message) -> Outcome:
         """Run the task of a message. Raises nothing but `SystemExit`, `KeyboardInterrupt`, and a hook's MemoryError."""
@@ -98,6 +99,8 @@ class Tracer:
             if run.request._added and run.further is None:
                 self._parts.grow(run.request.group, run.request._added)
             outcome.follow = [*outcome.follow, *_portable(run.request._gathered.publications)]
+        if self._watched.receivers:
+            outcome.told = self._parts.shown(run)
         return outcome
 
     def _run(self, plan: Plan, run: Run, begin: float) -> Outcome:

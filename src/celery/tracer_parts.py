@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from celery.lifecycle import SHUT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from celery.current import Context
-    from celery.lifecycle import Run, Tellers
+    from celery.lifecycle import Gate, Run, Tellers
     from celery.outcome import Further, Outcome, Record
     from celery.pending import Pending
     from celery.ports import Publication
@@ -63,6 +65,10 @@ class TracerParts:
     #: The document of a task that has succeeded before, by its id; asked about redelivered messages of tasks that
     #: acknowledge late. None: nobody asks (`[task.70]`).
     succeeded: Callable[[str], Mapping[str, Any] | None] | None = None
+    #: Open while somebody wants to be told of each run in the main process.
+    watched: Gate = SHUT
+    #: What is told then: see `Outcome.told`.
+    shown: Callable[[Run], tuple[str, str] | None] = lambda run: None
     hostname: str = ""
     pid: Callable[[], int] = lambda: 0
     #: False: nobody keeps results, so none is encoded.

@@ -16,6 +16,7 @@ from tests.contracts.backend import BackendContract, record
 from tests.contracts.broadcasting import BroadcastingContract
 from tests.contracts.broker import BrokerContract, ids, message, nothing, spec, take, to
 from tests.contracts.dead_letters import BOUNDS, DeadLetterContract
+from tests.contracts.inspecting import InspectingContract
 from tests.contracts.processes import in_child
 
 if TYPE_CHECKING:
@@ -64,6 +65,11 @@ class TestBroker(BrokerContract):
                 server.put(queue, raw)
 
         return put
+
+
+class TestInspecting(InspectingContract):
+    make_broker = TestBroker.make_broker
+    put_raw = TestBroker.put_raw
 
 
 class TestDeadLetters(DeadLetterContract):

@@ -10,13 +10,16 @@ from celery.backends.redis_store import RedisStore
 from celery.brokers.redis import RedisBroker
 from celery.ports import BackendConfig, BrokerConfig, DeadLetterBounds
 from tests.contracts.backend import BackendContract
+from tests.contracts.broadcasting import BroadcastingContract
 from tests.contracts.broker import BrokerContract
 from tests.contracts.dead_letters import BOUNDS, DeadLetterContract
+from tests.contracts.inspecting import InspectingContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.contracts.backend import MakeBackend, PassTime
+    from tests.contracts.broadcasting import MakeCarrier
     from tests.contracts.broker import MakeBroker, PutRaw
     from tests.contracts.dead_letters import MakeBounded
     from tests.servers import RedisServer
@@ -71,6 +74,32 @@ class TestBroker(BrokerContract):
         return lambda queue, raw: redis_server.call("LPUSH", queue, raw)
 
 
+class TestBroadcasting(BroadcastingContract):
+    @pytest.fixture
+    def options(self) -> dict[str, object]:
+        return {}
+
+    @pytest.fixture
+    def make_carrier(self, url: str, options: dict[str, object]) -> Iterator[MakeCarrier]:
+        made: list[RedisBroker] = []
+
+        def make() -> RedisBroker:
+            made.append(RedisBroker(BrokerConfig(url, options)))
+            return made[-1]
+
+        yield make
+        for broker in made:
+            broker.close()
+
+
+class TestBroadcastingWithPrefix(TestBroadcasting):
+    """Channels and keys under a global prefix, and no keys in the names of channels."""
+
+    @pytest.fixture
+    def options(self) -> dict[str, object]:
+        return {"global_keyprefix": "us:", "fanout_patterns": False, "fanout_prefix": "/all.", "sep": "~"}
+
+
 class TestBrokerWithPrefix(TestBroker):
     """Every key under a global prefix, over a unix socket, with other names for what kombu lets one name."""
 
@@ -85,6 +114,18 @@ class TestBrokerWithPrefix(TestBroker):
     @pytest.fixture
     def put_raw(self, redis_server: RedisServer) -> PutRaw:
         return lambda queue, raw: redis_server.call("LPUSH", "p:" + queue, raw, db=2)
+
+
+class TestInspecting(InspectingContract):
+    options = TestBroker.options
+    make_broker = TestBroker.make_broker
+    put_raw = TestBroker.put_raw
+
+
+class TestInspectingWithPrefix(TestInspecting):
+    url = TestBrokerWithPrefix.url
+    options = TestBrokerWithPrefix.options
+    put_raw = TestBrokerWithPrefix.put_raw
 
 
 class TestDeadLetters(DeadLetterContract):

@@ -20,8 +20,10 @@ from celery.exceptions import ImproperlyConfigured
 from celery.ports import BackendConfig, BrokerConfig, DeadLetterBounds
 from tests.adapters.test_memory import FakeClock
 from tests.contracts.backend import BackendContract, record
+from tests.contracts.broadcasting import BroadcastingContract, ear, hear, notice
 from tests.contracts.broker import BrokerContract, ids, message, nothing, spec, take, to
 from tests.contracts.dead_letters import BOUNDS, DeadLetterContract
+from tests.contracts.inspecting import InspectingContract
 from tests.contracts.processes import Child, in_child
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.contracts.backend import MakeBackend, PassTime
+    from tests.contracts.broadcasting import MakeCarrier
     from tests.contracts.broker import MakeBroker, PutRaw
     from tests.contracts.dead_letters import MakeBounded
 
@@ -72,6 +75,11 @@ class TestBroker(BrokerContract):
         return put
 
 
+class TestInspecting(InspectingContract):
+    make_broker = TestBroker.make_broker
+    put_raw = TestBroker.put_raw
+
+
 class TestDeadLetters(DeadLetterContract):
     make_backend = TestBroker.make_backend
     put_raw = TestBroker.put_raw
@@ -87,6 +95,64 @@ class TestDeadLetters(DeadLetterContract):
         yield make
         for broker in made:
             broker.close()
+
+
+class TestBroadcasting(BroadcastingContract):
+    @pytest.fixture
+    def make_carrier(self, url: str) -> Iterator[MakeCarrier]:
+        made: list[SqliteBroker] = []
+
+        def make() -> SqliteBroker:
+            made.append(SqliteBroker(BrokerConfig(url)))
+            return made[-1]
+
+        yield make
+        for broker in made:
+            broker.close()
+
+    def test_nothing_is_written_where_nobody_listens(self, make_carrier: MakeCarrier, url: str) -> None:
+        carrier = make_carrier()
+        listener = carrier.listen([ear("n.pidbox")])
+        listener.close()
+        before = counted(url)
+        carrier.tell([notice("into the void"), notice("r", "reply.pidbox", "direct", "nobody")])
+        assert counted(url) == before == (0, 0, 0)
+
+    def test_a_listener_that_was_killed_leaves_nothing(self, make_carrier: MakeCarrier, url: str) -> None:
+        def listen() -> None:
+            SqliteBroker(BrokerConfig(url)).listen([ear("n.pidbox"), ear("o.reply", "reply.pidbox", "direct", "o")])
+            os._exit(0)
+
+        carrier = make_carrier()
+        carrier.listen([ear("alive.pidbox")]).close()  # the file is there
+        pid = os.fork()
+        if not pid:
+            listen()
+        os.waitpid(pid, 0)
+        assert counted(url)[0] == 1
+        mine = carrier.listen([ear("alive.pidbox")])
+        assert counted(url)[:2] == (1, 1)
+        carrier.tell([notice("r", "reply.pidbox", "direct", "o"), notice("heard")])
+        assert hear(mine, 1) == ["heard"]
+        mine.close()
+        assert counted(url) == (0, 0, 0)
+
+    def test_notices_are_few(self, make_carrier: MakeCarrier, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("celery.brokers.sqlite_listening._MOST", 5)
+        carrier = make_carrier()
+        with closing(carrier.listen([ear("n.pidbox")])):
+            for number in range(20):
+                carrier.tell([notice(str(number))])
+            assert counted(url)[2] == 5
+
+
+def counted(url: str) -> tuple[int, int, int]:
+    """Rows of listeners, of mailboxes and of notices."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db:
+        listeners, mailboxes, notices = (
+            db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("listeners", "mailboxes", "notices")
+        )
+    return listeners, mailboxes, notices
 
 
 class TestBackend(BackendContract):

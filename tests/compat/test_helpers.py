@@ -2,6 +2,10 @@
 
 import json
 import pickle
+import socket
+import subprocess
+import sys
+import threading
 import warnings
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -9,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from celery.exceptions import CDeprecationWarning, CPendingDeprecationWarning
-from celery.utils import deprecated, nodenames, serialization, sysinfo, text
+from celery.utils import deprecated, nodenames, serialization, sysinfo, text, threads
 from celery.utils.term import colored
 
 
@@ -234,3 +238,52 @@ class TestSysinfo:
         assert len(sysinfo.load_average()) == 3
         assert 0 < sysinfo.df(Path("/")).available <= sysinfo.df("/").total_blocks
         assert 0 <= sysinfo.df("/").capacity <= 100
+
+
+class TestThreads:
+    def test_a_thread_goes_round_until_it_is_stopped(self) -> None:
+        class Counting(threads.bgThread):
+            rounds = 0
+            enough = threading.Event()
+
+            def body(self) -> None:
+                self.rounds += 1
+                self.enough.wait(0.001)
+
+        thread = Counting()
+        assert (thread.daemon, thread.name, Counting(name="x").name) == (True, "Counting", "x")
+        thread.start()
+        while thread.rounds < 3:
+            assert thread.is_alive()
+            thread.enough.wait(0.001)
+        thread.stop()
+        assert not thread.is_alive()
+        assert thread.rounds >= 3
+
+    def test_a_thread_that_crashes_ends_the_process(self) -> None:
+        script = (
+            "import time\nfrom celery.utils.threads import bgThread\n"
+            "class T(bgThread):\n    def body(self): raise ValueError('told')\n"
+            "T(name='mine').start(); time.sleep(30)"
+        )
+        done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, timeout=30)
+        assert done.returncode == 1
+        assert "'mine' crashed: ValueError('told')" in done.stderr
+        assert "Traceback" in done.stderr
+
+    def test_sockets_have_a_timeout_meanwhile(self) -> None:
+        before = socket.getdefaulttimeout()
+        with threads.default_socket_timeout(3.5):
+            assert socket.getdefaulttimeout() == 3.5
+        assert socket.getdefaulttimeout() == before
+
+    def test_a_manager_empties_its_storages(self) -> None:
+        stack, space = threads.LocalStack[int](), threads.Local()
+        manager = threads.LocalManager([stack, space])
+        stack.push(1)
+        stack.push(2)
+        space.x = 1
+        manager.cleanup()
+        assert (stack.top, hasattr(space, "x"), manager.get_ident()) == (None, False, threading.get_ident())
+        assert threads.LocalManager().locals == []
+        assert threads.LocalManager(stack).locals == [stack]

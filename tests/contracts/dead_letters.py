@@ -152,6 +152,17 @@ class DeadLetterContract:
 
     # ------------------------------------------------------------------------------------------- requeue and discard
 
+    def test_counting(self, make_bounded: MakeBounded) -> None:
+        broker = make_bounded()
+        assert isinstance(broker, Burying)
+        assert broker.dead_letters.counts() == {}
+        consumer = broker.consume([spec("a"), spec("b")])
+        broker.publish([*to("a", message(1), message(2)), *to("b", message(3))])
+        refuse(consumer, take(consumer, 3))
+        assert broker.dead_letters.counts() == {"a": 2, "b": 1}
+        broker.dead_letters.discard([letters(broker, "b")[0].id])
+        assert broker.dead_letters.counts() == {"a": 2}
+
     def test_requeue_puts_the_original_back(self, broker: Broker, make_bounded: MakeBounded) -> None:
         assert isinstance(broker, Burying)
         sent = message(1, priority=9, kept={"a": [1, {}]})

@@ -84,6 +84,7 @@ class Notes:
         self.unknown_ids: list[tuple[str, float]] = []
         self.limits: list[tuple[str, str, float]] = []
         self.cuts: list[tuple[str, bool]] = []
+        self.terminations: list[tuple[str, int]] = []
         self.losses: list[tuple[str, BaseException]] = []
         self.told: list[str] = []
         self.troubles: list[tuple[BaseException, float]] = []
@@ -111,8 +112,14 @@ class Notes:
     def hard_limit(self, message: Message, limit: float) -> None:
         self.limits.append(("hard", message.id, limit))
 
-    def lost(self, message: Message, exc: BaseException) -> None:
+    def terminated(self, message: Message, signum: int) -> None:
+        self.terminations.append((message.id, signum))
+
+    def lost(self, message: Message, exc: BaseException, *, goes_back: bool = False) -> None:
         self.losses.append((message.id, exc))
+
+    def tried_again(self, message: Message, exc: BaseException) -> None:
+        self.told.append(f"tried again {message.id}")
 
     def connecting_failed(self, exc: BaseException, attempt: int, limit: int | None, seconds: float) -> None:
         self.told.append(f"connecting failed {attempt}/{limit}, again in {seconds}")

@@ -73,6 +73,30 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL")
 
 
+#: The end of a chain, a group that never begins, keeps the places that it has in the chord's header: the failure of
+#: the member before it is the first one ([canvas.54]). Found as seeds 2345 and 245 of `make fuzz`.
+GROUP_THAT_NEVER_BEGINS = (
+    "chord",
+    [
+        (
+            "group",
+            [
+                (
+                    "chain",
+                    [
+                        ("chain", [("group", [("task", 1), ("task", 2)]), ("chord", [("task", 4)], ("boom", 5))]),
+                        ("group", [("task", 12), ("task", 16)]),
+                    ],
+                ),
+                ("boom", 23),
+                ("task", 30),
+            ],
+        )
+    ],
+    ("task", 33),
+)
+
+
 @pytest.mark.usefixtures("quiet")
 class TestMemory:
     @pytest.fixture
@@ -80,6 +104,10 @@ class TestMemory:
         app = app_on(f"memory://{request.node.name}")
         with working(app):
             yield app
+
+    def test_a_group_that_never_begins_keeps_its_places(self, app: Celery) -> None:
+        result = canvases.build(app, GROUP_THAT_NEVER_BEGINS).apply_async((1,))
+        assert seen(result) == outcome_of(GROUP_THAT_NEVER_BEGINS) == "Boom(23)"
 
     def test_some(self, app: Celery) -> None:
         check(app, range(60), failing=False)

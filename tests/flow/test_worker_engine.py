@@ -14,7 +14,7 @@ from celery.brokers.memory import MemoryBroker
 from celery.exceptions import WorkerShutdown
 from celery.outcome import Ignored, Rejected, Success
 from celery.ports import BrokerConfig
-from celery.worker.consumer.engine import trouble_delays
+from celery.worker.consumer.delays import trouble_delays
 from tests.flow.engine import DEADLINE, House, spec, until
 
 

@@ -132,7 +132,7 @@ def test_what_it_says_of_itself(app: Celery) -> None:
     assert {name: stats[name] for name in ("total", "pid", "prefetch_count")} == {
         "total": {"add": 1}, "pid": worker.pid, "prefetch_count": 8,
     }  # fmt: skip
-    assert stats["clock"] == str(app.clock)
+    assert 0 < int(stats["clock"]) <= app.clock.value  # its heart ticks
     assert stats["pool"]["max-concurrency"] == 2
     assert stats["pool"]["timeouts"] == [0, 30]
     assert len(stats["pool"]["processes"]) == 2

@@ -72,7 +72,7 @@ class Session:
 
     def command(self, command: str, output: str) -> None:
         command = command.partition("  #")[0].strip()
-        if re.search(r"celery .*\bworker\b", command) and "--help" not in command:
+        if re.search(r"celery .*\bworker\b", command) and not re.search("--(help|detach)|multi", command):
             worker = self._stack.enter_context(Background(command, self.folder, self.variables))
             worker.wait_for(r" ready\.$")
             self._workers.append(worker)

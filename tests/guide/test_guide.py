@@ -6,6 +6,7 @@ the original where that is at hand. Blocks run as they stand, against real worke
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -18,6 +19,7 @@ import pytest
 from tests.guide.blocks import Block, blocks
 from tests.running import ROOT, Answer, Background, Prompt, environment, shell, wait_until
 from tests.servers import RedisServer
+from tests.terminals import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,14 +42,12 @@ SIGNATURES = (
 CANVASES = ("groups-1", "groups-2", "chains-1", "chains-2", "chains-3", "chords-1", "chords-2", "chords-3")
 ROUTES = ("routing-1", "routing-2", "routing-3", "routing-4")
 TIMES = ("timezone-1",)
+BACKGROUND = tuple(f"in-the-background-{n}" for n in range(1, 7))
+CONTROL = tuple(f"remote-control-{n}" for n in range(1, 10))
 
 #: Blocks of issues that are still open: issue → names.
 LATER: dict[int, tuple[str, ...]] = {
     3: ("calling-tasks-13",),  # the states of a task that is retried
-    6: (
-        *(f"in-the-background-{n}" for n in range(1, 7)),
-        *(f"remote-control-{n}" for n in range(1, 10)),
-    ),
 }
 
 
@@ -57,7 +57,7 @@ def test_the_copy_is_the_guide() -> None:
 
 
 def test_every_block_has_its_place() -> None:
-    now = [*WORKERS, *CALLS, *SIGNATURES, *CANVASES, *ROUTES, *TIMES]
+    now = [*WORKERS, *CALLS, *SIGNATURES, *CANVASES, *ROUTES, *TIMES, *BACKGROUND, *CONTROL]
     later = [name for names in LATER.values() for name in names]
     assert sorted(now + later) == sorted(block.name for block in blocks(GUIDE))
 
@@ -244,7 +244,119 @@ def test_routing(project: Project) -> None:
         assert prompt.value("add.delay(1, 2).get(timeout=30), mul.delay(2, 3).get(timeout=30)") == "(3, 6)"
 
 
+@pytest.mark.process
+@pytest.mark.usefixtures("worker")
+def test_remote_control(project: Project) -> None:
+    def said(number: int) -> str:
+        [(command, _)] = block(f"remote-control-{number}").commands()
+        return shell(command, project.folder, project.variables)
+
+    everybody = said(1)
+    assert re.search(r"^->  celery@\S+: OK\n    - empty -$", everybody, re.M), everybody
+    with project.start("celery -A proj worker -l INFO -Q elsewhere -n celery@example.com"):
+        assert said(2) == "->  celery@example.com: OK\n    - empty -\n\n1 node online.\n"
+        online = said(9)
+        assert "->  celery@example.com: OK\n" in online
+        assert online.endswith("\n\n2 nodes online.\n")
+    assert re.search(r"^  active +List the tasks that run", said(3), re.M)
+    assert re.search(r"^  enable_events  ", said(4), re.M)
+
+
+@pytest.mark.usefixtures("worker")
+def test_events(project: Project) -> None:
+    def said(number: int) -> str:
+        [(command, _)] = block(f"remote-control-{number}").commands()
+        return shell(command, project.folder, project.variables)
+
+    [(dump, _)] = block("remote-control-6").commands()
+    [(monitor, _)] = block("remote-control-7").commands()
+    assert re.search(r"^->  celery@\S+: OK\n +task events enabled$", said(5), re.M)
+    dumper = Background(dump, project.folder, project.variables)
+    try:
+        dumper.wait_for(r"worker-heartbeat|celery@\S+ \[")
+        project.prompt.enter("from proj.tasks import add")
+        project.prompt.enter("add.delay(2, 2).get(timeout=60)")
+        dumper.wait_for(r"proj\.tasks\.add\([\w-]+\) args=\(2, 2\)")
+    finally:
+        dumper.stop()
+    with Terminal(monitor, project.folder, project.variables) as terminal:
+        terminal.wait_for("1 of 1 workers")
+        project.prompt.enter("add.delay(2, 2).get(timeout=60)")
+        terminal.wait_for("proj.tasks.add")
+    assert re.search(r"^->  celery@\S+: OK\n +task events disabled$", said(8), re.M)
+
+
 def test_timezone(project: Project) -> None:
     project.prompt.enter("from proj.celery import app")
     project.type("timezone-1")
     assert project.prompt.value("str(app.timezone)") == "'Europe/London'"
+
+
+# In the background ---------------------------------------------------------------------------------------------------
+
+#: What it shows has names, versions and numbers of its own, and of 2016: "Waiting for 1 node" had no numbers then.
+SHOWN = [
+    (r"celery multi v\S+ \(\w+\)", r"celery multi v\S+ \(\w+\)"),
+    (r"> Starting nodes\.\.\.", r"> Starting nodes\.\.\."),
+    (r"> Stopping nodes\.\.\.", r"> Stopping nodes\.\.\."),
+    (r"> w1\.halcyon\.local: OK", r"> w1@\S+: OK"),
+    (r"> w1\.halcyon\.local: TERM -> \d+", r"> w1@\S+: TERM -> \d+"),
+    (r"> Waiting for 1 node\.+", r"> Waiting for 1 node -> \d+\.+"),
+    (r"> Restarting node w1\.halcyon\.local: OK", r"> Restarting node w1@\S+: OK"),
+]
+
+
+def pattern(shown: str) -> str:
+    """What a line must look like, from what the guide shows in its place."""
+    [found] = [ours for theirs, ours in SHOWN if re.fullmatch(theirs, shown.strip())]
+    return found
+
+
+def in_background(project: Project, name: str) -> str:
+    """Run a block of `celery multi`; files that the guide puts under /var are in the project's folder."""
+    variables = {
+        **project.variables,
+        "CELERYD_PID_FILE": f"{project.folder}/var/run/celery/%n.pid",
+        "CELERYD_LOG_FILE": f"{project.folder}/var/log/celery/%n%I.log",
+    }
+    for command, output in block(name).commands():
+        if "start 10" in command and not os.environ.get("CHAOS"):
+            command = command.replace("start 10", "start 5") + " -P solo"  # ten with children each are for full size
+        said = shell(command.replace("/var/", f"{project.folder}/var/"), project.folder, variables)
+        for line in output.splitlines():
+            assert re.search(rf"^\s*{pattern(line)}$", said, re.M), f"{line!r} is not in:\n{said}"
+    return said
+
+
+@pytest.fixture
+def no_nodes_left(project: Project) -> Iterator[None]:
+    """Whatever the test comes to, its workers end."""
+    yield
+    names = " ".join(path.stem for path in (project.folder / "var" / "run" / "celery").glob("*.pid"))
+    shell(
+        f"celery multi kill {names} --pidfile={project.folder}/var/run/celery/%n.pid", project.folder, project.variables
+    )
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("no_nodes_left")
+def test_in_the_background(project: Project) -> None:
+    run = project.folder / "var" / "run" / "celery"
+    in_background(project, "in-the-background-1")
+    first = (run / "w1.pid").read_text()
+    assert re.search(r"> Restarting node w1@\S+: OK\n", in_background(project, "in-the-background-2"))
+    assert (run / "w1.pid").read_text() != first
+    in_background(project, "in-the-background-3")
+    wait_until(lambda: not (run / "w1.pid").exists(), "w1 ends")
+    in_background(project, "in-the-background-1")
+    in_background(project, "in-the-background-4")
+    assert not list(run.iterdir())
+    in_background(project, "in-the-background-5")
+    in_background(project, "in-the-background-4")
+    assert in_background(project, "in-the-background-6").count(": OK") in (5, 10)
+    command_lines = {path.stem: Path(f"/proc/{int(path.read_text())}/cmdline").read_text() for path in run.iterdir()}
+    queues = {name: line.split("\0")[line.split("\0").index("-Q") + 1] for name, line in command_lines.items()}
+    assert [queues[f"celery{n}"] for n in range(1, 6)] == ["images,video"] * 3 + ["data"] * 2
+    assert set(queues.values()) <= {"images,video", "data", "default"}
+    shell(f"celery multi stopwait {len(queues)} --pidfile={run}/%n.pid", project.folder, project.variables)
+    assert not list(run.iterdir())

@@ -34,7 +34,9 @@ from celery.app.broker_parts import amqp_options, whole_url
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import Address, PublishSignals
 from celery.app.redis_parts import completed, redis_options
+from celery.app.sent_events import SentEvents
 from celery.failures import exception_info
+from celery.lifecycle import SHUT
 from celery.ports import BackendConfig, BrokerConfig, SystemClock
 from celery.producer import Call, Gathered, Producer, PublishDefaults, new_id
 from celery.states import SUCCESS
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from celery.app.following import Following
     from celery.app.trace import LogLines
     from celery.documents import Documents, Reading
+    from celery.lifecycle import Gate
     from celery.outcome import Failure, Record
     from celery.pending import Pending
     from celery.ports import Barrier, Broker, Clock, ResultBackend, Runner
@@ -91,7 +94,7 @@ class Assembly:
     @property
     def broker(self) -> Broker:
         """The broker that is published to."""
-        broker: Broker = self._part("broker", lambda: self._open_broker(self._conf.broker_write_url))
+        broker: Broker = self._part("broker", lambda: self.open_broker(self._conf.broker_write_url))
         return broker
 
     @property
@@ -100,7 +103,7 @@ class Assembly:
         conf = self._conf
         if conf.broker_read_url == conf.broker_write_url:
             return self.broker
-        broker: Broker = self._part("broker_for_read", lambda: self._open_broker(conf.broker_read_url))
+        broker: Broker = self._part("broker_for_read", lambda: self.open_broker(conf.broker_read_url))
         return broker
 
     @property
@@ -213,20 +216,22 @@ class Assembly:
 
         return Eager(self._app, self._tracer_parts)
 
-    def runner(self, hostname: str) -> Runner:
-        """What a pool's processes run messages with."""
+    def runner(self, hostname: str, watched: Gate = SHUT) -> Runner:
+        """What a pool's processes run messages with. `watched`: open while outcomes are to be told of in words."""
         from celery.app.runner import TaskRunner
         from celery.app.trace import LogLines
 
         lines = LogLines()
         lines.refresh()
-        return TaskRunner(self._app, self.tracer(hostname, lines), lines, hostname)
+        return TaskRunner(self._app, self.tracer(hostname, lines, watched), lines, hostname)
 
-    def tracer(self, hostname: str, lines: LogLines) -> Tracer:
+    def tracer(self, hostname: str, lines: LogLines, watched: Gate = SHUT) -> Tracer:
         """What runs messages; `lines` tells how they ended."""
         from celery.tracer import Tracer
 
-        return Tracer(self._tracer_parts(hostname, lines))
+        parts = self._tracer_parts(hostname, lines)
+        parts.watched = watched
+        return Tracer(parts)
 
     def aftermath(self, hostname: str) -> Callable[..., Failure]:
         """`aftermath(message, exc, *, hooks=True)`: what a failure leaves behind that the main process saw.
@@ -331,7 +336,9 @@ class Assembly:
                 self._parts[name] = make()
             return self._parts[name]
 
-    def _open_broker(self, url: Any) -> Broker:
+    def open_broker(self, url: Any) -> Broker:
+        """The broker at a URL, with the options of the settings. Raises `ImproperlyConfigured` for a URL of no broker
+        of ours."""
         conf = self._conf
         given = [whole_url(each, conf) for each in all_urls(url) or [""]]
         urls = usable_urls(given, "broker_url") or DEFAULT_BROKER
@@ -417,7 +424,7 @@ class Assembly:
             address=Address(app),
             defaults=defaults,
             clock=self._clock,
-            observer=PublishSignals(app.amqp.kombu_queue),
+            observer=PublishSignals(app.amqp.kombu_queue, SentEvents(app)),
             carrier=self.kombu,
             insisting=_Replaced(),
         )
@@ -429,7 +436,7 @@ class Assembly:
         return None if store is None else Revealing(store, self.pending)
 
     def _tracer_parts(self, hostname: str, lines: LogLines) -> TracerParts:
-        from celery.app.trace import foreign, task_has_custom, tellers
+        from celery.app.trace import foreign, shown, task_has_custom, tellers
         from celery.backends.base import Backend
         from celery.tracer_parts import TracerParts
 
@@ -455,6 +462,7 @@ class Assembly:
             overrides=task_has_custom,
             tellers=tellers(lines),
             foreign=partial(foreign, app, hostname),
+            shown=shown,
             around=partial(around, app.loader, Backend),
             succeeded=self._succeeded if conf.worker_deduplicate_successful_tasks else None,
             hostname=hostname,

@@ -61,10 +61,10 @@ class Celery:
     # Classes, or dotted names of classes, for subclasses to replace ([app.3]).
     amqp_cls: Any = "celery.app.amqp:AMQP"
     backend_cls: Any = None
-    events_cls: Any = None
+    events_cls: Any = "celery.app.events:Events"
     loader_cls: Any = None
     log_cls: Any = "celery.app.log:Logging"
-    control_cls: Any = None
+    control_cls: Any = "celery.app.control:Control"
     task_cls: Any = "celery.app.task:Task"
     registry_cls: Any = TaskRegistry
     Pickler = AppPickler
@@ -372,8 +372,7 @@ class Celery:
 
     def signature(self, *args: Any, **kwargs: Any) -> Signature[Any]:
         """A call as a value, belonging to this app ([app.20])."""
-        kwargs["app"] = self
-        return cast("Signature[Any]", part("signature")(*args, **kwargs))
+        return cast("Signature[Any]", part("signature")(*args, **{**kwargs, "app": self}))
 
     # -------------------------------------------------------------------------------------------- kombu's objects
 
@@ -402,9 +401,8 @@ class Celery:
         **kwargs: Any,
     ) -> Any:
         """A kombu connection to the broker, not connected yet; arguments outrank the settings ([app.32])."""
-        given = dict(locals(), **kwargs)
-        del given["self"], given["kwargs"]
-        return connecting.connection(self, given.pop("hostname"), **given)
+        given = {k: v for k, v in dict(locals(), **kwargs).items() if k not in ("self", "kwargs", "hostname")}
+        return connecting.connection(self, hostname, **given)
 
     broker_connection = connection
 
@@ -469,6 +467,16 @@ class Celery:
     def log(self) -> Any:
         """Sets up logging."""
         return symbol_by_name(self.log_cls)(app=self)
+
+    @cached_property
+    def events(self) -> Any:
+        """Tells and hears events: `Dispatcher`, `Receiver`, `State` ([event.14] to [event.16])."""
+        return symbol_by_name(self.events_cls)(app=self)
+
+    @cached_property
+    def control(self) -> Any:
+        """Commands to workers, and questions ([control.1])."""
+        return symbol_by_name(self.control_cls)(app=self)
 
     @cached_property
     def clock(self) -> Any:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from celery.app.base import Celery
+    from celery.app.sent_events import SentEvents
     from celery.producer import Sketch
     from celery.routing import QueueSpec
 
@@ -18,12 +19,13 @@ __all__ = ["Address", "PublishSignals"]
 
 
 class PublishSignals:
-    """Tells receivers of a message, before (they may change it in place) and after it is sent."""
+    """Tells receivers of a message, before (they may change it in place) and after it is sent; and monitors."""
 
-    def __init__(self, kombu_queue: Callable[[QueueSpec], Any]) -> None:
+    def __init__(self, kombu_queue: Callable[[QueueSpec], Any], events: SentEvents) -> None:
         self._kombu_queue = kombu_queue
+        self._events = events
         self.before = (signals.before_task_publish,)
-        self.after = (signals.after_task_publish, signals.task_sent)
+        self.after = (signals.after_task_publish, signals.task_sent, events.gate)
 
     def publishing(self, sketch: Sketch) -> None:
         queue = sketch.route.queue
@@ -38,7 +40,13 @@ class PublishSignals:
             retry_policy=sketch.retry_policy,
         )
 
-    def published(self, sketch: Sketch) -> None:
+    def published(self, *sketches: Sketch) -> None:
+        for sketch in sketches:
+            self._send_signals(sketch)
+        if self._events.gate.receivers:
+            self._events.tell(sketches)
+
+    def _send_signals(self, sketch: Sketch) -> None:
         if signals.after_task_publish.receivers:
             signals.after_task_publish.send(
                 sender=sketch.call.name,

@@ -8,6 +8,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from celery.lifecycle import Latch
+
 if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.app.runner import TaskRunner
@@ -50,7 +52,8 @@ def restore_runner(found: Any, settings: dict[str, Any], hostname: str) -> TaskR
             app.conf.worker_redirect_stdouts_level,
             hostname=hostname,
         )
-    runner: TaskRunner = app.assembly.runner(hostname)
+    # The gate that says whether anybody listens is not shared with this process: it tells, whoever listens.
+    runner: TaskRunner = app.assembly.runner(hostname, Latch(True))
     runner.spawned = True
     return runner
 

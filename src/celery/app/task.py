@@ -464,6 +464,14 @@ class Task(Generic[P, R]):
             task_id = self.request.id
         self.backend.store_result(task_id, meta, state, request=self.request, **kwargs)
 
+    def send_event(
+        self, type_: str, retry: bool = True, retry_policy: Mapping[str, Any] | None = None, **fields: Any
+    ) -> Any:
+        """Tell monitors an event of your own, with the id of the run that is going on here ([task.61])."""
+        policy = self.app.conf.task_publish_retry_policy if retry_policy is None else retry_policy
+        with self.app.events.default_dispatcher(hostname=self.request.hostname) as dispatcher:
+            return dispatcher.send(type_, uuid=self.request.id, retry=retry, retry_policy=policy, **fields)
+
     def add_trail(self, result: Any) -> Any:
         """Note `result` as a child of the run that is going on here, if `trail` is on ([task.60]). Returns it."""
         if self.trail:

@@ -17,7 +17,7 @@ from celery import signals
 from celery.app.task import Task
 from celery.failures import repr_of
 from celery.lifecycle import Latch
-from celery.states import IGNORED, REJECTED, RETRY
+from celery.states import IGNORED, REJECTED, RETRY, SUCCESS
 from celery.utils.log import flush_lines, line_writer
 from celery.utils.saferepr import saferepr
 
@@ -127,10 +127,11 @@ class LogLines:
 
     def succeeded(self, run: Run, ended: Ended) -> None:
         request, value, write = run.request, ended.value, self._write
+        run.shown = text = _text_of(run, value)
         context = {
             "id": request.id,
             "name": request.shadow or run.task.name,
-            "return_value": repr(value) if type(value) in _SHORT else saferepr(value, run.task.resultrepr_maxsize),
+            "return_value": text,
             "runtime": ended.runtime,
         }
         if write is None or "args" in LOG_SUCCESS:  # nobody else sees them, and their text may have to be made
@@ -163,6 +164,23 @@ class LogLines:
         }
         exc_info = _exc_info(ended, severity >= logging.WARNING and einfo is not None)
         logger.log(severity, template.strip(), context, exc_info=exc_info, extra={"data": context})
+
+
+def _text_of(run: Run, value: Any) -> str:
+    return repr(value) if type(value) in _SHORT else saferepr(value, run.task.resultrepr_maxsize)
+
+
+def shown(run: Run) -> tuple[str, str] | None:
+    """How a run ended, for monitors (`[event.5]`, `[event.6]`, `[event.9]`): text and traceback."""
+    ended = run.ended
+    if ended is None:
+        return None
+    value, einfo = ended.value, ended.einfo
+    if ended.state == SUCCESS:
+        return run.shown or _text_of(run, value), ""
+    if ended.state == RETRY:
+        value = value.exc
+    return repr_of(value), "" if einfo is None else str(einfo.traceback)
 
 
 def tellers(lines: LogLines) -> Tellers:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "PendingConfiguration", "Settings", "appstr", "bugreport", "detect_settings", "filter_hidden_settings",
-    "sanitize_url",
+    "sanitize_url", "unknown_keys",
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -478,6 +478,13 @@ def _look_at(settings: Settings, layer: Mapping[str, Any], key: Any, strict: boo
     if strict and (prefix or key.islower()) and not _is_hidden(key, layer[key]):
         return f"Unknown setting {key!r}: no setting has a name like it"
     return None
+
+
+def unknown_keys(settings: Settings) -> list[str]:
+    """What is wrong with the name of each key that looks like a setting and is none."""
+    layers = settings._loaded_maps()[:-1]
+    found = (_look_at(settings, layer, key, True) for layer in layers for key in list(layer))
+    return list(dict.fromkeys(text for text in found if text))
 
 
 def _mixed(new: set[str], old: set[str]) -> str:

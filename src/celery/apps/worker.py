@@ -15,6 +15,7 @@ import celery
 from celery import signals
 from celery.app.utils import sanitize_url
 from celery.apps.banner import StartupInfo, banner
+from celery.apps.launching import Launched
 from celery.apps.signals import SignalLadder
 from celery.platforms import check_privileges, create_pidlock, set_mp_process_title
 from celery.worker.worker import WorkController
@@ -43,6 +44,7 @@ class Worker(WorkController):
     def on_before_init(self, quiet: bool = False, **kwargs: Any) -> None:
         """Let `celeryd_init` receivers configure this node, and refuse what must not run as root (`[worker.21]`)."""
         self.quiet = quiet
+        self._launched = Launched() if self._owns_process() else None
         signals.celeryd_init.send(sender=self.hostname, instance=self, conf=self.app.conf, options=kwargs)
         if self._owns_process():
             check_privileges(self.app.conf.accept_content)
@@ -78,14 +80,16 @@ class Worker(WorkController):
             self.emit_banner()
         if self.pidfile:
             self.pidlock = create_pidlock(self.pidfile)
-        if self.task_events:
-            logger.warning("Task events (-E) are not sent by this version yet; monitors will not see this worker")
         self.set_process_status("-active-")
         self.install_platform_tweaks(self)
+        if self._launched:
+            self._launched.loaded()
 
     def on_consumer_ready(self, consumer: Any) -> None:
         """Say so (`[worker.40]`)."""
         logger.info("%s ready.", self.hostname)
+        if self._launched:
+            self._launched.ready(logs=bool(self.logfile))
 
     def on_stopped(self) -> None:
         """Give back what `on_start` took."""
@@ -155,11 +159,17 @@ class Worker(WorkController):
             app=f"{main}:{id(app):#x}{loader}",
             transport=self.broker_url,
             results=_results(app),
-            concurrency=f"{self.concurrency} ({getattr(self.pool_cls, '__module__', self.pool_cls)})",
+            concurrency=f"{self._shown_size()} ({getattr(self.pool_cls, '__module__', self.pool_cls)})",
             events=bool(self.task_events),
             queues=app.amqp.queues.format(indent=0, indent_first=False).splitlines(),
         )
         return banner(info, art=artlines)
+
+    def _shown_size(self) -> str:
+        if self.autoscale is None:
+            return str(self.concurrency)
+        most, least = self.autoscale
+        return f"{{min={least}, max={most}}}"
 
     def extra_info(self) -> str | None:
         """The tasks, if INFO is logged; with Celery's own from DEBUG on."""

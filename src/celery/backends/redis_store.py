@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from celery.outcome import Record
-    from celery.ports import BackendConfig
+    from celery.ports import BackendConfig, Finding
 
 __all__ = ["RedisStore"]
 
@@ -80,6 +80,18 @@ class RedisStore:
             for record, found in zip(records, marked, strict=True)
             if not found or not is_ready(next(stored) or b"", (SUCCESS,), self._state_of)
         ]
+
+    def examine(self) -> Sequence[Finding]:
+        """See `Examinable`."""
+        from celery.drivers.redis_checks import examine
+
+        return examine(self._pool)
+
+    def server_time(self) -> float:
+        """See `Examinable.server_time`."""
+        from celery.drivers.redis_checks import server_time
+
+        return server_time(self._pool)
 
     def load(self, ids: Sequence[str]) -> list[bytes | None]:
         """See `ResultBackend.load`."""

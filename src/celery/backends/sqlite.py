@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from celery.drivers.sqlite import Handle, file_of, options_of
 from celery.drivers.sqlite_barriers import Arrivals, SqliteBarriers
+from celery.drivers.sqlite_checks import examine
 from celery.drivers.sqlite_records import Records
 from celery.ports import SystemClock
 from celery.states import READY_STATES
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from celery.outcome import Record
-    from celery.ports import BackendConfig, Clock
+    from celery.ports import BackendConfig, Clock, Finding
 
 __all__ = ["SqliteBackend"]
 
@@ -56,6 +57,14 @@ class SqliteBackend:
         self.file.told()
         if self._clock.monotonic() >= self._next_cleanup:
             self._clean()
+
+    def examine(self) -> Sequence[Finding]:
+        """See `Examinable`."""
+        return examine(self._writer)
+
+    def server_time(self) -> float | None:
+        """It has no clock of its own."""
+        return None
 
     def load(self, ids: Sequence[str]) -> list[bytes | None]:
         found: dict[str, bytes] = {}

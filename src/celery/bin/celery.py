@@ -44,11 +44,27 @@ WRONG_APP_OPTION_USAGE_MESSAGE = (
 
 #: Command → where it is. Loaded when used, so that `celery worker --help` loads nothing else.
 _COMMANDS = {
+    "amqp": "celery.bin.amqp:amqp",
+    "beat": "celery.bin.beat:beat",
     "call": "celery.bin.call:call",
+    "check": "celery.bin.check:command",
+    "completion": "celery.bin.completion:completion",
+    "control": "celery.bin.control:control",
     "dlq": "celery.bin.dlq:dlq",
+    "events": "celery.bin.events:events",
+    "graph": "celery.bin.graph:graph",
+    "inspect": "celery.bin.control:inspect",
+    "list": "celery.bin.list:list_",
+    "logtool": "celery.bin.logtool:logtool",
+    "migrate": "celery.bin.migrate:migrate",
+    "multi": "celery.bin.multi:multi",
     "purge": "celery.bin.purge:purge",
+    "queues": "celery.bin.queues:queues",
     "report": "celery.bin.report:report",
     "result": "celery.bin.result:result",
+    "shell": "celery.bin.shell:shell",
+    "status": "celery.bin.control:status",
+    "upgrade": "celery.bin.upgrade:upgrade",
     "worker": "celery.bin.worker:worker",
 }
 
@@ -159,7 +175,8 @@ def celery(
         CELERY_SKIP_CHECKS="true" if skip_checks else None,
         CELERY_STRICT_SETTINGS="true" if strict_settings else None,
     )
-    found = _find_app(ctx, app) if app else None
+    # The workers of `multi` load it; of $CELERY_APP, which is set for them, it knows nothing itself.
+    found = _find_app(ctx, app) if app and ctx.invoked_subcommand != "multi" else None
     ctx.obj = CLIContext(app=found or get_current_app, no_color=no_color, workdir=workdir, quiet=quiet)
     if found is not None:
         _add_user_options(ctx, found)
@@ -207,9 +224,10 @@ def _add_user_options(ctx: click.Context, app: Any) -> None:
 
 def main() -> int:
     """Run the command line. Exits with click's codes (`[cli.26]`)."""
-    _warn_of_late_app(sys.argv[1:])
+    arguments = _behind_multi(sys.argv[1:])
+    _warn_of_late_app(arguments)
     try:
-        code: int = celery(auto_envvar_prefix="CELERY", prog_name="celery")
+        code: int = celery(args=arguments, auto_envvar_prefix="CELERY", prog_name="celery")
     except (ImproperlyConfigured, KombuError) as exc:  # says what to do; where it was found helps nobody
         click.echo(f"Error: {exc}", err=True)
         return EX_FAILURE
@@ -221,9 +239,22 @@ def main() -> int:
     return code
 
 
+def _behind_multi(arguments: list[str]) -> list[str]:
+    """With the options before `multi` behind it: they are for its workers, who load the app themselves (`[cli.25]`)."""
+    valued = {name for param in celery.params if not getattr(param, "is_flag", False) for name in param.opts}
+    at = 0
+    while at < len(arguments) and arguments[at].startswith("-"):
+        at += 2 if arguments[at] in valued else 1
+    if arguments[at : at + 1] != ["multi"] or {"--help", "--version"} & set(arguments[:at]):
+        return arguments
+    return ["multi", *arguments[:at], *arguments[at + 1 :]]
+
+
 def _warn_of_late_app(arguments: list[str]) -> None:
     """`celery worker -A proj` was right until Celery 5; click alone would only say that there is no such option."""
     command = next((at for at, argument in enumerate(arguments) if argument in _COMMANDS), len(arguments))
+    if arguments[command : command + 1] == ["multi"]:
+        return
     for option in ("-A", "--app"):
         if option in arguments[command + 1 :]:
             text = WRONG_APP_OPTION_USAGE_MESSAGE.format(option_name=option, info_name=arguments[command])

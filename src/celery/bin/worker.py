@@ -11,6 +11,7 @@ import click
 from click import Choice
 from click.types import IntParamType
 
+from celery.apps.launching import Launch
 from celery.bin.base import (
     COMMA_SEPARATED_LIST,
     LOG_LEVEL,
@@ -20,12 +21,15 @@ from celery.bin.base import (
     _ParamType,
     handle_preload_options,
 )
+from celery.bin.beat import NO_SCHEDULER
 from celery.bin.starting import check_files, check_owner, refused
 from celery.concurrency import ALIASES
-from celery.platforms import EX_FAILURE, EX_OK, detached, maybe_drop_privileges
+from celery.exceptions import CeleryCommandException, ImproperlyConfigured
+from celery.platforms import EX_FAILURE, check_pidlock, detached, maybe_drop_privileges
 from celery.utils.nodenames import default_nodename, host_format, node_format
+from celery.worker.scaling import range_of
 
-__all__ = ["HOSTNAME", "WORKERS_POOL", "Hostname", "WorkersPool", "detach", "worker"]
+__all__ = ["AUTOSCALE", "HOSTNAME", "WORKERS_POOL", "Autoscale", "Hostname", "WorkersPool", "detach", "worker"]
 
 #: 0 is none, as it is for the settings.
 _SECONDS, _COUNT = click.FloatRange(min=0), click.IntRange(min=0)
@@ -35,6 +39,7 @@ _WORKER: dict[str, Any] = {"cls": CeleryOption, "help_group": "Worker Options"}
 _POOL: dict[str, Any] = {"cls": CeleryOption, "help_group": "Pool Options"}
 _QUEUES: dict[str, Any] = {"cls": CeleryOption, "help_group": "Queue Options"}
 _FEATURES: dict[str, Any] = {"cls": CeleryOption, "help_group": "Features"}
+_BEAT: dict[str, Any] = {"cls": CeleryOption, "help_group": "Embedded Beat Options"}
 
 
 class Hostname(_ParamType):
@@ -83,7 +88,20 @@ class _Concurrency(IntParamType):
         return number
 
 
+class Autoscale(_ParamType):
+    """`max,min` or `max`: most and fewest processes (`[limit.7]`)."""
+
+    name = "<max workers>, <min workers>"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        try:
+            return range_of(value)
+        except ImproperlyConfigured:
+            self.fail(f"must be max,min or max, such as 10,3 with min not above max, got {value!r}", param, ctx)
+
+
 HOSTNAME = Hostname()
+AUTOSCALE = Autoscale()
 WORKERS_POOL = WorkersPool()
 AUTO_CONCURRENCY = "auto"
 
@@ -102,19 +120,33 @@ def detach(
     executable: str | None = None,
     hostname: str | None = None,
 ) -> int:
-    """Run the program at `path` in the background (`[worker.20]`). Returns only in the foreground."""
+    """Run the program at `path` in the background (`[worker.20]`); `fake`: in the foreground, in this process.
+
+    Returns when it is ready: 0, or why it is not.
+    """
     node = default_nodename(hostname or "")
     logfile, pidfile = logfile and node_format(logfile, node), pidfile and node_format(pidfile, node)
     program = executable or path
-    with detached(logfile, pidfile, uid=uid, gid=gid, umask=umask, workdir=workdir, fake=fake, after_forkers=False):
-        try:
-            os.execv(program, [program, *argv])  # noqa: S606 - ourselves, as the user called us
-        except OSError as exc:
-            _log_to(
-                logfile, f"{program} cannot be run in the background: {exc}. Expected the path of a Python program."
-            )
-            return EX_FAILURE
-    return EX_OK
+
+    def become(launch: Launch | None) -> int:
+        keep = launch.descriptors if launch else ()
+        daemon = {"uid": uid, "gid": gid, "umask": umask, "workdir": workdir, "fake": fake, "keep": keep}
+        with detached(logfile, pidfile, after_forkers=False, **daemon):
+            if launch:
+                launch.attach()
+            try:
+                os.execv(program, [program, *argv])  # noqa: S606 - ourselves, as the user called us
+            except OSError as exc:
+                _log_to(
+                    logfile, f"{program} cannot be run in the background: {exc}. Expected the path of a Python program."
+                )
+        return EX_FAILURE
+
+    if fake:
+        return become(None)
+    if pidfile:
+        check_pidlock(pidfile)
+    return Launch(f"The worker {node}", logfile).run(become)
 
 
 def _log_to(logfile: str | None, text: str) -> None:
@@ -146,7 +178,7 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     help="Name of this worker, such as w1@%h: %h is the host, %n its name, %d its domain.",
 )
 @click.option("-D", "--detach", is_flag=True, help="Go on in the background.", **_WORKER)
-@click.option("-l", "--loglevel", type=LOG_LEVEL, default="WARNING", help="Logging level.", **_WORKER)
+@click.option("-l", "--loglevel", "-L", type=LOG_LEVEL, default="WARNING", help="Logging level.", **_WORKER)
 @click.option("-S", "--statedb", type=click.Path(), help="Remember revoked tasks over restarts here.", **_WORKER)
 @click.option(
     "-O",
@@ -179,6 +211,12 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     **_POOL,
     help="How many tasks run at once. The default is the number of CPUs; 'auto' respects the CPU quota and affinity.",
 )
+@click.option(
+    "--autoscale",
+    type=AUTOSCALE,
+    **_POOL,
+    help="As many processes as there is work for, within max,min (min: 0 if it is not given, which keeps one).",
+)
 @click.option("-P", "--pool", "pool", type=WORKERS_POOL, default=None, help="What runs the tasks.", **_POOL)
 @click.option(
     "-E",
@@ -188,7 +226,7 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
     is_flag=True,
     default=None,
     **_POOL,
-    help="Tell monitors of each task (not sent by this version yet).",
+    help="Tell monitors of each task.",
 )
 @click.option("--time-limit", type=_SECONDS, help="Seconds after which a task's process is killed.", **_POOL)
 @click.option("--soft-time-limit", type=_SECONDS, help="Seconds after which a task is told to stop.", **_POOL)
@@ -205,10 +243,13 @@ def _in_background(app: Any, options: dict[str, Any], hostname: str | None) -> i
 @click.option("-Q", "--queues", type=COMMA_SEPARATED_LIST, help="Take messages from these queues.", **_QUEUES)
 @click.option("-X", "--exclude-queues", type=COMMA_SEPARATED_LIST, help="Take none from these.", **_QUEUES)
 @click.option("-I", "--include", type=COMMA_SEPARATED_LIST, help="Import these modules.", **_QUEUES)
-@click.option("--without-gossip", is_flag=True, **_FEATURES)
-@click.option("--without-mingle", is_flag=True, **_FEATURES)
-@click.option("--without-heartbeat", is_flag=True, **_FEATURES)
-@click.option("--heartbeat-interval", type=int, **_FEATURES)
+@click.option("--without-gossip", is_flag=True, help="Do not listen to other workers.", **_FEATURES)
+@click.option("--without-mingle", is_flag=True, help="Do not ask other workers at start.", **_FEATURES)
+@click.option("--without-heartbeat", is_flag=True, help="Send no heartbeats.", **_FEATURES)
+@click.option("--heartbeat-interval", type=int, help="Seconds between heartbeats; 2 by default.", **_FEATURES)
+@click.option("-B", "--beat", is_flag=True, help="Run beat too (not part of this version yet).", **_BEAT)
+@click.option("-s", "--schedule-filename", "--schedule", "schedule", help="File of beat's schedule.", **_BEAT)
+@click.option("--scheduler", help="Class of beat's scheduler.", **_BEAT)
 @click.pass_context
 @handle_preload_options
 def worker(
@@ -238,6 +279,7 @@ def worker(
     app = ctx.obj.app
     if ctx.args:
         _settings_from_words(ctx, app)
+    _refuse_beat(ctx, options)
     name = default_nodename(hostname or "")
     check_owner(uid, gid, umask)
     check_files(logfile and node_format(logfile, name), pidfile and node_format(pidfile, name))
@@ -269,6 +311,21 @@ def worker(
     if worker.restart:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - HUP asks for it
     ctx.exit(worker.exitcode)
+
+
+def _refuse_beat(ctx: click.Context, options: dict[str, Any]) -> None:
+    """Takes out what is for beat inside the worker. Raises if that is wanted."""
+    wanted = options.pop("beat")
+    for setting, value in (
+        ("beat_schedule_filename", options.pop("schedule")),
+        ("beat_scheduler", options.pop("scheduler")),
+    ):
+        if value:
+            ctx.obj.app.conf[setting] = value
+    if wanted and options.get("pool") in ("eventlet", "gevent"):
+        raise click.UsageError("-B option does not work with eventlet/gevent pools: start beat by itself", ctx=ctx)
+    if wanted:
+        raise CeleryCommandException(f"-B: {NO_SCHEDULER}", EX_FAILURE)
 
 
 def _settings_from_words(ctx: click.Context, app: Any) -> None:

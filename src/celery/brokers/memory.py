@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from celery.backends.memory import MemoryBackend
 from celery.brokers.dead_letters import Overflow, cut, priority_of
+from celery.brokers.memory_inspecting import MemoryInspection
 from celery.brokers.memory_listening import MemoryListener, tell
 from celery.drivers.memory import server_of
 from celery.message import MalformedMessage, Message, mark_redelivered
@@ -52,7 +53,7 @@ class MemoryBroker:
 
     def publish(self, publications: Sequence[Publication]) -> None:
         with self.server.changed:
-            self.server.publish(publications)
+            self.server.publish(publications, self._clock.time())
 
     def consume(self, queues: Sequence[QueueSpec]) -> MemoryConsumer:
         return MemoryConsumer(self.server, queues, self._clock, self._bounds)
@@ -69,6 +70,11 @@ class MemoryBroker:
         """Messages waiting in the queue."""
         with self.server.changed:
             return self.server.depth(queue)
+
+    @property
+    def inspection(self) -> MemoryInspection:
+        """See `Inspectable`."""
+        return MemoryInspection(self.server)
 
     def tell(self, notices: Sequence[Notice]) -> None:
         """See `Broadcasting.tell`."""
@@ -94,6 +100,11 @@ class MemoryDeadLetters:
         with self._server.changed:
             self._expire()
             return self._server.dead.queues()
+
+    def counts(self) -> dict[str, int]:
+        with self._server.changed:
+            self._expire()
+            return self._server.dead.counts()
 
     def newest(self, queue: str, limit: int, before: str = "") -> list[DeadLetter]:
         with self._server.changed:
@@ -137,6 +148,7 @@ class MemoryConsumer:
         with server.changed:
             server.declare(queues)
             server.consumers += 1
+            server.holding.append(self._held)
 
     def fetch(self, limit: int, timeout: float, until_readable: Sequence[int] = ()) -> list[Delivery]:
         """See `Consumer.fetch`. Parked messages are due by the clock's `time`, the wait ends by its `monotonic`."""
@@ -200,7 +212,7 @@ class MemoryConsumer:
                     assert self._backend is not None, "settle with a record needs join first"
                     self._backend.put([one.record])
                 if one.publications:
-                    self._server.publish(one.publications)
+                    self._server.publish(one.publications, self._clock.time())
                 if one.further is not None:
                     full += self._put_further(one.further.records, one.further.arrivals)
         return full
@@ -212,7 +224,7 @@ class MemoryConsumer:
         with self._server.changed:
             for one in firings:
                 if barriers.take(one.barrier):
-                    self._server.publish(one.publications)
+                    self._server.publish(one.publications, self._clock.time())
                     barriers.fired(one.barrier, one.failed, self._clock.time())
                     full += self._put_further(one.records, one.arrivals)
         return full
@@ -248,6 +260,7 @@ class MemoryConsumer:
             self._server.consumers -= 1
             self._server.waiting.discard(self._writable)
             self._server.give_back(self._held.values())
+            self._server.holding = [held for held in self._server.holding if held is not self._held]
         self._held.clear()
         os.close(self._readable)
         os.close(self._writable)

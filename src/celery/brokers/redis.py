@@ -6,18 +6,20 @@ import os
 from itertools import count
 from typing import TYPE_CHECKING
 
-from celery.brokers.redis_layout import Layout
+from celery.brokers.redis_layout import Channels, Layout
 from celery.drivers.redis import open_endpoint
 from celery.drivers.redis_pool import LinkPool, run
-from celery.ports import Clock, SystemClock
+from celery.ports import Clock, Finding, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celery.brokers.redis_consumer import RedisConsumer
     from celery.brokers.redis_dead import RedisDeadLetters
+    from celery.brokers.redis_inspecting import RedisInspection
+    from celery.brokers.redis_listening import RedisListener
     from celery.drivers.redis import Command, Link
-    from celery.ports import BrokerConfig, Publication
+    from celery.ports import BrokerConfig, Notice, Publication
     from celery.routing import QueueSpec
 
 __all__ = ["RedisBroker"]
@@ -34,6 +36,8 @@ class RedisBroker:
         self._clock = clock
         self.endpoint = open_endpoint(config.url, config.options, config.ssl, config.connect_timeout, config.failover)
         self.layout = Layout(config.options, self.endpoint.prefix)
+        sentinel = config.url.startswith("sentinel:")
+        self._channels = Channels(config.options, self.endpoint.prefix, self.endpoint.db, sentinel=sentinel)
         self._pool = LinkPool(self.endpoint, _pool_limit(config))
         self.bounds = config.dead_letters
         #: kombu keeps what it holds under the tag that the publisher gave: no two messages may bear the same.
@@ -75,7 +79,9 @@ class RedisBroker:
         queue = route.queue
         if queue is not None and queue.declare and queue.name not in link.declared:
             self._declare(link, commands, queue)
-        envelope = message.to_envelope(f"{os.getpid()}-{self._mark}-{next(self._numbers)}")
+        # The time is read by `inspecting.sent_at`: kombu has no other place for it.
+        tag = f"{os.getpid()}-{self._mark}-{next(self._numbers)}@{self._clock.time():.3f}"
+        envelope = message.to_envelope(tag)
         if not route.exchange:
             commands.append(("LPUSH", self.layout.list_of(route.routing_key, message.priority), envelope))
             return
@@ -140,6 +146,38 @@ class RedisBroker:
         from celery.brokers.redis_dead import RedisDeadLetters
 
         return RedisDeadLetters(self._pool, self.layout, self.bounds, self._clock)
+
+    def tell(self, notices: Sequence[Notice]) -> None:
+        """See `Broadcasting.tell`."""
+        from celery.brokers.redis_listening import tell
+
+        tell(self._pool, self.layout, self._channels, notices)
+
+    def listen(self, mailboxes: Sequence[QueueSpec]) -> RedisListener:
+        """See `Broadcasting.listen`."""
+        from celery.brokers.redis_listening import RedisListener
+
+        return RedisListener(self._pool, self.layout, self._channels, mailboxes)
+
+    @property
+    def inspection(self) -> RedisInspection:
+        """See `Inspectable`."""
+        from celery.brokers.redis_inspecting import RedisInspection
+
+        return RedisInspection(self._pool, self.layout)
+
+    def examine(self) -> Sequence[Finding]:
+        """See `Examinable`."""
+        from celery.brokers.redis_advice import on_options
+        from celery.drivers.redis_checks import examine
+
+        return [*(Finding("doubtful", text) for text in on_options(self._config.options)), *examine(self._pool)]
+
+    def server_time(self) -> float:
+        """See `Examinable.server_time`."""
+        from celery.drivers.redis_checks import server_time
+
+        return server_time(self._pool)
 
     def close(self) -> None:
         """See `Broker.close`."""

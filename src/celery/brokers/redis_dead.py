@@ -50,6 +50,12 @@ class RedisDeadLetters:
         names = sorted(name.decode() for name in self._pool.run([("SMEMBERS", self._layout.dead)])[0])
         return [name for name in names if self.newest(name, 1)]
 
+    def counts(self) -> dict[str, int]:
+        """See `DeadLetters.counts`: too old ones are counted until they are dropped."""
+        names = self.queues()
+        lengths = self._pool.run([("XLEN", self._stream(name)) for name in names]) if names else []
+        return dict(zip(names, lengths, strict=True))
+
     def newest(self, queue: str, limit: int, before: str = "") -> list[DeadLetter]:
         oldest = f"{max(int((self._clock.time() - self._bounds.age) * 1000), 0)}-0"
         newest = _earlier(before.rpartition(":")[2]) if before else "+"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from celery.drivers.redis_url import truth
 from celery.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from celery.routing import QueueSpec
 
-__all__ = ["Layout"]
+__all__ = ["Channels", "Layout"]
 
 #: Between a queue's name and its priority step, and between the parts of a binding.
 SEPARATOR = "\x06\x16"
@@ -35,8 +36,11 @@ class Layout:
         self.mutex = prefix + (options.get("unacked_mutex_key") or "unacked_mutex")
         self.bindings = prefix + (options.get("keyprefix_queue") or "_kombu.binding.%s").removesuffix("%s")
         self.permanent = prefix + "_kombu.binding_permanent."
+        self.deadlines = prefix + "_kombu.binding_deadlines"
         ours = prefix + OURS + ("" if unacked == "unacked" else unacked + ".")
         self.due = ours + "due"
+        #: Sorted set of the bindings of those who listen for replies, by when they are not believed to live any more.
+        self.ears = ours + "ears"
         self.holders = ours + "holders"
         self.leases = ours + "lease."
         #: Set of queues with dead letters; the streams are `<this>.<queue>`, their sizes in the hash `<this>-bytes`.
@@ -87,6 +91,33 @@ class Layout:
     def _suffix(self, priority: int) -> str:
         step = max(step for step in self.steps if step <= priority)
         return f"{self.separator}{step}" if step else ""
+
+
+class Channels:
+    """Names of channels under kombu's transport options (`[redis.12]`)."""
+
+    def __init__(self, options: Mapping[str, Any], key_prefix: str, db: int, *, sentinel: bool = False) -> None:
+        given = options.get("fanout_prefix", True)
+        prefix = given if isinstance(given, str) else "/{db}." if given else ""
+        self._prefixes = [key_prefix + prefix.replace("{db}", str(db))]
+        if sentinel and "{db}" in prefix and truth(options.get("sentinel_fanout_compat")):
+            # Older kombu leaves the name as it is behind Sentinels: both are used, for a while of change.
+            self._prefixes.append(key_prefix + prefix)
+        self._by_key = truth(options.get("fanout_patterns", True))
+
+    @property
+    def several(self) -> bool:
+        """Whether each notice comes over more than one channel."""
+        return len(self._prefixes) > 1
+
+    def of(self, exchange: str, routing_key: str) -> list[str]:
+        """Where a notice is published."""
+        name = f"{exchange}/{routing_key}" if self._by_key and routing_key else exchange
+        return [prefix + name for prefix in self._prefixes]
+
+    def patterns(self, mailbox: QueueSpec) -> list[str]:
+        """What a mailbox subscribes to: no less than its exchange hands it."""
+        return self.of(mailbox.exchange, mailbox.routing_key.replace("#", "*"))
 
 
 def _topic_regex(routing_key: str) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from celery.drivers.redis_scripts import Script
 
 __all__ = [
-    "DEFER", "DUE", "EXHUME", "FENCE", "FETCH", "FIRE", "QUIET", "REJECT", "RESTORE", "SETTLE", "STRIKE", "SWEEP",
-    "TICK",
+    "CANCEL", "CENSUS", "DEFER", "DUE", "EXHUME", "FENCE", "FETCH", "FIRE", "QUIET", "REJECT", "RESTORE", "SETTLE",
+    "STRIKE", "SWEEP", "TICK",
 ]  # fmt: skip
 
 _LUA = Path(__file__).parent / "lua"
@@ -24,6 +24,7 @@ FENCE = Script(_LUA / "fence.lua")
 TICK = Script(_LUA / "tick.lua")
 QUIET = Script(_LUA / "quiet.lua")
 STRIKE = Script(_LUA / "strike.lua")
+CENSUS, CANCEL = Script(_LUA / "census.lua"), Script(_LUA / "cancel.lua")
 DUE, DEFER, RESTORE, SWEEP = map(_broker_script, ("due", "defer", "restore", "sweep"))
 _GRAVES = _LUA / "graves.lua"
 REJECT, EXHUME = _broker_script("reject", _GRAVES), _broker_script("exhume", _GRAVES)

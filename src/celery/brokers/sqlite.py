@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 from celery.brokers import sqlite_queues as queues_of
 from celery.brokers.dead_letters import cut
 from celery.brokers.sqlite_dead import Cemetery, SqliteDeadLetters
+from celery.brokers.sqlite_inspecting import SqliteInspection
+from celery.brokers.sqlite_listening import SqliteListener, Teller
 from celery.drivers.custody import lock_file
 from celery.drivers.sqlite import Handle, Watch, file_of, options_of
+from celery.drivers.sqlite_checks import examine
 from celery.drivers.sqlite_records import Records
 from celery.message import MalformedMessage, Message, mark_redelivered
 from celery.ports import Delivery, SystemClock
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     from celery.drivers.sqlite import File
     from celery.drivers.sqlite_barriers import Arrivals
-    from celery.ports import BrokerConfig, Clock, Firing, Full, Publication, ResultBackend, Settled
+    from celery.ports import BrokerConfig, Clock, Finding, Firing, Full, Notice, Publication, ResultBackend, Settled
     from celery.routing import QueueSpec
 
 __all__ = ["SqliteBroker", "SqliteConsumer"]
@@ -51,16 +54,18 @@ class SqliteBroker:
         synchronous, self._timeout = options_of(config.url, config.options)
         self._writer = Handle(self.file, synchronous, self._timeout)
         self.dead_letters = SqliteDeadLetters(self._writer, self._bounds, clock)
+        self._teller = Teller(self.file, self._timeout, clock)
+        self.inspection = SqliteInspection(self._writer)
 
     def publish(self, publications: Sequence[Publication]) -> None:
         if not publications:
             return
         if len(publications) == 1 and not publications[0].route.exchange:
             with self._writer.reading as db:  # one statement is a transaction of its own
-                queues_of.put(db, publications)
+                queues_of.put(db, publications, self._clock.time())
             return
         with self._writer.writing as db:
-            queues_of.put(db, publications)
+            queues_of.put(db, publications, self._clock.time())
 
     def consume(self, queues: Sequence[QueueSpec]) -> SqliteConsumer:
         dead = Cemetery(self._bounds, self._clock)
@@ -79,8 +84,26 @@ class SqliteBroker:
         with self._writer.reading as db:
             return queues_of.depth(db, queue, self._clock.time())
 
+    def tell(self, notices: Sequence[Notice]) -> None:
+        """See `Broadcasting.tell`."""
+        self._teller.tell(notices)
+
+    def listen(self, mailboxes: Sequence[QueueSpec]) -> SqliteListener:
+        """See `Broadcasting.listen`."""
+        self._teller.bury()
+        return SqliteListener(self.file, self._timeout, mailboxes)
+
+    def examine(self) -> Sequence[Finding]:
+        """See `Examinable`."""
+        return examine(self._writer)
+
+    def server_time(self) -> float | None:
+        """It has no clock of its own."""
+        return None
+
     def close(self) -> None:
         self._writer.close()
+        self._teller.close()
 
 
 class SqliteConsumer:
@@ -188,7 +211,7 @@ class SqliteConsumer:
         self.reject([one.delivery for one in valid if one.disposition == "requeue"], requeue=True)
         with self._handle.writing as db:
             self._write_settled(db)
-            queues_of.put(db, [publication for one in valid for publication in one.publications])
+            queues_of.put(db, [one for each in valid for one in each.publications], self._clock.time())
             if records:
                 assert self._records is not None, "settle with a record needs join first"
                 self._records.write(db, records)
@@ -210,7 +233,7 @@ class SqliteConsumer:
             for one in firings:
                 if not self._arrivals.take(db, one.barrier):
                     continue
-                queues_of.put(db, one.publications)
+                queues_of.put(db, one.publications, self._clock.time())
                 self._records.write(db, one.records)
                 self._arrivals.fired(db, one.barrier, one.failed)
                 full += self._arrivals.write(db, one.arrivals)

@@ -77,6 +77,12 @@ class SqliteDeadLetters:
         with self._handle.reading as db:
             return [queue for (queue,) in db.execute(sql, (self._oldest,))]
 
+    def counts(self) -> dict[str, int]:
+        with self._handle.reading as db:
+            oldest = self._clock.time() - self._bounds.age
+            sql = "SELECT queue, count(*) FROM dead_letters WHERE died_at >= ? GROUP BY queue"
+            return dict(db.execute(sql, (oldest,)).fetchall())
+
     def newest(self, queue: str, limit: int, before: str = "") -> list[DeadLetter]:
         with self._handle.reading as db:
             rows = db.execute(_NEWEST, (queue, int(before or _LAST), self._oldest, limit)).fetchall()

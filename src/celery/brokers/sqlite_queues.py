@@ -37,18 +37,19 @@ _CLAIM_DUE = """
 """
 
 
-def put(db: sqlite3.Connection, publications: Sequence[Publication]) -> None:
+def put(db: sqlite3.Connection, publications: Sequence[Publication], now: float) -> None:
     """Put messages on their queues, in order; one that no queue is bound for is dropped, as on any broker."""
-    rows = []
+    rows, mark = [], f"@{now:.3f}"  # read by `inspecting.sent_at`
     for publication in publications:
         message, route = publication.message, publication.route
+        envelope = message.to_envelope(f"{message.id}.{message.retries}{mark}")
         if not route.exchange:
-            rows.append((route.routing_key, message.priority, message.to_envelope()))
+            rows.append((route.routing_key, message.priority, envelope))
             continue
         if route.queue is not None and route.queue.declare:
             bind(db, [route.queue])
         bound = _bound(db, route.exchange, route.routing_key)
-        rows += [(queue, message.priority, message.to_envelope()) for queue in bound]
+        rows += [(queue, message.priority, envelope) for queue in bound]
     if len(rows) == 1:
         db.execute(_PUT, rows[0])
     else:

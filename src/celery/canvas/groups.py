@@ -188,7 +188,8 @@ class group(Signature[Any]):  # noqa: N801 - its public name
         options.update({name: value for name, value in given.items() if value is not None})
         options.update(root_id=root_id, parent_id=parent_id)
         self.tasks = members = unrolled(self.tasks)
-        index = (group_index or 0) if group_id is not None else 0
+        # Once it has its place in a chord's header it keeps it, also where a chain that it ends is sent later.
+        index = (options.get("group_index") or 0) if options.get("group_id") is not None else 0
         results = []
         for member in members:
             results.append(

@@ -271,6 +271,13 @@ class Signature(dict[str, Any], Generic[R]):
     def root_id(self) -> str | None:
         return self.options.get("root_id")
 
+    def election(self) -> Any:
+        """Have the workers elect one of them, which sends this call; returns its result ([canvas.18])."""
+        task_id = self.options.get("task_id") or new_id()
+        chosen = self.clone(task_id=task_id)
+        self.app.control.election(task_id, "task", chosen)
+        return self.AsyncResult(task_id)
+
     # -- links -------------------------------------------------------------------------------------------------------
 
     def link(self, callback: Any) -> Any:

@@ -27,6 +27,8 @@ from celery.concurrency.frames import (
     HELLO,
     JOBS,
     OUTCOMES,
+    PING,
+    PONG,
     RECALL,
     RETIRING,
     RETURNED,
@@ -252,6 +254,9 @@ class Child:
             self._idle = False
             for job in decode_jobs(body):
                 put(job)
+        elif kind == PING:
+            with self._sending:
+                self._sock.sendall(frame(PONG))
         elif kind in (RECALL, STOP):
             keys = self._drain()
             with self._sending:

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
-    "BEGUN", "HELLO", "JOBS", "OUTCOMES", "RECALL", "RETIRING", "RETURNED", "STOP", "WARNED",
+    "BEGUN", "HELLO", "JOBS", "OUTCOMES", "PING", "PONG", "RECALL", "RETIRING", "RETURNED", "STOP", "WARNED",
     "FrameReader", "array", "decode_jobs", "decode_key", "decode_keys", "decode_outcomes", "encode", "frame",
 ]  # fmt: skip
 
-#: To the child: run these; give back what has not begun; the same, then end.
-JOBS, RECALL, STOP = 1, 2, 3
+#: To the child: run these; give back what has not begun; the same, then end; say that you are there.
+JOBS, RECALL, STOP, PING = 1, 2, 3, 10
 #: From the child: ready for jobs; these came to an end; these were given back (one answer for each RECALL and STOP);
 #: this one has been running for a while; the child runs no more and waits for STOP; this one has been told of its soft
-#: limit.
-HELLO, OUTCOMES, RETURNED, BEGUN, RETIRING, WARNED = 4, 5, 6, 7, 8, 9
+#: limit; it is there.
+HELLO, OUTCOMES, RETURNED, BEGUN, RETIRING, WARNED, PONG = 4, 5, 6, 7, 8, 9, 11
 
 _HEAD = struct.Struct("<IB")
 _ARRAY = struct.Struct(">BI")

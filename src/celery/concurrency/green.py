@@ -146,6 +146,11 @@ class GreenPool:
             self._give_up(run, f"terminated (signal {int(signal)})")
             self._feed()
 
+    @property
+    def size(self) -> int:
+        """See `ports.Resizable`."""
+        return self._size
+
     def grow(self, n: int) -> None:
         """Run `n` more at once (`[pool.13]`)."""
         self._size += n

@@ -13,7 +13,8 @@ from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from celery.concurrency.deaths import ASKED_TO_GO, describe, wait_for_death
+from celery.concurrency.beats import Beats
+from celery.concurrency.deaths import describe, wait_for_death
 from celery.concurrency.forks import abandon_in_forks
 from celery.concurrency.frames import (
     BEGUN,
@@ -29,18 +30,19 @@ from celery.concurrency.frames import (
     frame,
 )
 from celery.concurrency.handout import Handout
+from celery.concurrency.news import News
 from celery.concurrency.seat import Seat
+from celery.concurrency.sitting import log_death, told
 from celery.concurrency.slots import Slots
 from celery.concurrency.terms import Terms
 from celery.concurrency.zygote import Born, Died, Ended, Looked, Zygote
-from celery.ports import Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celery.concurrency.spawned import Parcel
     from celery.outcome import Outcome
-    from celery.ports import Job, Runner
+    from celery.ports import Job, Report, Runner
 
 __all__ = ["PreforkPool"]
 
@@ -93,22 +95,20 @@ class PreforkPool:
         self._most = max(concurrency, most or max(4 * concurrency, 64))
         self._terms = Terms(max_tasks or None, max_memory or None, proc_alive_timeout or None, start_method)
         self._handout = Handout()
+        self._beats = Beats()
         self._zygote: Zygote | None = None
+        #: Zygotes that fork no more (`restart`), and whose children have not all ended.
+        self._old: list[Zygote] = []
         self._reset()
 
     def _reset(self) -> None:
         self._seats: dict[int, Seat] = {}
-        #: Indexes of children that are being forked.
-        self._unborn: set[int] = set()
+        #: Indexes of children that are being forked, and by whom.
+        self._unborn: dict[int, Zygote] = {}
         #: For each index, how many children in a row died before they were ready.
         self._stillborn: dict[int, int] = {}
         self._stopping = False
-        self._begun: list[int] = []
-        self._finished: list[tuple[int, Outcome]] = []
-        self._returned: list[int] = []
-        self._lost: list[tuple[int, str]] = []
-        self._timed_out: list[tuple[int, float]] = []
-        self._warned: list[tuple[int, float]] = []
+        self._news = News()
         #: `take_back` was called, and these children have not answered all recalls yet.
         self._giving_back: set[int] = set()
 
@@ -125,7 +125,11 @@ class PreforkPool:
         self._reset()
         spawning = self._terms.start_method == "spawn"
         self._slots = Slots(self._most, shared=spawning)
-        self._parcel = _pack(self._runner, self._slots, self._terms) if spawning else None
+        self._parcel: Parcel | None = None
+        if spawning:
+            from celery.concurrency.spawned import Parcel
+
+            self._parcel = Parcel(self._runner, self._slots, self._terms)
         if threading.current_thread() is threading.main_thread():
             gc.freeze()  # collections would write to, and thereby copy, the pages that the children share
         self._hatch()
@@ -148,9 +152,10 @@ class PreforkPool:
             for seat in self._seats.values():
                 self._signal(seat, signum)
             self._turn_until_empty(monotonic() + patience)
-        zygote = self._zygote_()
-        self._selector.unregister(zygote)
-        zygote.close()
+        for zygote in (self._zygote_(), *self._old):
+            self._selector.unregister(zygote)
+            zygote.close()
+        self._old = []
         for seat in list(self._seats.values()):
             self._bury(seat, signal.SIGKILL)
         self._selector.close()
@@ -163,7 +168,8 @@ class PreforkPool:
     def abandon(self) -> None:
         """Called in a process forked off this one: the sockets are not its own."""
         if self._zygote is not None:
-            self._zygote.abandon()
+            for zygote in (self._zygote, *self._old):
+                zygote.abandon()
             for seat in self._seats.values():
                 seat.close()
             self._selector.close()
@@ -192,10 +198,8 @@ class PreforkPool:
         together with its end."""
         if self._zygote is not None:
             self._turn(0)
-        news = Report(self._begun, self._finished, self._returned, self._lost, self._timed_out, self._warned)
-        self._begun, self._finished, self._returned, self._lost = [], [], [], []
-        self._timed_out, self._warned = [], []
-        return news
+        news, self._news = self._news, News()
+        return news.report()
 
     def descriptors(self) -> Sequence[int]:
         """One: it stays the same from `start` to `stop`, whatever children come and go."""
@@ -214,7 +218,7 @@ class PreforkPool:
         """Recall everything that has not begun. What waits here is told by the next `report`, whatever the descriptors
         say; what is in the children follows within some 10 ms."""
         waiting = self._handout.waiting
-        self._returned.extend(job.key for job in waiting)
+        self._news.returned.extend(job.key for job in waiting)
         waiting.clear()
         for seat in self._seats.values():
             if seat.window:
@@ -226,8 +230,9 @@ class PreforkPool:
         reported as lost once the child is dead (`[pool.12]`). A job that is not running is left alone."""
         for seat in self._seats.values():
             if key in seat.window:
+                seat.doomed = key
                 with contextlib.suppress(OSError):
-                    self._zygote_().terminate(seat.index, key, signal)
+                    seat.zygote.terminate(seat.index, key, signal)
                 return
 
     def grow(self, n: int) -> None:
@@ -242,6 +247,11 @@ class PreforkPool:
                 self._spawn(index)
         self._size += n
 
+    @property
+    def size(self) -> int:
+        """See `ports.Resizable`."""
+        return self._size
+
     def shrink(self, n: int) -> None:
         """Remove the `n` children of the highest index, each when it has finished what it runs."""
         if n >= self._size:
@@ -251,26 +261,26 @@ class PreforkPool:
             if seat.index >= self._size:
                 self._dismiss(seat)
 
+    def restart(self) -> None:
+        """See `ports.Restartable`. The new zygote is forked as this process is now, with its threads and sockets."""
+        if self._terms.start_method == "fork":
+            self._old.append(self._zygote_())
+            self._hatch()
+            self._selector.register(self._zygote_(), _READ)
+        for seat in self._seats.values():
+            self._dismiss(seat)
+
+    def ask_after(self) -> None:
+        """See `ports.Answering`."""
+        self._beats.ask(self._seats.values(), self._watch)
+
+    def silent(self) -> list[tuple[int, float]]:
+        """See `ports.Answering`."""
+        return self._beats.silent(list(self._seats.values()))
+
     def info(self) -> dict[str, Any]:
         """What `stats()` shows of the pool (`[pool.14]`), save `timeouts`: only the worker knows the defaults."""
-        seats = [seat for _, seat in sorted(self._seats.items())]
-        given = [seat.given for seat in seats]
-        total = sum(given)
-        return {
-            "implementation": f"{type(self).__module__}:{type(self).__name__}",
-            "max-concurrency": self._size,
-            "max-tasks-per-child": self._terms.max_tasks or "N/A",
-            "processes": self.pids,
-            "put-guarded-by-semaphore": False,
-            "writes": {
-                "total": total,
-                "avg": f"{1 / len(given) if total else 0:.2f}",
-                "all": ", ".join(f"{each / total:.2f}" for each in given) if total else "",
-                "raw": ", ".join(map(str, given)) if total else "",
-                "strategy": "fair",
-                "inqueues": {"total": len(seats), "active": sum(bool(seat.window) for seat in seats)},
-            },
-        }
+        return told(f"{type(self).__module__}:{type(self).__name__}", self._size, self._terms, dict(self._seats))
 
     @property
     def pids(self) -> list[int]:
@@ -288,13 +298,15 @@ class PreforkPool:
         for key, mask in self._selector.select(timeout):
             seat: Seat | None = key.data
             if seat is None:
-                self._hear_zygote()
+                self._hear_zygote(key.fileobj)
             elif self._seats.get(seat.index) is seat:  # else buried in this very turn
                 if mask & _WRITE:
                     seat.send_rest()
                     self._watch(seat)
                 if mask & _READ and not self._hear(seat) and seat.closed:
                     self._cut_off(seat)
+        if self._old:
+            self._let_go()
         if not self._stopping:
             for seat in self._handout.overtaken(self._seats.values()):
                 self._recall(seat)
@@ -309,6 +321,7 @@ class PreforkPool:
         frames = seat.receive(self._scratch)
         if frames is None:
             return False
+        seat.asked = 0.0
         for kind, body in frames:
             if kind == OUTCOMES:
                 self._settle(seat, seat.understand(body))
@@ -329,7 +342,7 @@ class PreforkPool:
         elif kind == WARNED:
             job = seat.window.get(decode_key(body))
             if job is not None and job.soft_limit is not None:
-                self._warned.append((job.key, job.soft_limit))
+                self._news.warned.append((job.key, job.soft_limit))
 
     def _settle(self, seat: Seat, pairs: list[tuple[int, Outcome]]) -> None:
         keys = [key for key, _ in pairs]
@@ -341,8 +354,8 @@ class PreforkPool:
         observe = self._handout.pacing.observe
         for job, (_, outcome) in zip(jobs, pairs, strict=True):
             observe(job.message.task, outcome.runtime)
-        self._begun.extend(keys if seat.told is None else [key for key in keys if key != seat.told])
-        self._finished.extend(pairs)
+        self._news.begun.extend(keys if seat.told is None else [key for key in keys if key != seat.told])
+        self._news.finished.extend(pairs)
 
     def _take_in(self, seat: Seat, keys: list[int]) -> None:
         """Jobs that a child gives back: for another child, or for the caller if he wants them."""
@@ -350,7 +363,7 @@ class PreforkPool:
         seat.rest += len(jobs)
         seat.recalls -= 1
         if seat.index in self._giving_back or self._stopping:
-            self._returned.extend(job.key for job in jobs)
+            self._news.returned.extend(job.key for job in jobs)
             if not seat.recalls:
                 self._giving_back.discard(seat.index)
         else:
@@ -359,15 +372,15 @@ class PreforkPool:
     def _note_slow(self, seat: Seat, key: int) -> None:
         if key in seat.window:
             seat.told = seat.slow = key
-            self._begun.append(key)
+            self._news.begun.append(key)
 
-    def _hear_zygote(self) -> None:
-        for event in self._zygote_().events():
+    def _hear_zygote(self, zygote: Any) -> None:
+        for event in zygote.events():
             if event is None:
-                self._lose_zygote()
+                self._lose_zygote(zygote)
                 return
             if isinstance(event, Born):
-                self._welcome(event)
+                self._welcome(event, zygote)
                 continue
             seat = self._seats.get(event.index)
             if seat is not None and seat.pid != event.pid:
@@ -380,21 +393,29 @@ class PreforkPool:
             elif seat is not None and isinstance(event, Ended):
                 seat.ended = -1 if event.key is None else event.key
 
-    def _welcome(self, born: Born) -> None:
-        self._unborn.discard(born.index)
-        seat = self._seats[born.index] = Seat(born.index, born.pid, born.sock, self._terms.max_tasks)
+    def _welcome(self, born: Born, zygote: Zygote) -> None:
+        self._unborn.pop(born.index, None)
+        seat = self._seats[born.index] = Seat(born.index, born.pid, born.sock, self._terms.max_tasks, zygote)
         self._selector.register(seat, _READ, seat)
-        if self._stopping or born.index >= self._size:
+        if self._stopping or born.index >= self._size or zygote is not self._zygote:
             self._dismiss(seat)
 
     # ---------------------------------------------------------------------------------------------------------- deaths
 
     def _note_death(self, death: Died, seat: Seat | None) -> None:
-        self._unborn.discard(death.index)
+        self._unborn.pop(death.index, None)
         if seat is not None:
             self._bury(seat, death.status)
         else:
             self._replace(death.index, ready=False)
+
+    def _let_go(self) -> None:
+        """Close the old zygotes that have no children any more."""
+        needed = {seat.zygote for seat in self._seats.values()} | set(self._unborn.values())
+        for zygote in [each for each in self._old if each not in needed]:
+            self._old.remove(zygote)
+            self._selector.unregister(zygote)
+            zygote.close()
 
     def _bury(self, seat: Seat, status: int) -> None:
         """A child is dead: hear what it still said, and tell what became of every job that it had."""
@@ -406,31 +427,20 @@ class PreforkPool:
         how = describe(status)
         begun = list(seat.window)
         begun = begun[: begun.index(run.key) + 1] if run is not None and run.key in seat.window else []
-        self._begun.extend(key for key in begun if key != seat.told)
+        self._news.begun.extend(key for key in begun if key != seat.told)
         for job in seat.take(begun):
             if job.key == seat.ended and job.hard_limit is not None:
-                self._timed_out.append((job.key, job.hard_limit))
+                self._news.timed_out.append((job.key, job.hard_limit))
             else:
-                self._lost.append((job.key, how))
-        self._returned.extend(seat.window)
+                self._news.lost.append((job.key, how))
+        self._news.returned.extend(seat.window)
         with contextlib.suppress(KeyError):
             self._selector.unregister(seat)
         seat.close()
         del self._seats[seat.index]
         self._giving_back.discard(seat.index)
-        self._log_death(seat, how, idle=not begun)
+        log_death(seat, how, self._terms, begun)
         self._replace(seat.index, ready=seat.ready)
-
-    def _log_death(self, seat: Seat, how: str, *, idle: bool) -> None:
-        if seat.ended == -1:
-            logger.error(
-                "Pool child %d (pid %d) was not ready after %s s (worker_proc_alive_timeout) and was killed",
-                seat.index, seat.pid, self._terms.alive_timeout,
-            )  # fmt: skip
-        # An idle child that was asked to go (a TERM to the whole process group at shutdown) is no misfortune; what a
-        # hard limit means is for the caller to say.
-        elif not seat.leaving and seat.ended is None and not (idle and how == ASKED_TO_GO):
-            logger.error("Pool child %d (pid %d) died: %s", seat.index, seat.pid, how)
 
     def _replace(self, index: int, *, ready: bool) -> None:
         if self._stopping or index >= self._size or index in self._unborn or index in self._seats:
@@ -438,24 +448,28 @@ class PreforkPool:
         deaths = self._stillborn[index] = 0 if ready else self._stillborn.get(index, 0) + 1
         self._spawn(index, min(_BACKOFF * 2.0 ** (deaths - 1), _MOST_BACKOFF) if deaths > 1 else 0.0)
 
-    def _lose_zygote(self) -> None:
+    def _lose_zygote(self, zygote: Zygote) -> None:
         """The zygote was killed, and the kernel kills its children: tell what became of their jobs, and hatch another.
 
         By now this process may hold sockets and locks; the next children are forked with them.
         """
-        logger.error("The pool's zygote (pid %d) died; its children are replaced", self._zygote_().pid)
-        self._selector.unregister(self._zygote_())
-        seats = list(self._seats.values())
+        logger.error("The pool's zygote (pid %d) died; its children are replaced", zygote.pid)
+        self._selector.unregister(zygote)
+        seats = [seat for seat in self._seats.values() if seat.zygote is zygote]
         for seat in seats:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(seat.pid, signal.SIGKILL)
-        self._zygote_().close()
-        unborn, self._unborn = self._unborn, set()
-        if not self._stopping:
+        zygote.close()
+        unborn = [index for index, mother in self._unborn.items() if mother is zygote]
+        for index in unborn:
+            del self._unborn[index]
+        if zygote in self._old:
+            self._old.remove(zygote)
+        elif not self._stopping:
             self._hatch()
             self._selector.register(self._zygote_(), _READ)
-            for index in unborn:
-                self._replace(index, ready=True)
+        for index in unborn:
+            self._replace(index, ready=True)
         for seat in seats:
             wait_for_death(seat)
             self._bury(seat, signal.SIGKILL)
@@ -484,7 +498,7 @@ class PreforkPool:
         if limit < inf and not now < seat.watched <= now + limit:
             seat.watched = now + limit
             with contextlib.suppress(OSError):
-                self._zygote_().watch(seat.index, limit)
+                seat.zygote.watch(seat.index, limit)
 
     def _watch(self, seat: Seat) -> None:
         """Ask to be told when the child's socket is writable, if and only if something is left to send."""
@@ -506,24 +520,14 @@ class PreforkPool:
             self._watch(seat)
 
     def _spawn(self, index: int, delay: float = 0.0) -> None:
-        self._unborn.add(index)
+        self._unborn[index] = self._zygote_()
         self._slots.slot(index).clear()
         with contextlib.suppress(OSError):  # the zygote is gone: its end is told by the socket, and handled there
             self._zygote_().spawn(index, delay)
 
     def _signal(self, seat: Seat, signum: int) -> None:
         with contextlib.suppress(OSError):
-            self._zygote_().signal(seat.pid, signum)
-
-
-def _pack(runner: Runner, slots: Slots, terms: Terms) -> Parcel:
-    from celery.concurrency.spawned import Parcel
-
-    try:
-        return Parcel(runner, slots, terms)
-    except ValueError:
-        slots.close()
-        raise
+            seat.zygote.signal(seat.pid, signum)
 
 
 def __getattr__(name: str) -> Any:

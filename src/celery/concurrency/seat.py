@@ -27,12 +27,15 @@ class Seat:
     """A child as seen from the main process."""
 
     __slots__ = (
-        "_frames", "_out", "_sock", "alone", "backlog", "closed", "ended", "given", "index", "leaving", "limit", "pid",
-        "ready", "recalls", "rest", "size", "slow", "told", "watched", "window",
+        "_frames", "_out", "_sock", "alone", "asked", "backlog", "closed", "doomed", "ended", "given", "index",
+        "leaving", "limit", "pid", "ready", "recalls", "rest", "size", "slow", "told", "watched", "window", "zygote",
     )  # fmt: skip
 
-    def __init__(self, index: int, pid: int, sock: socket.socket, most: int | None = None) -> None:
-        """`most`: how many jobs it will run."""
+    def __init__(self, index: int, pid: int, sock: socket.socket, most: int | None = None, zygote: Any = None) -> None:
+        """`most`: how many jobs it will run. `zygote`: who has forked it."""
+        self.zygote = zygote
+        #: When it was asked whether it is there (monotonic), if nothing has come from it since; else 0.0.
+        self.asked = 0.0
         self.index = index
         self.pid = pid
         #: Jobs that it has, in the order in which it will run them.
@@ -60,6 +63,8 @@ class Seat:
         self.watched = 0.0
         #: The job for whose hard limit it was killed; -1: it was killed because it was not ready in time.
         self.ended: int | None = None
+        #: The job that was to be ended because somebody asked for it.
+        self.doomed: int | None = None
         #: It has closed its end of the socket.
         self.closed = False
         #: It has been told to end.

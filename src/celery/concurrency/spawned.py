@@ -36,12 +36,14 @@ class Parcel:
     """What every spawned child is given, in a file without a name."""
 
     def __init__(self, runner: Runner, slots: Slots, terms: Terms) -> None:
-        """Raises `ValueError` if the runner, and with it the app, cannot be pickled (`[pool.5]`)."""
+        """Raises `ValueError` if the runner, and with it the app, cannot be pickled (`[pool.5]`); the slots are closed
+        then."""
         preparation = spawn.get_preparation_data("pool-child")
         preparation["authkey"] = bytes(preparation["authkey"])  # as itself it refuses to be pickled here
         try:
             pickled = pickle.dumps((runner, terms))
         except Exception as exc:
+            slots.close()
             raise ValueError(
                 "worker_pool_start_method: with 'spawn' the app must be importable or picklable, and it is neither "
                 f"({exc!r}); keep the app in a module of its own, or use 'fork'"

@@ -42,7 +42,7 @@ _GRACE = 0.2
 class ThreadPool:
     """A pool of threads (`[pool.10]`). Each takes the next job as soon as it is free: nothing waits behind a slow one.
 
-    Time limits (`[pool.11]`): see the module. No resizing, no recycling.
+    Time limits (`[pool.11]`): see the module. No recycling.
     """
 
     def __init__(
@@ -162,6 +162,28 @@ class ThreadPool:
         strand.interrupt(LetGo, getattr(self._runner, "interruptible", {}))
 
     @property
+    def size(self) -> int:
+        """See `ports.Resizable`."""
+        return self._size
+
+    def grow(self, n: int) -> None:
+        """Add `n` threads (`[pool.13]`)."""
+        with self._adding:
+            self._size += n
+            self._threads -= {strand for strand in self._threads if not strand.is_alive()}  # gone since by `shrink`
+            if self._watch is not None:
+                for _ in range(n):
+                    self._add(self._watch)
+
+    def shrink(self, n: int) -> None:
+        """Have `n` threads fewer: those that are free first, each after what it runs."""
+        if n >= self._size:
+            raise ValueError(f"expected to keep at least 1 of {self._size} threads, got {n} to remove")
+        self._size -= n
+        for _ in range(n):
+            self._queue.put(None)
+
+    @property
     def exhausted(self) -> bool:
         """See `ports.Exhaustible`: as many threads were given up, and still occupy the process, as the pool has."""
         return len(self._stuck) >= self._size
@@ -171,7 +193,7 @@ class ThreadPool:
         return {
             "implementation": "celery.concurrency.thread:TaskPool",
             "max-concurrency": self._size,
-            "threads": len(self._threads),
+            "threads": sum(strand.is_alive() for strand in list(self._threads)),
             "given-up": len(self._stuck),
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
@@ -45,6 +46,8 @@ class Server:
         self.waiting: set[int] = set()
         #: How many consumers are open.
         self.consumers = 0
+        #: What each of them holds, by its tags.
+        self.holding: list[dict[int, Item]] = []
         self._queues: dict[str, list[Item]] = {}
         self._bindings = Bindings()
         self._parked: list[tuple[float, Item]] = []
@@ -66,8 +69,9 @@ class Server:
             if queue.exchange:
                 self._bindings.bind(queue.exchange, queue.exchange_type, queue.routing_key, queue.name)
 
-    def publish(self, publications: Sequence[Publication]) -> None:
+    def publish(self, publications: Sequence[Publication], now: float) -> None:
         """Put messages on their queues, in order, and wake those who wait."""
+        mark = f"@{now:.3f}"  # read by `brokers.inspecting.sent_at`
         for publication in publications:
             message, route = publication.message, publication.route
             names: Sequence[str] = (route.routing_key,)
@@ -77,7 +81,8 @@ class Server:
                 names = self._bindings.queues(route.exchange, route.routing_key)
             for name in names:
                 self._number += 1
-                item = (message.priority, self._number, name, message.to_envelope(), -1)
+                envelope = message.to_envelope(f"{message.id}.{message.retries}{mark}")
+                item = (message.priority, self._number, name, envelope, -1)
                 heappush(self._queues.setdefault(name, []), item)
         if self.waiting:
             self.wake()
@@ -150,6 +155,23 @@ class Server:
         for fd in self.waiting:
             write(fd, b"\0")
         self.waiting.clear()
+
+    def census(self) -> tuple[dict[str, list[Item]], Counter[str], Counter[str]]:
+        """What waits, by queue, and how many messages of each queue are held and parked."""
+        held = Counter(item[2] for items in self.holding for item in list(items.values()))
+        waiting = {queue: list(items) for queue, items in self._queues.items()}
+        return waiting, held, Counter(item[2] for _, item in self._parked)
+
+    def parked(self) -> list[tuple[float, Item]]:
+        """What is parked, with its due time."""
+        return list(self._parked)
+
+    def unpark(self, numbers: set[int]) -> list[int]:
+        """Drop what is parked under these numbers; returns those that were."""
+        dropped = [one[1][1] for one in self._parked if one[1][1] in numbers]
+        self._parked = [one for one in self._parked if one[1][1] not in numbers]
+        heapify(self._parked)
+        return dropped
 
     @property
     def mark(self) -> int:

@@ -70,6 +70,10 @@ class Cemetery:
         while kept and kept.oldest.died_at < before:
             kept.remove(kept.oldest.id)
 
+    def counts(self) -> dict[str, int]:
+        """Letters of each queue that has any."""
+        return {queue: len(kept) for queue, kept in self._queues.items() if kept}
+
     def queues(self) -> list[str]:
         return sorted(queue for queue, kept in self._queues.items() if kept)
 

@@ -95,6 +95,30 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE groups (id TEXT PRIMARY KEY, meta BLOB NOT NULL, expires REAL) WITHOUT ROWID",
         "CREATE INDEX groups_expiring ON groups (expires) WHERE expires IS NOT NULL",
     ),
+    (
+        # AUTOINCREMENT: the number of a dead listener is never given again, nor is a notice's.
+        "CREATE TABLE listeners (id INTEGER PRIMARY KEY AUTOINCREMENT)",
+        """
+        CREATE TABLE mailboxes (
+            listener INTEGER NOT NULL,
+            name TEXT NOT NULL,
+            exchange TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            routing_key TEXT NOT NULL
+        )
+        """,
+        # mailbox: the only one that is meant; NULL: whoever listens at the exchange.
+        """
+        CREATE TABLE notices (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            mailbox TEXT,
+            exchange TEXT NOT NULL,
+            told REAL NOT NULL,
+            envelope BLOB NOT NULL
+        )
+        """,
+        "CREATE INDEX notices_for_one ON notices (mailbox) WHERE mailbox IS NOT NULL",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -35,12 +35,15 @@ class TaskPolicy:
     attended: bool = False
     #: Whether the broker must have confirmed its acknowledgement before it runs. Not with `acks_late`.
     acks_first: bool = False
+    #: Runs a second that may begin here at most (`[limit.5]`); None: as many as come.
+    rate: float | None = None
 
     #: Nothing about a run of it needs a second look.
     plain: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "plain", not (self.soft_limit or self.hard_limit or self.attended or self.acks_first))
+        special = self.soft_limit or self.hard_limit or self.attended or self.acks_first or self.rate
+        object.__setattr__(self, "plain", not special)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from celery.ports import Pool
     from celery.worker.consumer.engine import Engine
 
@@ -116,6 +118,10 @@ class Parts:
                 part.stop(deadline)
             except Exception:
                 logger.exception("Stopping the part %s failed; the others are stopped all the same", part.name)
+
+    def __iter__(self) -> Iterator[Part]:
+        """In the order in which they are started."""
+        return iter(self._parts)
 
     def __str__(self) -> str:
         return ", ".join(part.name for part in self._parts)

@@ -36,13 +36,16 @@ def stats(worker: WorkController) -> dict[str, Any]:
     pool: dict[str, Any] = ours() if callable(ours) else dict(ours)
     return {
         **info(worker),
-        "broker": broker,
         "pool": {
             "max-concurrency": worker.concurrency,
             **pool,
             "timeouts": [worker.soft_time_limit or 0, worker.time_limit or 0],
         },
+        **({} if worker.autoscaler is None else {"autoscaler": worker.autoscaler.info()}),
+        "broker": broker,
         "prefetch_count": worker.max_prefetch_count or 0,
+        # Not Celery's: messages taken so far from each queue that it takes from now.
+        "queues": {name: worker.consumer.orders.taken[name] for name in worker.app.amqp.queues.consume_from},
         "rusage": "N/A" if resource is None else rusage(),
     }
 

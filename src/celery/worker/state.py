@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, MutableSet
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 __all__ = [
-    "SOFTWARE_INFO", "RequestView", "active_requests", "all_total_count", "maybe_shutdown", "merge_revoked", "requests",
-    "reserved_requests", "reset_state", "revoked", "revoked_stamps", "scheduled_requests", "should_stop",
-    "should_terminate", "sources", "successful_requests", "task_accepted", "task_ready", "task_reserved",
-    "task_scheduled", "total_count",
+    "SOFTWARE_INFO", "RequestView", "active_requests", "all_total_count", "changing", "forget_old_revocations",
+    "maybe_shutdown", "merge_revoked", "requests", "reserved_requests", "reset_state", "revoke_stamps", "revoked",
+    "revoked_stamps", "scheduled_requests", "should_stop", "should_terminate", "sources", "successful_requests",
+    "task_accepted", "task_ready", "task_reserved", "task_scheduled", "total_count",
 ]  # fmt: skip
 
 #: What a worker tells of its software.
@@ -51,8 +52,10 @@ SUCCESSFUL_EXPIRES: float = _from_environment("CELERY_WORKER_SUCCESSFUL_EXPIRES"
 total_count: Counter[str] = Counter()
 #: Ids of tasks that are not to be run.
 revoked = LimitedSet(maxlen=REVOKES_MAX, expires=REVOKE_EXPIRES)
-#: Stamps whose tasks are not to be run: header → values.
-revoked_stamps: dict[str, Any] = {}
+#: Stamps whose tasks are not to be run: header → values. As many headers as ids, and values of each.
+revoked_stamps: dict[str, LimitedSet] = {}
+#: Held while these three are changed: commands come in another thread than the worker's loop.
+changing = threading.Lock()
 #: Ids of tasks that have succeeded.
 successful_requests = LimitedSet(maxlen=SUCCESSFUL_MAX, expires=SUCCESSFUL_EXPIRES)
 
@@ -206,7 +209,28 @@ def task_ready(
 
 def merge_revoked(task_ids: Any) -> None:
     """Have these not run any more."""
-    revoked.update(task_ids)
+    with changing:
+        revoked.update(task_ids)
+
+
+def revoke_stamps(header: str, values: Iterable[Any]) -> None:
+    """Have nothing run any more that bears one of these values under that header. Values can be hashed."""
+    with changing:
+        known = revoked_stamps.pop(header, None) or LimitedSet(maxlen=REVOKES_MAX, expires=REVOKE_EXPIRES)
+        known.update(list(values))
+        revoked_stamps[header] = known
+        while REVOKES_MAX and len(revoked_stamps) > REVOKES_MAX:
+            del revoked_stamps[next(iter(revoked_stamps))]
+
+
+def forget_old_revocations() -> None:
+    """Those that were revoked more than `REVOKE_EXPIRES` seconds ago."""
+    with changing:
+        revoked.purge()
+        for header, values in list(revoked_stamps.items()):
+            values.purge()
+            if not values:
+                del revoked_stamps[header]
 
 
 def reset_state() -> None:

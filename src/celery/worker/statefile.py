@@ -18,6 +18,8 @@ logger = logging.getLogger("celery.worker")
 _FORMAT = "celery-worker-state-1"
 #: Seconds between two looks whether there is something new to write.
 _EVERY = 60.0
+#: Seconds between two writes at least.
+_SOON = 1.0
 
 
 class StateFile:
@@ -34,7 +36,7 @@ class StateFile:
         self.path = path
         self._clock = clock
         self._written: dict[Any, float] | None = None
-        self._look_at = 0.0
+        self._look_at = self._saved_at = 0.0
 
     def start(self) -> None:
         """Remember what the file says. Raises `OSError` if it can be neither read nor put aside."""
@@ -55,7 +57,7 @@ class StateFile:
             logger.warning("%s: expected a state file of this worker, got %r; it is put aside as %s",
                            self.path, exc, aside)  # fmt: skip
             return
-        state.revoked.update(dict(sorted(revoked.items(), key=lambda item: float(item[1]))))
+        state.merge_revoked(dict(sorted(revoked.items(), key=lambda item: float(item[1]))))
         self._clock.adjust(clock)
 
     def look(self) -> None:
@@ -64,12 +66,17 @@ class StateFile:
             self._look_at = time.monotonic() + _EVERY
             self.save()
 
+    def hurry(self) -> None:
+        """Something has changed that is to outlive this process: write it soon."""
+        self._look_at = min(self._look_at, self._saved_at + _SOON)
+
     def stop(self, deadline: float | None) -> None:
         self.save()
 
     def save(self) -> None:
         """Write what is not written yet. A file that cannot be written is logged, and tried again next time."""
-        state.revoked.purge()
+        self._saved_at = time.monotonic()
+        state.forget_old_revocations()
         revoked = state.revoked.as_dict()
         if revoked == self._written:
             return

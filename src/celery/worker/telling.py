@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from traceback import format_exception_only
 from typing import TYPE_CHECKING, Any
+
+from billiard.exceptions import TimeLimitExceeded
 
 from celery import signals
 from celery.app import trace
 from celery.exceptions import CPendingDeprecationWarning, InvalidTaskError
-from celery.lifecycle import Latch
+from celery.lifecycle import SHUT, Latch
 from celery.utils.log import flush_lines, line_writer
 from celery.worker.consumer.deliveries import REFUSALS
 from celery.worker.refusals import describe
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from celery.message import Message
     from celery.ports import Delivery
     from celery.worker.admission import Refuse
+    from celery.worker.course import Course
 
 __all__ = ["Telling"]
 
@@ -42,8 +46,10 @@ _SAY_AGAIN = 60.0
 class Telling:
     """The engine's observer in real workers. `consumer` is what signals name as their sender."""
 
-    def __init__(self, app: Celery, url: str, on_ready: Callable[[], None], hostname: str = "") -> None:
-        """`url`: the broker's, without its password."""
+    def __init__(
+        self, app: Celery, url: str, on_ready: Callable[[], None], hostname: str = "", course: Course | None = None
+    ) -> None:
+        """`url`: the broker's, without its password. `course`: tells monitors, if anybody does."""
         self._app = app
         self._url = url
         self._on_ready = on_ready
@@ -51,7 +57,9 @@ class Telling:
         self.hostname = hostname
         self._quiet_until: dict[str, float] = {}
         self._says_received = strategy_log.isEnabledFor(logging.INFO)
-        self.gates = (Latch(self._says_received), signals.task_received)
+        self._course: Any = course
+        self._watched: Any = SHUT if course is None else course.gate
+        self.gates = (Latch(self._says_received), signals.task_received, self._watched)
         self._write = line_writer(strategy_log, logging.INFO)
 
     def received(self, messages: Sequence[Message]) -> None:
@@ -68,6 +76,8 @@ class Telling:
         if signals.task_received.receivers:
             for message in messages:
                 signals.task_received.send(sender=self.consumer, request=self._request(message))
+        if self._watched.receivers:
+            self._course.received(messages)
 
     def _log_received(self, template: str, message: Message, names: dict[str, Any]) -> None:
         headers = message.headers
@@ -84,6 +94,8 @@ class Telling:
             signals.task_unknown.send(
                 sender=self.consumer, name=refusal.reason, id=delivery.message.id, message=message, exc=exc
             )
+            if self._watched.receivers:
+                self._course.failed(delivery.message, f"NotRegistered({refusal.reason!r})")
         else:
             signals.task_rejected.send(sender=self.consumer, message=message, exc=exc)
 
@@ -99,14 +111,25 @@ class Telling:
 
     def dropped(self, message: Message, why: str) -> None:
         request_log.info("Discarding revoked task: %s[%s]", message.shadow or message.task, message.id)
+        self._revoked(message, expired=why == "expired")
+
+    def terminated(self, message: Message, signum: int) -> None:
+        request_log.warning("Revoked task ended by signal %d: %s[%s]", signum, _shown(message), message.id)
+        self._revoked(message, terminated=True, signum=signum)
+
+    def _revoked(
+        self, message: Message, *, terminated: bool = False, signum: int | None = None, expired: bool = False
+    ) -> None:
         if signals.task_revoked.receivers:
             signals.task_revoked.send(
                 sender=self._app.tasks.get(message.task),
                 request=self._context(message),
-                terminated=False,
-                signum=None,
-                expired=why == "expired",
+                terminated=terminated,
+                signum=signum,
+                expired=expired,
             )
+        if self._watched.receivers:
+            self._course.revoked(message, terminated=terminated, signum=signum, expired=expired)
 
     def soft_limit(self, message: Message, limit: float) -> None:
         name = message.shadow or message.task
@@ -115,13 +138,29 @@ class Telling:
     def hard_limit(self, message: Message, limit: float) -> None:
         name = message.shadow or message.task
         request_log.error("Hard time limit (%ss) exceeded for %s[%s]", limit, name, message.id)
+        if self._watched.receivers:
+            self._failed(message, TimeLimitExceeded(limit))
 
-    def lost(self, message: Message, exc: BaseException) -> None:
+    def lost(self, message: Message, exc: BaseException, *, goes_back: bool = False) -> None:
         request_log.error("Task handler raised error: %r (%s[%s])", exc, message.task, message.id)
+        if self._watched.receivers:
+            if goes_back:
+                self._course.rejected(message, requeue=True)
+            else:
+                self._failed(message, exc)
+
+    def tried_again(self, message: Message, exc: BaseException) -> None:
+        if self._watched.receivers:
+            self._course.retried(message, exc)
+
+    def _failed(self, message: Message, exc: BaseException) -> None:
+        self._course.failed(message, exc, "".join(format_exception_only(exc)))
 
     def cut_short(self, message: Message, *, goes_back: bool) -> None:
         what = "It goes back to its queue." if goes_back else "It was acknowledged when it began: nobody runs it again."
         request_log.warning("Task %s[%s] cut short: this worker stops. %s", _shown(message), message.id, what)
+        if self._watched.receivers:
+            self._course.cancelled(message)
 
     def connecting_failed(self, exc: BaseException, attempt: int, limit: int | None, seconds: float) -> None:
         if attempt == 1 and self._app.conf.broker_connection_retry_on_startup is None:

@@ -20,29 +20,41 @@ from celery.app.utils import sanitize_url
 from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Record
 from celery.platforms import EX_FAILURE, EX_OK
-from celery.ports import Tracked
+from celery.ports import Answering, Tracked
 from celery.utils.log import mlevel
 from celery.utils.nodenames import default_nodename, worker_direct
 from celery.worker import saying, state
-from celery.worker.admission import TaskPolicy
 from celery.worker.again import Again
-from celery.worker.attendance import Attendance, has_own_request
+from celery.worker.attendance import Attendance
+from celery.worker.autoscale import PoolSize
 from celery.worker.consumer.engine import Engine, EngineParts
+from celery.worker.consumer.events import Events
 from celery.worker.parts import EnginePart, Parts, PoolPart
+from celery.worker.pidbox import Pidbox, wanted_by
+from celery.worker.policies import check_rates, policy_of
+from celery.worker.reloading import reload_modules
 from celery.worker.request import Received, Request, request_of
+from celery.worker.scaling import make_autoscaler, range_of
 from celery.worker.sizing import cpu_count, usable_cpus
 from celery.worker.statefile import StateFile
 from celery.worker.telling import Telling
+from celery.worker.troubles import trouble_of
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
     from celery.message import Message
     from celery.ports import Pool
+    from celery.worker.admission import TaskPolicy
     from celery.worker.consumer.deliveries import Held
+    from celery.worker.parts import Part
 
 __all__ = ["WorkController"]
 
 logger = logging.getLogger("celery.worker")
+
+
+#: Seconds before an autoscaler is asked again that has failed.
+_SCALE_AGAIN = 30.0
 
 
 class WorkController:
@@ -56,6 +68,10 @@ class WorkController:
     app: Any = None
     pidlock: Any = None
     pool: Pool | None = None
+    event_dispatcher: Any = None
+    heart: Any = None
+    gossip: Any = None
+    timer: Any = None
     #: What the process should exit with; None until it has stopped for a reason.
     exitcode: int | None = None
 
@@ -68,6 +84,7 @@ class WorkController:
         self.options = kwargs
         self._thread: int | None = None
         self._exhausted = self._softened = False
+        self._scale_at = 0.0
         self._done = threading.Event()
         self.app.loader.init_worker()
         self.on_before_init(**kwargs)
@@ -129,6 +146,10 @@ class WorkController:
         self.logfile = logfile
         self.task_events = conf.worker_send_task_events if task_events is None else task_events
         self.pool_cls = pool or options.get("pool_cls") or conf.worker_pool
+        #: Most and fewest processes, where their number follows the work; else None (`[limit.7]`).
+        self.autoscale = range_of(options.get("autoscale"))
+        if self.autoscale is not None:
+            concurrency = max(1, self.autoscale[1])
         self.concurrency = self._concurrency(concurrency or conf.worker_concurrency)
 
     def _take_limits(
@@ -158,9 +179,19 @@ class WorkController:
     @property
     def max_prefetch_count(self) -> int | None:
         """How many messages the worker holds at most; None: as many as its pool has a use for."""
+        most = self.concurrency if self.autoscale is None else self.autoscale[0]
         if self.disable_prefetch:
-            return self.concurrency
-        return (self.prefetch_multiplier or 0) * self.concurrency or None
+            return most
+        return (self.prefetch_multiplier or 0) * most or None
+
+    @property
+    def prefetch(self) -> int | None:
+        """`max_prefetch_count`, as it has been changed since."""
+        return self.consumer.prefetch
+
+    @prefetch.setter
+    def prefetch(self, count: int | None) -> None:
+        self.consumer.prefetch = count
 
     def _concurrency(self, wanted: Any) -> int:
         if not wanted or wanted == "auto":  # decision 20: the default heeds a container's quota as well
@@ -190,6 +221,7 @@ class WorkController:
         self.setup_queues(queues, exclude_queues)
         self.setup_includes(_listed(include))
         self.app.finalize()
+        check_rates(self.app)
         for text in look_out(self.app, self.soft_time_limit, self.time_limit):
             logger.warning("%s", text)
         signals.worker_init.send(sender=self)
@@ -218,16 +250,23 @@ class WorkController:
         self.app.loader.import_default_modules()
 
     def _make_parts(self) -> None:
+        #: Tells events (`event_dispatcher`), beats (`heart`), hears other workers (`gossip`).
+        self._events = Events(self, **{**self.options, "task_events": self.task_events})
         self.pool = pool = self._make_pool()
         self._documents = self.app.assembly.documents
-        self._telling = Telling(self.app, self.broker_url, self._ready, self.hostname)
+        self._telling = Telling(self.app, self.broker_url, self._ready, self.hostname, self._events.course)
+        self.size = PoolSize(self)
         self.consumer = engine = Engine(self._engine_parts(pool))
+        self.autoscaler = make_autoscaler(self)
         self._telling.consumer = engine
         self.engine_has_thread = self.wants_engine_thread()
         self._engine = EnginePart(engine, threaded=self.engine_has_thread)
         self._statefile = StateFile(self.statedb, self.app.clock) if self.statedb else None
-        between = [] if self._statefile is None else [self._statefile]
-        self.parts = Parts(PoolPart(pool), *between, self._engine)
+        between: list[Part] = [] if self._statefile is None else [self._statefile]
+        self.pidbox = Pidbox(self) if wanted_by(self) else None
+        if self.pidbox is not None:  # stopped after the engine: it answers to the last
+            between.append(self.pidbox)
+        self.parts = Parts(PoolPart(pool), *between, self._events, self._engine)
         state.sources.add(self)
 
     def _make_pool(self) -> Pool:
@@ -237,8 +276,10 @@ class WorkController:
             "max_memory": self.max_memory_per_child,
             "start_method": self.pool_start_method,
             "proc_alive_timeout": self.app.conf.worker_proc_alive_timeout,
+            "most": self.autoscale and 4 * self.autoscale[0],
         }
-        return make_pool(self.app, self.pool_cls, assembly.runner(self.hostname), self.concurrency, tuning)
+        runner = assembly.runner(self.hostname, self._events.watched)
+        return make_pool(self.app, self.pool_cls, runner, self.concurrency, tuning)
 
     def _engine_parts(self, pool: Pool) -> EngineParts:
         app, conf = self.app, self.app.conf
@@ -259,6 +300,7 @@ class WorkController:
             fallout=app.assembly.fallout(self.hostname),
             closing=app.assembly.closing,
             observer=self._telling,
+            watching=self._events.course,
             check=self._check,
             totals=state.total_count,
             prefetch=self.max_prefetch_count,
@@ -272,6 +314,8 @@ class WorkController:
             unknown_grace=conf.get("worker_unknown_task_grace"),
             max_deaths=max_deaths(conf),
             revoked=state.revoked.view(),
+            revoked_stamps=state.revoked_stamps,
+            ahead=None if self.autoscale is None else self._ahead,
             connect_retries=(conf.broker_connection_max_retries or None) if again else 0,
         )
 
@@ -285,22 +329,7 @@ class WorkController:
     # -- what the engine asks ----------------------------------------------------------------------------------------
 
     def _policy(self, name: str) -> TaskPolicy | None:
-        task = self.app.tasks.get(name)
-        if task is None:
-            return None
-        first = self.app.conf.get("task_acks_first") if task.acks_first is None else task.acks_first
-        return TaskPolicy(
-            name,
-            acks_late=bool(task.acks_late),
-            acks_first=bool(first) and not task.acks_late,
-            reject_on_worker_lost=bool(task.reject_on_worker_lost),
-            acks_on_failure=task.acks_on_failure is not False,
-            acks_on_timeout=task.acks_on_timeout is not False,
-            retry_on_worker_lost=bool(task.retry_on_worker_lost),
-            soft_limit=task.soft_time_limit or self.soft_time_limit or None,
-            hard_limit=task.time_limit or self.time_limit or None,
-            attended=has_own_request(task),
-        )
+        return policy_of(self, name)
 
     def _verdict(self, message: Message, how: str, exc: BaseException) -> Record | None:
         if self.app.assembly.store is None:
@@ -331,17 +360,57 @@ class WorkController:
         return request
 
     def _ready(self) -> None:
+        self._events.begin()
         signals.worker_ready.send(sender=self.consumer)
         self.ready_callback(self.consumer)
 
     def _check(self) -> None:
         """Called several times a second by the engine."""
         state.maybe_shutdown()
+        if self.autoscaler is not None:
+            self._look_at_size()
+        if isinstance(self.pool, Answering):
+            self.pool.ask_after()
         if self._statefile is not None:
             self._statefile.look()
         if not self._exhausted and getattr(self.pool, "exhausted", False):
             self._exhausted = True
             self.on_pool_exhausted()
+
+    def _look_at_size(self) -> None:
+        """An autoscaler that fails is told of, and asked again after a while."""
+        if time.monotonic() < self._scale_at:
+            return
+        try:
+            self.autoscaler.body()
+        except Exception:
+            self._scale_at = time.monotonic() + _SCALE_AGAIN
+            logger.exception("The autoscaler failed; it is asked again in %s seconds", _SCALE_AGAIN)
+
+    def _ahead(self) -> int:
+        """Messages to hold while the pool can still grow, so that it is seen to be too small."""
+        most = 0 if self.autoscaler is None else self.autoscaler.max_concurrency
+        return most if self.size.num_processes < most else 0
+
+    # -- what commands ask for ---------------------------------------------------------------------------------------
+
+    def trouble(self) -> str | None:
+        """Why the worker is not fit to work, or None: its loop or children have not answered for a while."""
+        return trouble_of(self)
+
+    def remember_soon(self) -> None:
+        """What is revoked has changed: have it written to the state file, if there is one."""
+        if self._statefile is not None:
+            self._statefile.hurry()
+
+    def resized(self, size: int) -> None:
+        """The pool has so many runners now."""
+        self.concurrency = size
+        self.prefetch = self.max_prefetch_count
+
+    def reload(self, modules: Any = None, reload: bool = False, reloader: Any = None) -> None:
+        """Import these modules, or reload them, and make the pool's processes anew (`[worker.33]`)."""
+        reload_modules(self, modules, reload=reload, reloader=reloader)
 
     def on_pool_exhausted(self) -> None:
         """The pool has given up as many threads as it has (see `ports.Exhaustible`); told once."""

@@ -22,17 +22,20 @@ from celery.routing import Route
 from celery.states import FAILURE, REVOKED
 from celery.worker.admission import RUN, Drop, Refuse, Run, Wait, admit, limits_of
 from celery.worker.consumer.firings import Firings
+from celery.worker.consumer.rates import NOW, PARKED
 from celery.worker.settlement import ACK, DONE, REJECT, REQUEUE
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
     from celery.outcome import Arrival, Outcome, Record
     from celery.ports import Broker, Clock, Consumer, Delivery, Firing, Full, ResultBackend
     from celery.worker.admission import Admission, TaskPolicy
     from celery.worker.consumer.observer import Attendant, Observer
+    from celery.worker.consumer.rates import Rates
+    from celery.worker.consumer.revocations import Revocations
     from celery.worker.consumer.strangers import Strangers
     from celery.worker.consumer.suspects import Suspects
     from celery.worker.consumer.waiting import WaitingRoom
@@ -42,6 +45,8 @@ __all__ = ["REFUSALS", "Held", "Receiver", "Settler", "explain", "give_back", "p
 logger = logging.getLogger("celery.worker.consumer")
 
 _NO_LIMITS = (None, None)
+#: It is parked until there is room for one more of its kind.
+_LATER = Run()
 #: The exception that a refusal is shown as, by its kind.
 REFUSALS: dict[str, type[Exception]] = {
     "unknown": NotRegistered,
@@ -83,7 +88,8 @@ class Receiver:
         totals: Counter[str],
         strangers: Strangers,
         suspects: Suspects,
-        revoked: Collection[str] = (),
+        rates: Rates,
+        revocations: Revocations,
         attendant: Attendant | None = None,
     ) -> None:
         """`policies`: task name → policy, None if there is no such task; asked once for each known name.
@@ -91,7 +97,6 @@ class Receiver:
         `accept`: content types that may be decoded, None for all. `read_other` reads what is no protocol 2 message, or
         raises `MalformedMessage`. `verdict` makes the record of a message that ends here, in that state with that
         exception; `fallout`, what that means for its flow. `totals` counts the messages taken on, by task name.
-        `revoked`: ids of messages not to be run.
         """
         self._ask = policies
         self._policies: dict[str, TaskPolicy] = {}
@@ -105,14 +110,16 @@ class Receiver:
         self._totals = totals
         self._strangers = strangers
         self._suspects = suspects
-        self._revoked = revoked
+        self._rates = rates
+        self._revocations = revocations
         self._attendant = attendant
         self._keys = count(1)
 
     def receive(self, deliveries: Iterable[Delivery], settler: Settler, waiting: WaitingRoom) -> list[Held]:
         """Take these on; returns those that may be run now, in order. What was redelivered joins the suspects."""
         policies, accept, keys = self._policies, self._accept, self._keys
-        if self._revoked:
+        revoked = self._revocations.ids
+        if self._revocations.stamps:
             policies = {}  # each is looked at
         run: list[Held] = []
         told: list[Message] = []
@@ -127,6 +134,7 @@ class Receiver:
                 and policy.plain
                 and message.timelimit == _NO_LIMITS
                 and (accept is None or message.content_type in accept)
+                and message.id not in revoked
             ):
                 run.append(Held(next(keys), message, delivery, policy))
                 told.append(message)
@@ -161,7 +169,9 @@ class Receiver:
             self._refuse(delivery, Refuse("invalid", repr_of(exc)), settler)
 
     def _is_new(self, delivery: Delivery, message: Message, admission: Run | Wait, waiting: WaitingRoom) -> bool:
-        """Put off what has to wait. False for what came before, was parked and is back."""
+        """Put off what has to wait. False for what came before, was parked and is back, or is only parked now."""
+        if admission is _LATER:
+            return False
         if isinstance(admission, Wait):
             return waiting.add(delivery, admission.until)
         return message.eta is None or not waiting.returned(message)
@@ -175,17 +185,45 @@ class Receiver:
             return refusal, message
         policy = self._policies.get(message.task)
         if policy is None:
-            policy = self._policy(message.task)
+            policy = self.policy(message.task)
         admission = admit(message, policy, self._accept, self._clock.time())
-        if policy is not None and message.id in self._revoked:
+        if policy is not None and self._revocations.concern(message):
             return Drop("revoked"), message
         if admission is RUN and policy is not None:
             held = self._hold(message, delivery, policy)
-            if message.redelivered or policy.acks_first:
-                self._suspects.add(held)
-            else:
-                run.append(held)
+            if policy.rate:
+                kept = self._rates.admit(held)
+                if kept != NOW:
+                    return _LATER if kept == PARKED else RUN, message
+            self.line_up(held, run)
         return admission, message
+
+    def line_up(self, held: Held, run: list[Held]) -> None:
+        """Nothing holds it back any more: it runs, when it may."""
+        if held.message.redelivered or held.policy.acks_first:
+            self._suspects.add(held)
+        else:
+            run.append(held)
+
+    def released(self, ones: Iterable[Held], settler: Settler) -> list[Held]:
+        """Their rate lets them begin now: run them, unless they have expired meanwhile."""
+        run: list[Held] = []
+        for one in ones:
+            if one.message.expires is not None:
+                admission = admit(one.message, one.policy, self._accept, self._clock.time())
+                if isinstance(admission, Drop):
+                    self._drop(one.delivery, one.message, admission, settler)
+                    continue
+            self.line_up(one, run)
+        return run
+
+    def forget_policies(self) -> None:
+        """Tasks have changed: ask for their policies anew."""
+        self._policies.clear()
+
+    def revoked(self, one: Held, settler: Settler) -> None:
+        """It was taken on, has not begun, and is revoked: it ends here."""
+        self._drop(one.delivery, one.message, Drop("revoked"), settler, acknowledged=one.acknowledged)
 
     def _hold(self, message: Message, delivery: Delivery, policy: TaskPolicy) -> Held:
         limits = limits_of(message, policy)
@@ -207,7 +245,11 @@ class Receiver:
                 waiting.add(delivery, admission.until)
         return run
 
-    def _policy(self, name: str) -> TaskPolicy | None:
+    def revoked_scheduled(self, delivery: Delivery, message: Message, settler: Settler) -> None:
+        """It waits for its time, and is revoked."""
+        self._drop(delivery, message, Drop("revoked"), settler)
+
+    def policy(self, name: str) -> TaskPolicy | None:
         policy = self._ask(name)
         if policy is not None:
             self._policies[name] = policy
@@ -245,17 +287,19 @@ class Receiver:
         try:
             self._observer.refused(delivery, refusal)
             if delivery.message is not None:  # somebody may wait for it
-                self._end(delivery, delivery.message, REJECT, end, settler)
+                self.end(delivery, delivery.message, REJECT, end, settler)
                 return
         except Exception:
             logger.exception("A message was refused, and more cannot be said of it: %s", bounded(refusal.reason, 1024))
         settler.add(delivery, REJECT)
 
-    def _drop(self, delivery: Delivery, message: Message, drop: Drop, settler: Settler) -> None:
+    def _drop(
+        self, delivery: Delivery, message: Message, drop: Drop, settler: Settler, *, acknowledged: bool = False
+    ) -> None:
         self._observer.dropped(message, drop.why)
-        self._end(delivery, message, ACK, (REVOKED, TaskRevokedError(drop.why)), settler)
+        self.end(delivery, message, DONE if acknowledged else ACK, (REVOKED, TaskRevokedError(drop.why)), settler)
 
-    def _end(
+    def end(
         self,
         delivery: Delivery,
         message: Message,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 
+from celery.exceptions import TaskRevokedError
+from celery.states import REVOKED
 from celery.worker.settlement import ACK, DONE, REJECT, REQUEUE, lost_disposition, timeout_disposition
 
 if TYPE_CHECKING:
@@ -41,14 +43,17 @@ class Endings:
         cancelled: Callable[[Message], Outcome | None],
         observer: Observer,
         attendant: Attendant | None,
+        end: Callable[..., None],
         max_deaths: int = 0,
     ) -> None:
         """`aftermath`: what follows from a failure that the task's own process could not tell: errbacks, signals, and
         `hooks` of the task. `again`: the outcome of a run that is to be repeated because its process died, or None.
         `cancelled`: the outcome of a run that we cut short and that nobody runs again, for whoever looks at it.
-        `max_deaths`: after so many deaths a message does not go back to its queue; 0: it always does.
+        `end`: see `Receiver.end`. `max_deaths`: after so many deaths a message does not go back to its queue; 0: it
+        always does.
         """
         self._max_deaths = max_deaths
+        self._end = end
         self._aftermath = aftermath
         self._again = again
         self._cancelled = cancelled
@@ -95,6 +100,7 @@ class Endings:
         if one.policy.retry_on_worker_lost:
             outcome = self._again(one.message, exc)
             if outcome is not None:
+                self._observer.tried_again(one.message, exc)
                 settler.add(
                     one.delivery, DONE if one.acknowledged else ACK, outcome.record, outcome.follow, outcome.further
                 )
@@ -107,6 +113,14 @@ class Endings:
         if disposition == REJECT:
             one.delivery.error = str(exc)
         settler.add(one.delivery, disposition, outcome.record, outcome.follow, outcome.further)
+
+    def terminated(self, one: Held, signum: int, settler: Settler) -> None:
+        """Somebody had the run ended by revoking the task (`[limit.10]`): it is done with, whatever it was promised."""
+        exc = TaskRevokedError("terminated")
+        self._observer.terminated(one.message, signum)
+        if one.request is not None and self._attendant is not None:
+            self._attendant.failed(one, exc)
+        self._end(one.delivery, one.message, DONE if one.acknowledged else ACK, (REVOKED, exc), settler)
 
     def _cut(self, one: Held, settler: Settler) -> None:
         """It goes back to its queue, unless it was acknowledged: then its record is all that remains of it."""
@@ -126,7 +140,7 @@ class Endings:
         if self._max_deaths and deaths >= self._max_deaths:
             self.park(one.delivery, one.message, deaths, settler, last=str(exc))
         else:
-            self._observer.lost(one.message, exc)
+            self._observer.lost(one.message, exc, goes_back=True)
             settler.add(one.delivery, REQUEUE)
 
     def park(self, delivery: Delivery, message: Message, deaths: int, settler: Settler, last: str = "") -> None:

@@ -8,22 +8,25 @@ pool works while the engine fetches.
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
 
-from celery.exceptions import ImproperlyConfigured, WorkerTerminate
+from celery.exceptions import ImproperlyConfigured
 from celery.outcome import Failure, Success
-from celery.ports import Accompanied, SystemClock, Tracked
+from celery.ports import Accompanied, Tracked
 from celery.states import FAILURE
 from celery.waits import wait_readable
-from celery.worker.consumer.delays import startup_delays, trouble_delays
+from celery.worker.consumer.commands import Commands
+from celery.worker.consumer.delays import startup_delays
 from celery.worker.consumer.deliveries import Receiver, Settler, explain, give_back
 from celery.worker.consumer.endings import Endings
+from celery.worker.consumer.engine_parts import EngineParts
 from celery.worker.consumer.fence import Fence
 from celery.worker.consumer.leaving import Leave, close
+from celery.worker.consumer.orders import Orders
+from celery.worker.consumer.rates import Rates
+from celery.worker.consumer.revocations import Revocations
 from celery.worker.consumer.strangers import Strangers
 from celery.worker.consumer.suspects import Suspects
 from celery.worker.consumer.waiting import WaitingRoom
@@ -31,17 +34,12 @@ from celery.worker.consumer.wakeup import WakeUp
 from celery.worker.settlement import ACK, DONE, REQUEUE, run_disposition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Iterator, Sequence
 
     from celery.message import Message
-    from celery.outcome import Outcome, Record
-    from celery.ports import Broker, Clock, Consumer, Delivery, Firing, Full, Pool, Report, ResultBackend
-    from celery.routing import QueueSpec
-    from celery.worker.admission import TaskPolicy
+    from celery.outcome import Outcome
+    from celery.ports import Consumer, Delivery, Report
     from celery.worker.consumer.deliveries import Held
-    from celery.worker.consumer.endings import Aftermath
-    from celery.worker.consumer.observer import Attendant, Observer
 
 __all__ = ["Engine", "EngineParts"]
 
@@ -53,57 +51,6 @@ _LONGEST_WAIT = 1.0
 _CHECK_EVERY = 0.25
 #: Seconds that the engine tries to settle what is left when it stops while the broker is away.
 _LAST_TRIES = 5.0
-
-
-@dataclass(slots=True, kw_only=True)
-class EngineParts:
-    """What an engine is made of; see `Receiver` for `policies`, `accept`, `read_other` and `verdict`."""
-
-    broker: Broker
-    #: Where follow-up messages go, if it is not the broker that is consumed from.
-    publisher: Broker | None = None
-    #: None: results are not kept.
-    store: ResultBackend | None
-    pool: Pool
-    queues: Sequence[QueueSpec]
-    policies: Callable[[str], TaskPolicy | None]
-    accept: AbstractSet[str] | None
-    read_other: Callable[[bytes], Message]
-    verdict: Callable[[Message, str, BaseException], Record | None]
-    #: See `Receiver`.
-    fallout: Callable[[Message, str, BaseException], Outcome | None] = lambda message, state, exc: None
-    #: See `Settler`.
-    closing: Callable[[Full], Firing] | None = None
-    observer: Observer
-    #: Called about once a second; raises `WorkerShutdown` or `WorkerTerminate` to stop.
-    check: Callable[[], None] = lambda: None
-    clock: Clock = field(default_factory=SystemClock)
-    #: Messages taken on, by task name.
-    totals: Counter[str] = field(default_factory=Counter)
-    #: Seconds between tries while broker or store are away.
-    delays: Callable[[], Iterator[float]] = trouble_delays
-    #: How often the first connection is tried; None: for ever, 0: once.
-    connect_retries: int | None = 100
-    #: How many messages the worker holds at most; None: as many as the pool has a use for.
-    prefetch: int | None = None
-    #: Whether that counts what runs and is acknowledged too (`worker_disable_prefetch`).
-    prefetch_counts_running: bool = False
-    #: How many deliveries may wait in memory for their time, where the broker cannot park them; None: any number.
-    waiting_limit: int | None = None
-    #: See `Endings`; without `aftermath` a lost task leaves its record and nothing else.
-    aftermath: Aftermath | None = None
-    again: Callable[[Message, BaseException], Outcome | None] = lambda message, exc: None
-    #: See `Endings`.
-    cancelled: Callable[[Message], Outcome | None] = lambda message: None
-    attendant: Attendant | None = None
-    #: Seconds that a stop waits for what runs, unless it names a deadline; None: as long as that takes.
-    grace: float | None = None
-    #: See `Strangers`.
-    unknown_grace: float | None = None
-    #: Deaths of its processes after which a message is parked; 0: never. See `Suspects`.
-    max_deaths: int = 3
-    #: Ids of messages that are not to be run.
-    revoked: Collection[str] = ()
 
 
 class Engine:
@@ -122,8 +69,13 @@ class Engine:
             cancelled=parts.cancelled,
             observer=parts.observer,
             attendant=parts.attendant,
+            end=lambda *what: self._receiver.end(*what),
             max_deaths=parts.max_deaths,
         )
+        #: How many messages to hold at most; None: as many as the pool has a use for.
+        self.prefetch = parts.prefetch
+        self.rates = Rates(parts.clock)
+        self.revocations = Revocations(parts.revoked, parts.revoked_stamps)
         self._suspects = Suspects(parts.pool, parts.max_deaths, self._endings.park)
         self._receiver = Receiver(
             policies=parts.policies,
@@ -136,7 +88,8 @@ class Engine:
             totals=parts.totals,
             strangers=self._strangers,
             suspects=self._suspects,
-            revoked=parts.revoked,
+            rates=self.rates,
+            revocations=self.revocations,
             attendant=parts.attendant,
         )
         #: What the pool holds, by job key.
@@ -145,9 +98,13 @@ class Engine:
         self._waiting: WaitingRoom | None = None
         self._fence: Fence | None = None
         self._wake = WakeUp()
+        self.commands = Commands(self._wake)
+        self.orders = Orders(self)
         self.exit = Leave(parts.clock, parts.grace)
         #: The loop has ended: the pool is stopped, what is left is settled.
         self.leaving = False
+        #: When the loop came round last (monotonic); None: it does not run.
+        self.alive_at: float | None = None
         self._check_at = 0.0
         self._retry_at = 0.0
         self._delays: Iterator[float] | None = None
@@ -170,7 +127,12 @@ class Engine:
 
     def reserved(self) -> list[Held]:
         """What is taken on and not finished."""
-        return [*list(self.held.values()), *list(self._suspects.waiting), *self._ready]
+        return [*list(self.held.values()), *list(self._suspects.waiting), *self._ready, *self.rates.waiting]
+
+    @property
+    def load(self) -> int:
+        """How many messages are taken on and not finished, but for those that a rate holds back."""
+        return len(self.held) + len(self._suspects.waiting) + len(self._ready)
 
     def scheduled(self) -> list[Delivery]:
         """What waits in memory for its time."""
@@ -194,6 +156,7 @@ class Engine:
         Raises `OperationalError` if the broker was never reached, `ImproperlyConfigured` if it will never be, and the
         `SystemExit` (`WorkerShutdown`, `WorkerTerminate`) or `KeyboardInterrupt` that stopped it.
         """
+        self.commands.begin()
         try:
             consumer = self._connect()
             if consumer is None:
@@ -201,6 +164,7 @@ class Engine:
             else:
                 self._run(consumer)
         finally:
+            self.commands.end()
             self._pool.stop(self._clock.monotonic())
             self._observer.flush()
             self._wake.close()
@@ -212,7 +176,7 @@ class Engine:
             if self.exit.asked:
                 return None
             try:
-                consumer = self._parts.broker.consume(self._parts.queues)
+                consumer = self._parts.broker.consume(self.orders.queues)
             except OperationalError as exc:
                 if limit is not None and attempt > limit:
                     raise
@@ -228,12 +192,16 @@ class Engine:
         end = self._clock.monotonic() + seconds
         while not self.exit.asked and (left := end - self._clock.monotonic()) > 0:
             self._parts.check()
+            self.commands.make()
             wait_readable([self._wake.descriptor], min(left, _LONGEST_WAIT))
+            self._wake.clear()
 
     def _run(self, consumer: Consumer) -> None:
         parts = self._parts
         settler = Settler(consumer, parts.publisher or parts.broker, parts.store, parts.closing, parts.clock)
         waiting = self._waiting = WaitingRoom(consumer)
+        self.rates.attach(waiting)
+        self.orders.attach(consumer, settler)
         self._strangers.others = consumer.others if isinstance(consumer, Accompanied) else None
         self._suspects.attach(consumer)
         self._fence = Fence.of(consumer, self._pool)
@@ -241,16 +209,17 @@ class Engine:
         try:
             self._observer.ready()
             while not self.exit.asked:
-                now = self._clock.monotonic()
-                if now >= self._check_at:
-                    self._check_at = now + _CHECK_EVERY
+                if (now := self._clock.monotonic()) >= self._check_at:
+                    self.alive_at, self._check_at = now, now + _CHECK_EVERY
                     self._parts.check()
                     self._strangers.look()
                     settler.look()
+                if self.commands.waiting:
+                    self.commands.make()
                 self._turn(consumer, settler, waiting)
         except (SystemExit, KeyboardInterrupt) as exc:
             leaving = exc
-            self._stop_for(exc)
+            self.exit.heed(exc)
         try:
             self._drain(consumer, settler, waiting)
         except (SystemExit, KeyboardInterrupt) as exc:
@@ -259,12 +228,6 @@ class Engine:
         self._leave(consumer, settler)
         if leaving is not None:
             raise leaving
-
-    def _stop_for(self, exc: BaseException) -> None:
-        if isinstance(exc, WorkerTerminate):
-            self.terminate()
-        else:
-            self.stop()
 
     def _turn(self, consumer: Consumer, settler: Settler, waiting: WaitingRoom) -> None:
         """One turn. Nothing but a configuration that will never work, or a request to stop, ends the loop."""
@@ -275,6 +238,8 @@ class Engine:
         try:
             if waiting.heap:
                 self._ready += self._receiver.due(waiting.due(self._clock.time()), settler, waiting)
+            if self.rates.busy:
+                self._ready += self._receiver.released(self.rates.due(), settler)
             settler.settle()
             if self._ready or self._suspects.busy:
                 self._submit(waiting)
@@ -286,6 +251,7 @@ class Engine:
             if deliveries:
                 if limit > room:
                     deliveries = waiting.within(deliveries, room, self._clock.time())
+                self.orders.taken.update([one.queue for one in deliveries])
                 self._ready += self._receiver.receive(deliveries, settler, waiting)
                 if waiting.to_park:
                     waiting.park(limit)
@@ -326,7 +292,9 @@ class Engine:
         """How many messages to take now (`[worker.8]`, `[worker.9]`, `[settings.185]`)."""
         if self._suspects.busy and self._suspects.blocks(self.held):
             return 0
-        room, most = self._pool.free, self._parts.prefetch
+        room, most = self._pool.free, self.prefetch
+        if self._parts.ahead is not None:
+            room = max(room, self._parts.ahead() - self.load)
         if most is not None:
             everything = self._parts.prefetch_counts_running
             held = sum(1 for one in self.held.values() if everything or not one.acknowledged)
@@ -342,9 +310,10 @@ class Engine:
         """
         if self._delays is not None or (self.held and not self._pool.descriptors()):
             return 0.0
+        longest = min(_LONGEST_WAIT, self.rates.patience) if self.rates.busy else _LONGEST_WAIT
         if not waiting.heap:
-            return _LONGEST_WAIT
-        return min(_LONGEST_WAIT, max(0.0, waiting.heap[0][0] - self._clock.time()))
+            return longest
+        return min(longest, max(0.0, waiting.heap[0][0] - self._clock.time()))
 
     def _descriptors(self) -> list[int]:
         return [*self._pool.descriptors(), self._wake.descriptor]
@@ -357,6 +326,8 @@ class Engine:
         Ends come before beginnings: what began and ended within one report is acknowledged together with its record.
         """
         held = self.held
+        if self._parts.watching.gate.receivers:
+            self._parts.watching.reported(report, held)
         for key, limit in report.warned:  # before its end, which may have come with it
             if (one := held.get(key)) is not None:
                 self._endings.warned(one, limit)
@@ -379,11 +350,15 @@ class Engine:
             one = held.get(key)
             if one is not None and not one.begun:
                 self._begin(one, settler)
+        if self.orders.sentenced:
+            self.orders.carry_out(report.begun)
         for key in report.returned:
             one = held.pop(key, None)
             if one is None or one.delivery.lost:
                 continue
-            if self.exit.asked:
+            if self.revocations.concern(one.message):
+                self._receiver.revoked(one, settler)
+            elif self.exit.asked:
                 give_back(one, settler)
             elif one.message.redelivered or one.policy.acks_first:
                 self._suspects.add(one)
@@ -421,7 +396,10 @@ class Engine:
         for key, why in report.lost:
             if (one := held.pop(key, None)) is not None:
                 self._end_early(one, settler)
-                endings.lost(one, why, settler, terminating=self.exit.terminating)
+                if (signum := self.orders.sentenced.get(key)) is not None:
+                    endings.terminated(one, signum, settler)
+                else:
+                    endings.lost(one, why, settler, terminating=self.exit.terminating)
 
     def _failure(self, message: Message, exc: BaseException, *, hooks: bool = True) -> Outcome:
         return Failure(self._parts.verdict(message, FAILURE, exc), reason=repr(exc))
@@ -461,6 +439,7 @@ class Engine:
             give_back(one, settler)
         self._suspects.waiting.clear()
         self._ready = []
+        self.orders.give_back(waiting)
         for delivery in waiting.clear():
             settler.add(delivery, REQUEUE)
         self._pool.take_back()
@@ -472,7 +451,9 @@ class Engine:
                 self.exit.terminate()
             if left <= 0 or not (self.held or self.exit.linger):
                 return
+            self.alive_at = self._clock.monotonic()
             self._parts.check()
+            self.commands.make()
             self._wait_draining(consumer, min(left, _LONGEST_WAIT))
 
     def _wait_draining(self, consumer: Consumer, seconds: float) -> None:

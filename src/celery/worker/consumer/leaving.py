@@ -6,6 +6,8 @@ import logging
 from math import inf
 from typing import TYPE_CHECKING
 
+from celery.exceptions import WorkerTerminate
+
 if TYPE_CHECKING:
     from celery.ports import Clock, Consumer
 
@@ -46,6 +48,13 @@ class Leave:
         if not self.terminating:
             self._deadline = min(self._clock.monotonic(), inf if self._deadline is None else self._deadline)
         self.terminating = self.asked = True
+
+    def heed(self, exc: BaseException) -> None:
+        """What was raised in the loop to end it: `WorkerTerminate`, or a request to finish what runs."""
+        if isinstance(exc, WorkerTerminate):
+            self.terminate()
+        else:
+            self.ask(None, linger=False)
 
     @property
     def left(self) -> float:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from celery.lifecycle import SHUT
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from celery.lifecycle import Gate
     from celery.message import Message
     from celery.outcome import Outcome
-    from celery.ports import Delivery
+    from celery.ports import Delivery, Report
     from celery.worker.admission import Refuse
     from celery.worker.consumer.deliveries import Held
 
-__all__ = ["Attendant", "Observer"]
+__all__ = ["Attendant", "Observer", "Unwatched", "Watching"]
 
 
 class Observer(Protocol):
@@ -36,8 +38,14 @@ class Observer(Protocol):
     def dropped(self, message: Message, why: str) -> None:
         """Nobody wants this any more: it is "expired" or "revoked"."""
 
-    def lost(self, message: Message, exc: BaseException) -> None:
-        """The process that ran this died, and it is not repeated as a retry."""
+    def terminated(self, message: Message, signum: int) -> None:
+        """The run of this was ended by that signal, because the task was revoked."""
+
+    def lost(self, message: Message, exc: BaseException, *, goes_back: bool = False) -> None:
+        """The process that ran this died, and it is not repeated as a retry. `goes_back`: to its queue."""
+
+    def tried_again(self, message: Message, exc: BaseException) -> None:
+        """The process that ran this died, and it is repeated as a retry."""
 
     def cut_short(self, message: Message, *, goes_back: bool) -> None:
         """The run of this was ended because the worker stops. `goes_back`: to its queue; else nobody runs it again."""
@@ -63,6 +71,25 @@ class Observer(Protocol):
 
     def flush(self) -> None:
         """Write out what was told: the engine is about to hand work on, or to wait."""
+
+
+class Watching(Protocol):
+    """Who is told of each run while the gate is open: in the engine's thread, once for each report of the pool."""
+
+    @property
+    def gate(self) -> Gate: ...
+
+    def reported(self, report: Report, held: Mapping[int, Held]) -> None:
+        """The pool has told this; `held` is what it held until then."""
+
+
+class Unwatched:
+    """Nobody is."""
+
+    gate: Gate = SHUT
+
+    def reported(self, report: Report, held: Mapping[int, Held]) -> None:
+        """See `Watching`."""
 
 
 class Attendant(Protocol):

@@ -11,7 +11,7 @@ from celery.ports import Deferring
 from celery.worker.admission import moment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from celery.message import Message
     from celery.ports import Consumer, Delivery
@@ -41,6 +41,8 @@ class WaitingRoom:
         self._parked: OrderedDict[int, None] = OrderedDict()
         #: What is still to be parked in the broker.
         self.to_park: list[tuple[Delivery, float]] = []
+        #: Whether a message could only be parked although it is due: it is held back by something else.
+        self.held_back: Callable[[Message], bool] = lambda message: False
         #: So many may be taken at once, although not so many can run: all that came lately was only to be parked.
         self.pace = 0
 
@@ -80,7 +82,8 @@ class WaitingRoom:
         self.pace = 0
         taken: list[Delivery] = []
         for delivery in deliveries:
-            if _is_later(delivery.message, now):
+            message = delivery.message
+            if message is not None and (_is_later(message, now) or self.held_back(message)):
                 taken.append(delivery)
             elif room > 0:
                 room -= 1
@@ -134,9 +137,9 @@ class WaitingRoom:
             self._parked.popitem(last=False)
 
 
-def _is_later(message: Message | None, now: float) -> bool:
+def _is_later(message: Message, now: float) -> bool:
     try:
-        return message is not None and message.eta is not None and moment(message.eta) > now
+        return message.eta is not None and moment(message.eta) > now
     except (ValueError, OverflowError):
         return False
 

@@ -1,0 +1,376 @@
+"""Adapter. Notices on Redis, in kombu's layout: channels for all, lists for replies (`[redis.11]`, `[redis.22]`).
+
+What a listener leaves on the server while it lives: a member in the bindings of an exchange of replies, and one in a
+list of our own of who listens. A closed listener takes both away; of one that was killed, others do within minutes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from celery import exceptions
+from celery.brokers.bindings import matches
+from celery.brokers.notices import MalformedNotice, from_envelope, to_envelope
+from celery.drivers.redis_pool import run
+from celery.drivers.redis_scripts import Script
+from celery.waits import wait_readable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from celery.brokers.redis_layout import Channels, Layout
+    from celery.drivers.redis import Command, Endpoint, Link
+    from celery.drivers.redis_pool import LinkPool
+    from celery.ports import Notice
+    from celery.routing import QueueSpec
+
+__all__ = ["RedisListener", "tell"]
+
+logger = logging.getLogger("celery.brokers.redis")
+
+EAR = Script(Path(__file__).parent / "lua" / "ear.lua")
+#: Milliseconds after which kombu forgets the bindings of an exchange to which nobody binds any more.
+_KOMBU_KEEPS = 3_600_000
+#: Milliseconds for which a listener is believed to live after it has last said so.
+_BELIEVED = 60_000
+#: Milliseconds that a reply waits for whoever asked.
+REPLY_KEPT = 60_000
+#: Seconds between two signs of life, and for which the server holds back its answer to a listener for replies.
+_ROUND = 10.0
+#: How many notices are remembered where each comes twice.
+_LATELY = 512
+
+
+def tell(pool: LinkPool, layout: Layout, channels: Channels, notices: Sequence[Notice]) -> None:
+    """See `Broadcasting.tell`: a round trip, and one more for the bindings of exchanges of replies."""
+    if not notices:
+        return
+    link = pool.take()
+    try:
+        direct = list(dict.fromkeys(n.exchange for n in notices if n.exchange_type == "direct"))
+        found = run(link, [("SMEMBERS", layout.bindings + exchange) for exchange in direct]) if direct else []
+        bound = dict(zip(direct, found, strict=True))
+        commands: list[Command] = []
+        for notice in notices:
+            if notice.exchange_type != "direct":
+                envelope, names = to_envelope(notice), channels.of(notice.exchange, notice.routing_key)
+                commands += [("PUBLISH", name, envelope) for name in names]
+                continue
+            for queue in layout.route(bound[notice.exchange], notice.routing_key):
+                key = layout.list_of(queue, 0)
+                commands += [("LPUSH", key, to_envelope(notice)), ("PEXPIRE", key, REPLY_KEPT)]
+        if commands:
+            run(link, commands)
+    finally:
+        pool.give_back(link)
+
+
+class RedisListener:
+    """See `ports.Listener`. A connection for channels and one for lists, as far as there are mailboxes of the kind.
+
+    It asks the server for a sign of life every ten seconds, while it is heard: of one that has gone it tells within 20.
+    """
+
+    def __init__(self, pool: LinkPool, layout: Layout, channels: Channels, mailboxes: Sequence[QueueSpec]) -> None:
+        self._ears: list[_Ear] = []
+        told = [mailbox for mailbox in mailboxes if mailbox.exchange_type != "direct"]
+        asked = [mailbox for mailbox in mailboxes if mailbox.exchange_type == "direct"]
+        try:
+            if told:
+                self._ears.append(_ChannelEar(pool.endpoint, channels, told))
+            if asked:
+                self._ears.append(_ListEar(pool, layout, asked))
+        except BaseException:
+            self.close()
+            raise
+
+    def hear(self, timeout: float, until_readable: Sequence[int] = ()) -> list[Notice]:
+        """See `Listener.hear`."""
+        deadline = time.monotonic() + timeout
+        while True:
+            heard: list[Notice] = []
+            for ear in self._ears:
+                heard += ear.collect()
+            now = time.monotonic()
+            if heard or now >= deadline:
+                return heard
+            patience = min((ear.keep(now) for ear in self._ears), default=timeout)
+            watched = [ear.fileno() for ear in self._ears]
+            ready = wait_readable([*watched, *until_readable], min(deadline - now, patience))
+            if any(fd in until_readable for fd in ready):
+                deadline = now  # once more round for what has come
+
+    def close(self) -> None:
+        """See `Listener.close`."""
+        for ear in self._ears:
+            ear.close()
+
+
+class _Ear:
+    """One connection that is listened at. Any failure ends it; the next use connects anew."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._link: Link | None = None
+        self._closed = False
+        #: When (monotonic) the oldest question was put that is not answered yet.
+        self._asked_at: float | None = None
+        #: Seconds that the server may take for it.
+        self._allowed = endpoint.timeout
+        #: When to ask again.
+        self._next = 0.0
+
+    def open(self) -> Link:
+        """The link, connected and listening. Raises `OperationalError`."""
+        if self._link is None or self._link.closed:
+            self._link = self._endpoint.connect()
+            self._asked_at = None
+            self._next = time.monotonic() + _ROUND
+            self.begin(self._link)
+        return self._link
+
+    def begin(self, link: Link) -> None:
+        """Listen over a new link."""
+        raise NotImplementedError
+
+    def take(self, items: Iterable[Any]) -> Iterable[Notice]:
+        """The notices in what the server sent."""
+        raise NotImplementedError
+
+    def ask(self, link: Link) -> None:
+        """Ask for a sign of life."""
+        raise NotImplementedError
+
+    def fileno(self) -> int:
+        return self.open().fileno()
+
+    def collect(self) -> list[Notice]:
+        """What is here by now; never blocks, but connects where it must. Raises `OperationalError`."""
+        if self._closed:
+            return []
+        try:
+            link = self.open()
+            heard: list[Notice] = []
+            while link.readable():
+                heard += self.take(link.receive())
+            return heard
+        except BaseException:
+            self.drop()
+            raise
+
+    def keep(self, now: float) -> float:
+        """Keep the line alive; seconds until this is to be called again. Raises `OperationalError` if it is not."""
+        try:
+            link = self.open()
+            if self._asked_at is None and now >= self._next:
+                self.ask(link)
+                self._asked_at, self._next = now, now + _ROUND
+            if self._asked_at is None:
+                return max(self._next - now, 0.0)
+            left = self._asked_at + self._allowed - now
+            if left <= 0:
+                raise exceptions.OperationalError(
+                    f"the Redis server at {self._endpoint.shown} did not answer within {self._allowed:g} s"
+                )
+            return left
+        except BaseException:
+            self.drop()
+            raise
+
+    def drop(self) -> None:
+        """End the line."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    def close(self) -> None:
+        """Listen no more. Idempotent."""
+        self._closed = True
+        self.drop()
+
+
+class _ChannelEar(_Ear):
+    """Hears what is published to channels."""
+
+    def __init__(self, endpoint: Endpoint, channels: Channels, mailboxes: Sequence[QueueSpec]) -> None:
+        super().__init__(endpoint)
+        self._mailboxes = [(mailbox, [name.encode() for name in channels.patterns(mailbox)]) for mailbox in mailboxes]
+        #: What came lately, if each notice comes over several channels.
+        self._lately: deque[int] | None = deque(maxlen=_LATELY) if channels.several else None
+        self._early: list[Notice] = []
+        self._confirmed = 0
+        self.open()
+
+    def begin(self, link: Link) -> None:
+        patterns = list(dict.fromkeys(pattern for _, patterns in self._mailboxes for pattern in patterns))
+        self._confirmed = 0
+        # A user who may only see channels under a prefix is refused every pattern but that prefix's own.
+        plain = [pattern for pattern in patterns if b"*" not in pattern]
+        globs = [pattern for pattern in patterns if b"*" in pattern]
+        commands: list[Command] = [("SUBSCRIBE", *plain)] if plain else []
+        link.send([*commands, ("PSUBSCRIBE", *globs)] if globs else commands)
+        deadline = time.monotonic() + self._endpoint.timeout
+        while self._confirmed < len(patterns):
+            if not link.pending() and not wait_readable([link.fileno()], deadline - time.monotonic()):
+                raise exceptions.OperationalError(
+                    f"the Redis server at {self._endpoint.shown} did not answer within {self._endpoint.timeout:g} s"
+                )
+            self._early += self.take(link.receive())
+
+    def ask(self, link: Link) -> None:
+        link.send([("PING",)])
+
+    def take(self, items: Iterable[Any]) -> Iterable[Notice]:
+        taken, self._early = self._early, []
+        for item in items:
+            self._asked_at = None
+            if isinstance(item, hiredis.ReplyError):
+                assert self._link is not None
+                raise _lost(self._link.refusal(str(item)))
+            if not isinstance(item, list):
+                continue  # the answer to a ping
+            self._confirmed += item[0] in (b"subscribe", b"psubscribe")
+            # Of a channel: its name and what was told; of a pattern: that, the channel and what was told.
+            notice = self._read(item[1], item[-1]) if item[0] in (b"message", b"pmessage") else None
+            if notice is not None:
+                taken.append(notice)
+        return taken
+
+    def collect(self) -> list[Notice]:
+        early, self._early = self._early, []
+        return early + super().collect()
+
+    def _read(self, pattern: bytes, envelope: bytes) -> Notice | None:
+        """The notice, if this pattern belongs to the first mailbox that takes it: patterns may overlap."""
+        notice = _read(envelope, "fanout")
+        if notice is None:
+            return None
+        for mailbox, its_patterns in self._mailboxes:
+            if mailbox.exchange == notice.exchange and _takes(mailbox, notice.routing_key):
+                notice.exchange_type = mailbox.exchange_type
+                return notice if pattern in its_patterns and self._is_new(envelope) else None
+        return None
+
+    def _is_new(self, envelope: bytes) -> bool:
+        """False for what another channel has brought already: each message bears a tag of its own."""
+        if self._lately is None:
+            return True
+        mark = hash(envelope)
+        if mark in self._lately:
+            return False
+        self._lately.append(mark)
+        return True
+
+
+class _ListEar(_Ear):
+    """Takes replies from lists, waiting for them in the server (`BRPOP`)."""
+
+    def __init__(self, pool: LinkPool, layout: Layout, mailboxes: Sequence[QueueSpec]) -> None:
+        super().__init__(pool.endpoint)
+        self._allowed = _ROUND + pool.endpoint.timeout
+        self._pool = pool
+        self._layout = layout
+        self._mailboxes = list(mailboxes)
+        self._keys = [layout.list_of(mailbox.name, 0) for mailbox in mailboxes]
+        #: When (monotonic) we last said that we are there.
+        self._signed_at = 0.0
+        #: What each answer to come is for: "bind", "pop", "all" (a list as it was), or nothing.
+        self._expected: deque[str] = deque()
+        self.open()
+
+    def begin(self, link: Link) -> None:
+        self._expected.clear()
+        run(link, self._signs(by_digest=True))
+        self._signed_at = time.monotonic()
+        self.ask(link)
+        self._asked_at = time.monotonic()
+
+    def ask(self, link: Link) -> None:
+        """Wait for what comes next; say now and then that we are still there."""
+        now, signs = time.monotonic(), []
+        if now - self._signed_at >= _ROUND:
+            self._signed_at, signs = now, self._signs(by_digest=False)
+        self._expected.extend(["bind"] * len(signs) + ["pop"])
+        link.send([*signs, ("BRPOP", *self._keys, int(_ROUND))])
+
+    def _signs(self, *, by_digest: bool) -> list[Command]:
+        layout = self._layout
+        by_exchange: dict[str, list[str]] = {}
+        for mailbox in self._mailboxes:
+            by_exchange.setdefault(mailbox.exchange, []).append(layout.binding(mailbox))
+        signs: list[Command] = []
+        for exchange, members in by_exchange.items():
+            keys: Command = (layout.bindings + exchange, layout.deadlines, layout.ears)
+            arguments: Command = (layout.bindings, layout.separator, exchange, _KOMBU_KEEPS, _BELIEVED, *members)
+            signs.append(EAR.call(keys, arguments) if by_digest else ("EVAL", EAR.body, len(keys), *keys, *arguments))
+        return signs
+
+    def take(self, items: Iterable[Any]) -> Iterable[Notice]:
+        heard: list[Notice] = []
+        for item in items:
+            if isinstance(item, hiredis.ReplyError):
+                assert self._link is not None
+                raise _lost(self._link.refusal(str(item)))
+            what = self._expected.popleft()
+            if what == "all":
+                heard += self._read_all(reversed(item[0]))
+            elif what == "pop":
+                self._asked_at, self._next = None, time.monotonic()
+                if item is not None:
+                    heard += self._read_all([item[1]])
+                    self._fetch_rest(item[0])
+        return heard
+
+    def _fetch_rest(self, key: bytes) -> None:
+        """Where one reply is there are more."""
+        assert self._link is not None
+        self._link.send([("MULTI",), ("LRANGE", key, 0, -1), ("DEL", key), ("EXEC",)])
+        self._expected.extend(["", "", "", "all"])
+
+    def _read_all(self, envelopes: Iterable[bytes]) -> list[Notice]:
+        return [notice for envelope in envelopes if (notice := _read(envelope, "direct")) is not None]
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        mine = self._link is None or self._link.pid == os.getpid()
+        super().close()
+        if not mine:
+            return
+        layout = self._layout
+        commands: list[Command] = [("DEL", *self._keys)]
+        for mailbox in self._mailboxes:
+            member = layout.binding(mailbox)
+            commands.append(("SREM", layout.bindings + mailbox.exchange, member))
+            commands.append(("ZREM", layout.ears, mailbox.exchange + layout.separator + member))
+        with suppress(exceptions.OperationalError):  # then others take it away
+            self._pool.run(commands)
+
+
+def _takes(mailbox: QueueSpec, routing_key: str) -> bool:
+    """On Redis a fanout exchange heeds routing keys, as patterns, where a mailbox has one (`[redis.11]`)."""
+    kind = "topic" if mailbox.routing_key else mailbox.exchange_type
+    return matches(kind, mailbox.routing_key, routing_key)
+
+
+def _read(envelope: bytes, exchange_type: str) -> Notice | None:
+    """Anybody may publish to a channel: what is no notice is told of, and passed over."""
+    try:
+        return from_envelope(envelope, exchange_type)
+    except MalformedNotice as exc:
+        logger.warning("A notice cannot be read, and is passed over: %s", exc)
+        return None
+
+
+def _lost(exc: Exception) -> Exception:
+    """What `hear` may raise."""
+    lost: Exception = exc if isinstance(exc, exceptions.OperationalError) else exceptions.OperationalError(str(exc))
+    return lost

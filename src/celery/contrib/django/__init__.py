@@ -1,0 +1,1 @@
+"""Entrance. What Django projects use beside the app itself."""
