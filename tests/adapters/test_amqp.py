@@ -5,20 +5,26 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from celery.brokers import amqp_dead
 from celery.brokers.amqp import AmqpBroker
+from celery.brokers.amqp_dead import Refused
 from celery.brokers.amqp_methods import await_confirms, publish, with_confirms
 from celery.drivers.amqp_frames import content
 from celery.exceptions import ImproperlyConfigured, OperationalError
-from celery.ports import BrokerConfig, Deferring, Depth, Publication
+from celery.message import Message
+from celery.ports import Blaming, BrokerConfig, DeadLetterBounds, Deferring, Depth, Publication
 from celery.routing import QueueSpec, Route
 from tests.chaos.proxy import FaultProxy
 from tests.contracts.broadcasting import BroadcastingContract
 from tests.contracts.broker import BrokerContract, ids, message, numbers, spec, take, to
+from tests.contracts.dead_letters import BOUNDS, DeadLetterContract, letters, refuse
+from tests.contracts.processes import Child, in_child
 from tests.flow.engine import until
 from tests.servers import free_port
 
@@ -26,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from celery.drivers.amqp import Link
-    from celery.message import Message
     from celery.ports import Broker
     from tests.contracts.broadcasting import MakeCarrier
-    from tests.contracts.broker import MakeBroker, PutRaw
+    from tests.contracts.broker import MakeBackend, MakeBroker, PutRaw
+    from tests.contracts.dead_letters import MakeBounded
     from tests.servers import RabbitServer
 
     MakeAmqp = Callable[..., AmqpBroker]
@@ -53,6 +59,18 @@ def make_amqp(rabbit_url: str) -> Iterator[MakeAmqp]:
         broker.close()
 
 
+def raw_through(make_amqp: MakeAmqp) -> PutRaw:
+    def put(queue: str, raw: bytes) -> None:
+        broker = make_amqp()
+        broker.declare([spec(queue)])
+        with broker.link() as link:
+            with_confirms(link)
+            link.send(publish("", queue) + content({}, raw, link.frame_max))
+            await_confirms(link, 1)
+
+    return put
+
+
 class TestBroker(BrokerContract):
     #: One that is frozen is found out by its heartbeats.
     death_deadline = 15.0
@@ -65,15 +83,7 @@ class TestBroker(BrokerContract):
 
     @pytest.fixture
     def put_raw(self, make_amqp: MakeAmqp) -> PutRaw:
-        def put(queue: str, raw: bytes) -> None:
-            broker = make_amqp()
-            broker.declare([spec(queue)])
-            with broker.link() as link:
-                with_confirms(link)
-                link.send(publish("", queue) + content({}, raw, link.frame_max))
-                await_confirms(link, 1)
-
-        return put
+        return raw_through(make_amqp)
 
     # AMQP has it the other way round: the largest number comes first, on queues that are declared with priorities.
 
@@ -136,6 +146,176 @@ class TestBroker(BrokerContract):
         first.close()
         until(lambda: depth_of(other, "r") == 1, "it is due")
         assert ids(take(broker.consume([spec("r")]), 1)) == ["a"]
+
+
+class TestDeadLetters(DeadLetterContract):
+    death_deadline = 15.0
+
+    @pytest.fixture
+    def make_bounded(self, rabbit_url: str) -> Iterator[MakeBounded]:
+        made: list[AmqpBroker] = []
+
+        def make(bounds: DeadLetterBounds = BOUNDS) -> AmqpBroker:
+            made.append(AmqpBroker(BrokerConfig(rabbit_url, OPTIONS, dead_letters=bounds)))
+            return made[-1]
+
+        yield make
+        for broker in made:
+            broker.close()
+
+    @pytest.fixture
+    def put_raw(self, make_amqp: MakeAmqp) -> PutRaw:
+        return raw_through(make_amqp)
+
+    # Results never live beside messages here: what a batch leaves behind is settled without them.
+
+    @pytest.fixture
+    def make_backend(self) -> MakeBackend:
+        return lambda: None
+
+    def test_letters_of_a_settled_batch(self, broker: Broker, make_backend: MakeBackend) -> None:
+        """Whose message was settled before leaves no letter."""
+        broker.publish(to("q", message(1), message(2), message(3)))
+        consumer = broker.consume([spec("q")])
+        held = take(consumer, 3)
+        consumer.ack(held[1:2])
+        refuse(consumer, held[:2], "settled")
+        consumer.ack(held[2:])
+        assert [(letter.reason, Message.from_envelope(letter.envelope).id) for letter in letters(broker)] == [
+            ("settled", "1")
+        ]
+
+    def test_deaths_of_a_settled_batch(self, broker: Broker, make_backend: MakeBackend) -> None:
+        """They are told to whoever takes it next, and forgotten with its end."""
+        broker.publish(to("q", message(1)))
+        for expected in (0, 1, 2):
+            consumer = broker.consume([spec("q")])
+            (held,) = take(consumer, 1)
+            assert held.message is not None
+            assert held.message.deaths == expected
+            held.died = True
+            consumer.reject([held], requeue=True)
+            consumer.close()
+        consumer = broker.consume([spec("q")])
+        consumer.ack(take(consumer, 1))
+        consumer.close()
+        broker.publish(to("q", message(1)))
+        consumer = broker.consume([spec("q")])
+        (held,) = take(consumer, 1)
+        assert held.message is not None
+        assert held.message.deaths == 0
+
+    # ---------------------------------------------------------------------------------------------- what is AMQP's
+
+    def test_a_kill_between_the_letter_and_the_rejection_leaves_both(self, make_bounded: MakeBounded) -> None:
+        broker = make_bounded()
+        broker.publish(to("q", message(1)))
+        in_child(lambda: self._bury_only(make_bounded()))
+        consumer = broker.consume([spec("q")])
+        held = take(consumer, 1, deadline=self.death_deadline + 10)
+        assert len(letters(broker)) == 1
+        refuse(consumer, held)
+        assert [Message.from_envelope(letter.envelope).id for letter in letters(broker)] == ["1", "1"]
+
+    @staticmethod
+    def _bury_only(broker: Broker) -> list[object]:
+        assert isinstance(broker, AmqpBroker)
+        consumer = broker.consume([spec("q")])
+        held = take(consumer, 1)
+        broker.dead_letters.bury([Refused(held[0], None)])
+        return [broker, consumer, held]
+
+    def test_who_is_killed_while_he_looks_leaves_all_as_it_was(self, make_bounded: MakeBounded) -> None:
+        """Nobody else can look meanwhile, and after that everybody."""
+        broker = make_bounded()
+        broker.publish(to("q", *(message(i) for i in range(40))))
+        consumer = broker.consume([spec("q")])
+        refuse(consumer, take(consumer, 40))
+        before = letters(broker)
+        child = Child(lambda: self._look(make_bounded()))
+        child.done()
+        assert isinstance(broker, AmqpBroker)
+        with broker.link() as link:
+            assert not amqp_dead._lock(link, amqp_dead._name("lock", "q"))
+        child.kill()
+        assert letters(broker) == before
+        assert len(before) == 40
+
+    @staticmethod
+    def _look(broker: Broker) -> list[object]:
+        assert isinstance(broker, AmqpBroker)
+        opened = ExitStack()
+        link = opened.enter_context(broker.link())
+        return [opened, list(opened.enter_context(amqp_dead._all_of(link, "q")))]
+
+    def test_bytes_are_counted_again_where_the_number_is_wrong(
+        self, make_bounded: MakeBounded, put_raw: PutRaw
+    ) -> None:
+        """Somebody has written a letter, and died before he told how many there are."""
+        broker = make_bounded(DeadLetterBounds(size=2500))
+        consumer = broker.consume([spec("q")])
+        for i in range(2):
+            put_raw("q", b"%d" % i * 1000)
+        refuse(consumer, take(consumer, 2))
+        assert isinstance(broker, AmqpBroker)
+        with broker.link() as link:
+            assert link.call(amqp_dead._get(amqp_dead._name("total", "q"), keep=False), {(60, 71), (60, 72)}).body
+        put_raw("q", b"2" * 1000)
+        refuse(consumer, take(consumer, 1))
+        assert [letter.envelope[:1] for letter in letters(broker)] == [b"2", b"1"]
+
+    def test_the_queue_s_own_dead_letter_exchange_gets_it_too(self, broker: Broker) -> None:
+        """Whoever comes from Celery may have one."""
+        own = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "theirs"}
+        queue = QueueSpec("q", "q", routing_key="q", arguments=own)
+        broker.declare([spec("theirs")])
+        broker.publish([Publication(message(1), Route("", "q", queue))])
+        consumer = broker.consume([queue])
+        refuse(consumer, take(consumer, 1))
+        assert ids(take(broker.consume([spec("theirs")]), 1)) == ["1"]
+        assert len(letters(broker)) == 1
+
+    def test_deaths_on_quorum_queues(self, broker: Broker) -> None:
+        """The server counts there how often it has handed a message out: not the same, and no task's concern."""
+        queue = QueueSpec("q", "q", routing_key="q", arguments={"x-queue-type": "quorum"})
+        broker.publish([Publication(message(1), Route("", "q", queue))])
+        consumer = broker.consume([queue])
+        for died, expected in ((False, 0), (True, 0), (False, 1), (True, 1), (False, 2)):
+            (held,) = take(consumer, 1)
+            assert held.message is not None
+            assert (held.message.deaths, set(held.message.headers)) == (expected, {"task", "id"})
+            held.died = died
+            consumer.reject([held], requeue=True)
+        consumer.close()
+
+    def test_parked_messages_take_their_deaths_along(self, broker: Broker) -> None:
+        broker.publish(to("q", message(1)))
+        consumer = broker.consume([spec("q")])
+        assert isinstance(consumer, Deferring)
+        (held,) = take(consumer, 1)
+        held.died = True
+        consumer.reject([held], requeue=True)
+        consumer.defer([(take(consumer, 1)[0], time.time() + 0.1)])
+        (again,) = take(consumer, 1)
+        assert again.message is not None
+        assert (again.message.deaths, set(again.message.headers)) == (1, {"task", "id"})
+        consumer.close()
+
+    def test_who_has_begun_and_ends_in_good_order_is_not_blamed(
+        self, broker: Broker, make_bounded: MakeBounded
+    ) -> None:
+        broker.publish(to("q", message(1)))
+        consumer = broker.consume([spec("q")])
+        (held,) = take(consumer, 1)
+        held.died = True
+        consumer.reject([held], requeue=True)
+        held = take(consumer, 1)
+        assert isinstance(consumer, Blaming)
+        consumer.begun(held)
+        consumer.close()
+        (again,) = take(make_bounded().consume([spec("q")]), 1)
+        assert again.message is not None
+        assert again.message.deaths == 1
 
 
 class TestBroadcasting(BroadcastingContract):
@@ -305,8 +485,11 @@ def test_without_extensions_nothing_is_parked(make_amqp: MakeAmqp, monkeypatch: 
     held = take(consumer, 3)
     consumer.ack(held[:1])
     consumer.reject(held[1:], requeue=True)
-    assert ids(take(consumer, 2)) == ["1", "2"]
+    held = take(consumer, 2)
+    assert [(d.message.id, d.message.deaths) for d in held if d.message] == [("1", 0), ("2", 0)]
+    consumer.reject(held, requeue=False)
     consumer.close()
+    assert (depth_of(broker), depth_of(broker, "celery.dead.letters.q")) == (0, 0)
 
 
 def test_a_queue_that_goes_with_its_last_consumer_stays_while_it_is_served(make_amqp: MakeAmqp) -> None:

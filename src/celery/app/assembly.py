@@ -344,10 +344,9 @@ class Assembly:
         urls = usable_urls(given, "broker_url") or DEFAULT_BROKER
         scheme = scheme_of(urls)
         factory = adapter(BROKERS, scheme, "broker_url", "broker")
-        options = amqp_options(conf) if "amqp" in BROKERS[scheme] else {}
         config = BrokerConfig(
             url=urls,
-            options={**options, **(conf.broker_transport_options or {})},
+            options={**amqp_options(conf, scheme), **(conf.broker_transport_options or {})},
             ssl=conf.broker_use_ssl,
             connect_timeout=conf.broker_connection_timeout or 4.0,
             pool_limit=conf.broker_pool_limit,

@@ -37,9 +37,11 @@ def whole_url(url: str, conf: Any) -> str:
     return f"{scheme}://{credentials}{'@' if credentials else ''}{address or 'localhost'}/{path}{question}{query}"
 
 
-def amqp_options(conf: Any) -> dict[str, Any]:
-    """Settings that AMQP adapters take for options: the heartbeat only if somebody has chosen one, since ours is short
-    enough to find out dead lines in time (`[broker.7]`)."""
+def amqp_options(conf: Any, scheme: str) -> dict[str, Any]:
+    """Settings that AMQP adapters take for options, if that is what the scheme is for: the heartbeat only if somebody
+    has chosen one, since ours is short enough to find out dead lines in time (`[broker.7]`)."""
+    if "amqp" not in scheme:
+        return {}
     options: dict[str, Any] = {
         "login_method": conf.get("broker_login_method"),
         "delayed_queue_type": conf.get("broker_native_delayed_delivery_queue_type"),

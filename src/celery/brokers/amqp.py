@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kombu.exceptions import OperationalError
 
 from celery.brokers.amqp_consumer import AmqpConsumer, heartbeat_of
+from celery.brokers.amqp_dead import AmqpDeadLetters
 from celery.brokers.amqp_delay import NEEDED, DelayingConsumer
 from celery.brokers.amqp_listening import AmqpListener, frames_of
 from celery.brokers.amqp_methods import (
@@ -24,6 +25,7 @@ from celery.brokers.amqp_methods import (
     message_properties,
     passive_queue,
     publish,
+    ready_queue,
     with_confirms,
 )
 from celery.drivers.amqp import Endpoint
@@ -39,9 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AmqpBroker"]
 
-#: Flags and arguments of a plain queue.
-_DURABLE = b"\x02\0\0\0\0"
-
 
 class AmqpBroker:
     """See `ports.Broker`. With the transport option `confirm_publish` it returns once the server has confirmed
@@ -54,6 +53,7 @@ class AmqpBroker:
         self.url_text = self.endpoint.shown
         self._confirm = bool(config.options.get("confirm_publish"))
         self._confirmed_within = float(config.options.get("confirm_timeout") or CONFIRMED_WITHIN)
+        self._letters = AmqpDeadLetters(self.link, config.dead_letters, clock)
         self._begin()
 
     def _begin(self) -> None:
@@ -118,15 +118,12 @@ class AmqpBroker:
                 await_confirms(link, len(publications), self._confirmed_within)
 
     def _ready(self, link: Link, publication: Publication) -> None:
-        """Nothing that is sent to the default exchange is to get lost because its queue is not there yet."""
         route = publication.route
         queue = route.queue
         if queue is not None and queue.declare:
             declare_queue(link, queue)
         elif not route.exchange and route.routing_key not in link.declared:
-            if exists(link, passive_queue(route.routing_key, channel=2), (50, 11)) is None:
-                link.call(method(50, 10, b"\0\0" + short(route.routing_key) + _DURABLE), {(50, 11)})
-            link.declared[route.routing_key] = None
+            ready_queue(link, route.routing_key)
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
         """See `Broker.declare`. Raises `ImproperlyConfigured` for one that is there with others, naming both."""
@@ -153,6 +150,11 @@ class AmqpBroker:
         with self.link() as link:
             came = exists(link, passive_queue(queue, channel=2), (50, 11))
         return 0 if came is None else int.from_bytes(came.arguments[-8:-4], "big")
+
+    @property
+    def dead_letters(self) -> AmqpDeadLetters:
+        """See `Burying`; it needs publisher confirms."""
+        return self._letters
 
     def tell(self, notices: Sequence[Notice]) -> None:
         """See `Broadcasting.tell`."""

@@ -12,8 +12,13 @@ import threading
 import time
 import weakref
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from kombu.exceptions import OperationalError
+
+from celery.brokers.amqp_dead import Refused
+from celery.brokers.amqp_deaths import Deaths
 from celery.brokers.amqp_methods import declare_queue, envelope_of, message_of
 from celery.drivers.amqp_errors import MissingQueue
 from celery.drivers.amqp_frames import long_tag, method, short
@@ -78,6 +83,11 @@ class AmqpConsumer:
         #: What has come and was not fetched yet.
         self._early: deque[Delivery] = deque()
         self._lost: list[Delivery] = []
+        #: What came in place of those messages that are none.
+        self._noise: dict[tuple[int, int], Came] = {}
+        self._deaths = Deaths()
+        #: What came as redelivered, and nobody has asked what it died of.
+        self._suspects: list[Delivery] = []
         self._turn = 0
         #: Queues with subscriptions that last.
         self._standing: set[str] = set()
@@ -94,6 +104,7 @@ class AmqpConsumer:
         if limit > 0:
             taken = self._taken(limit) or self._get(link, limit)
             if taken or timeout <= 0:
+                self._look_up(link)
                 return taken
         deadline = time.monotonic() + timeout
         subscribed = self._subscribe(link) if limit > 0 else 0
@@ -106,7 +117,14 @@ class AmqpConsumer:
         if subscribed:
             self._unsubscribe(link, subscribed)
         self._seen_alive = time.monotonic()
+        self._look_up(link)
         return self._taken(limit)
+
+    def _look_up(self, link: Link) -> None:
+        if self._suspects:
+            suspects, self._suspects = self._suspects, []
+            if self._counting:
+                self._deaths.count(link, suspects)
 
     def _taken(self, limit: int) -> list[Delivery]:
         return [self._early.popleft() for _ in range(min(limit, len(self._early)))]
@@ -190,9 +208,12 @@ class AmqpConsumer:
             delivery = Delivery(tag, queue, message_of(came, exchange, routing_key, redelivered))
         except ValueError as exc:
             raw = envelope_of(came, exchange, routing_key)
+            self._noise[tag] = came
             error = f"expected the headers of a task message or a message envelope: {exc}"
             delivery = Delivery(tag, queue, None, raw, error)
         self.held[tag] = delivery
+        if redelivered:
+            self._suspects.append(delivery)
         return delivery
 
     # ---------------------------------------------------------------------------------------------------- settling
@@ -200,10 +221,38 @@ class AmqpConsumer:
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """See `Consumer.ack`: sent at once; as one where they are the oldest that we hold."""
         self._settle(deliveries, lambda tag, multiple: method(60, 80, long_tag(tag) + bytes((multiple,))))
+        if self._deaths and self._link is not None:
+            self._deaths.settled(self._link, deliveries)
 
     def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
-        """See `Consumer.reject`. What is not given back goes where the queue's own dead letter exchange leads."""
+        """See `Consumer.reject`. What is not given back is buried first; and it goes where the queue's own dead letter
+        exchange leads, if it has one."""
+        mine = self._mine(deliveries)
+        if mine and self._link is not None and self._counting:
+            if requeue:
+                self._deaths.going_back(self._link, mine)
+            else:
+                letters = [Refused(delivery, self._noise.get(delivery.tag)) for delivery in mine]
+                self._broker.dead_letters.bury(letters)
         self._settle(deliveries, lambda tag, multiple: method(60, 90, long_tag(tag) + bytes((requeue,))), alone=True)
+        if self._deaths and self._link is not None and not requeue:
+            self._deaths.settled(self._link, mine)
+
+    def begun(self, deliveries: Sequence[Delivery]) -> None:
+        """See `Blaming.begun`."""
+        mine = self._mine(deliveries)
+        if mine and self._link is not None and self._counting:
+            self._deaths.begun(self._link, mine)
+
+    @property
+    def _counting(self) -> bool:
+        """Dead letters and deaths need confirms: without them a message might be lost on the way."""
+        return self._link is not None and "publisher_confirms" in self._link.capabilities
+
+    def _mine(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        if self._link is None or self._link.closed:
+            return []
+        return [delivery for delivery in deliveries if delivery.tag in self.held]
 
     def _settle(
         self, deliveries: Sequence[Delivery], frame: Callable[[int, bool], bytes], *, alone: bool = False
@@ -223,6 +272,9 @@ class AmqpConsumer:
         self._link.send(b"".join(frames))
         for tag in tags:
             del self.held[tag]
+        if self._noise:
+            for tag in tags:
+                self._noise.pop(tag, None)
 
     def flush(self) -> None:
         """See `Consumer.flush`: whatever was sent before the answer has been done."""
@@ -250,8 +302,11 @@ class AmqpConsumer:
             if tag not in early:
                 delivery.lost = True
                 self._lost.append(delivery)
+        self._deaths.lost(self.held.values())
         self.held.clear()
         self._early.clear()
+        self._noise.clear()
+        self._suspects.clear()
 
     # ------------------------------------------------------------------------------------------------------ queues
 
@@ -301,6 +356,9 @@ class AmqpConsumer:
         if self._pulse is not None:
             self._pulse.stop()
         if self._link is not None:
+            with suppress(OperationalError):
+                if not self._link.closed:
+                    self._deaths.closing(self._link, list(self.held.values()))
             self._link.close()  # with it everything goes back, in its old order
         self.held.clear()
         self._early.clear()

@@ -14,8 +14,15 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from celery.brokers.amqp_consumer import AmqpConsumer
-from celery.brokers.amqp_methods import await_confirms, exists, message_properties, passive_queue, with_confirms
-from celery.drivers.amqp_frames import content, method, short, table
+from celery.brokers.amqp_methods import (
+    await_confirms,
+    exists,
+    mark_deaths,
+    packed_message,
+    passive_queue,
+    with_confirms,
+)
+from celery.drivers.amqp_frames import framed, method, short, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +86,10 @@ class DelayingConsumer(AmqpConsumer):
             link.declared[binding] = None
         routing_key = ".".join(f"{delay:0{_LEVELS}b}") + f".{word}"
         head = method(60, 40, b"\0\0" + short(_exchange(_LEVELS - 1)) + short(routing_key) + b"\x01")
-        return head + content(message_properties(message), message.body, link.frame_max)
+        properties = packed_message(message)
+        if message.deaths:
+            properties = mark_deaths(properties, message.deaths)
+        return head + framed(properties, message.body, link.frame_max)
 
 
 def _exchange(level: int) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 
 from celery.drivers.amqp_errors import closed
-from celery.drivers.amqp_frames import method, properties_of, short, table
+from celery.drivers.amqp_frames import method, packed, properties_of, short, table
 from celery.exceptions import ImproperlyConfigured
 from celery.message import Message
 
@@ -18,10 +18,17 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec
 
 __all__ = [
-    "CONFIRMED_WITHIN", "await_confirms", "declare_exchange", "declare_queue", "envelope_of", "exists", "message_of",
-    "message_properties", "passive_queue", "publish", "with_confirms",
+    "CONFIRMED_WITHIN", "await_confirms", "declare_exchange", "declare_queue", "envelope_of", "exists", "mark_deaths",
+    "message_of", "message_properties", "packed_message", "passive_queue", "publish", "ready_queue", "with_confirms",
 ]  # fmt: skip
 
+#: A header of ours on a copy of what somebody held before (parked, or requeued from the dead): how often its process
+#: died. It runs alone, as what is redelivered does.
+_DEATHS = "x-celery-deaths"
+#: What no task is to see: that, and how often the server has handed it out from a quorum queue.
+_HIDDEN = frozenset({_DEATHS, "x-delivery-count"})
+#: Flags and arguments of a plain queue.
+_DURABLE = b"\x02\0\0\0\0"
 #: Headers that the server adds on the way through levels of delay.
 _TRACES = ("x-death", "x-first-death-", "x-last-death-")
 #: Seconds within which the server must have confirmed what was published.
@@ -65,6 +72,14 @@ def declare_queue(link: Link, queue: QueueSpec) -> None:
         binding = short(queue.name) + short(queue.exchange) + short(queue.routing_key)
         link.call(method(50, 20, b"\0\0" + binding + b"\0\0\0\0\0"), {(50, 21)})
     link.declared[queue.name] = queue
+
+
+def ready_queue(link: Link, name: str) -> None:
+    """Nothing that is sent to the default exchange is to get lost because its queue is not there yet."""
+    if name not in link.declared:
+        if exists(link, passive_queue(name, channel=2), (50, 11)) is None:
+            link.call(method(50, 10, b"\0\0" + short(name) + _DURABLE), {(50, 11)})
+        link.declared[name] = None
 
 
 def declare_exchange(link: Link, name: str, kind: str, *, durable: bool) -> None:
@@ -119,6 +134,22 @@ def message_properties(message: Message) -> dict[str, Any]:
     return found
 
 
+def packed_message(message: Message) -> bytes:
+    """Properties and headers, as they travel."""
+    return packed(message_properties(message))
+
+
+def mark_deaths(properties: bytes, deaths: int) -> bytes:
+    """For a copy of a task message that somebody held; what is none stays as it is."""
+    try:
+        found = properties_of(properties)
+        if not (found.get("headers") or {}).get("task"):
+            return properties
+        return packed({**found, "headers": {**found["headers"], _DEATHS: deaths}})
+    except ValueError:
+        return properties
+
+
 def message_of(came: Came, exchange: str, routing_key: str, redelivered: bool) -> Message:
     """The task message that came. Raises `ValueError`, `MalformedMessage` among them, saying what came instead."""
     properties = properties_of(came.properties)
@@ -126,6 +157,10 @@ def message_of(came: Came, exchange: str, routing_key: str, redelivered: bool) -
     if exchange == "celery_delayed_delivery":  # what it went through is nobody's concern
         exchange, routing_key = "", routing_key.split(".", 28)[-1]
         headers = {name: value for name, value in headers.items() if not name.startswith(_TRACES)}
+    if not _HIDDEN.isdisjoint(headers):
+        if _DEATHS in headers:
+            redelivered, properties["delivery_info"] = True, {"deaths": headers[_DEATHS]}
+        headers = {name: value for name, value in headers.items() if name not in _HIDDEN}
     return Message(
         headers,
         came.body,

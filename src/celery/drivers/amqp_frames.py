@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = [
-    "CHANNEL", "HEARTBEAT", "Came", "Reader", "content", "long_tag", "method", "properties_of", "short", "table",
+    "CHANNEL", "HEARTBEAT", "Came", "Reader", "content", "framed", "long_tag", "method", "packed", "properties_of",
+    "short", "table",
 ]  # fmt: skip
 
 #: The channel that everything happens on.
@@ -20,7 +21,7 @@ HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
 _frame = Struct(">BHI")
 _id = Struct(">HH")
-_header = Struct(">HHQH")
+_header = Struct(">HHQ")
 _long_long = Struct(">Q")
 #: Methods that a message follows: return, deliver, get-ok.
 _WITH_CONTENT = frozenset({(60, 50), (60, 60), (60, 71)})
@@ -69,13 +70,23 @@ def method(class_id: int, method_id: int, arguments: bytes = b"", channel: int =
 
 def content(properties: Mapping[str, Any], body: bytes, frame_max: int) -> bytes:
     """The frames of a message, to follow the method that publishes it."""
+    return framed(packed(properties), body, frame_max)
+
+
+def packed(properties: Mapping[str, Any]) -> bytes:
+    """Basic properties as they travel: flags and values."""
     flags, values = 0, b""
     for place, (name, kind) in enumerate(_PROPERTIES):
         value = properties.get(name)
         if value is not None:
             flags |= 1 << (15 - place)
             values += short(str(value)) if kind == "s" else dumps(kind, [value])
-    head = _header.pack(60, 0, len(body), flags) + values
+    return flags.to_bytes(2, "big") + values
+
+
+def framed(properties: bytes, body: bytes, frame_max: int) -> bytes:
+    """The frames of a message whose properties are packed."""
+    head = _header.pack(60, 0, len(body)) + properties
     most = (frame_max or len(body) + 8) - 8
     pieces = [_frame.pack(2, CHANNEL, len(head)), head, b"\xce"]
     for start in range(0, len(body), most):
