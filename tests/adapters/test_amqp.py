@@ -248,6 +248,21 @@ class TestDeadLetters(DeadLetterContract):
         link = opened.enter_context(broker.link())
         return [opened, list(opened.enter_context(amqp_dead._all_of(link, "q")))]
 
+    def test_what_was_looked_at_is_there_at_once(self, broker: Broker) -> None:
+        """The server puts hundreds back one after another, and answers some questions before it has done."""
+        broker.publish(to("q", *(message(i) for i in range(600))))
+        consumer = broker.consume([spec("q")])
+        refuse(consumer, take(consumer, 600))
+        assert isinstance(broker, AmqpBroker)
+        dead = broker.dead_letters
+        for _ in range(3):
+            some = dead.newest("q", 5)
+            assert dead.counts() == {"q": 600}
+            assert dead.find([letter.id for letter in some]) == some
+            assert len(dead.newest("q", 1000)) == 600
+        assert dead.requeue([letter.id for letter in some]) == 5
+        assert dead.counts() == {"q": 595}
+
     def test_bytes_are_counted_again_where_the_number_is_wrong(
         self, make_bounded: MakeBounded, put_raw: PutRaw
     ) -> None:

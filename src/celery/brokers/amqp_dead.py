@@ -135,7 +135,7 @@ class AmqpDeadLetters:
         for letter in letters:
             _publish(link, name, letter.write())
         await_confirms(link, len(letters))
-        count = _count(link, name) or 0
+        count = _count(link, name)
         number, size = json.loads(known.body) if known.kind == (60, 71) else (-1, 0)
         if number + len(letters) == count:
             size += sum(letter.size for letter in letters)
@@ -165,9 +165,10 @@ class AmqpDeadLetters:
     def _declare(self, link: Link, queue: str) -> None:
         """The queues for a queue's letters. It stands in the index before it has any."""
         name = _name("letters", queue)
-        if name in link.declared and _count(link, name) is not None:
+        there = _is_there(link, name)
+        if there and name in link.declared:
             return
-        if _count(link, name) is None:
+        if not there:
             _declare(link, _INDEX, {})
             _publish(link, _INDEX, queue.encode("utf-8", "surrogatepass"))
             await_confirms(link, 1)
@@ -204,7 +205,7 @@ class AmqpDeadLetters:
         oldest = self._clock.time() - self._bounds.age
         with _locked(link, queue):
             name = _name("letters", queue)
-            count = _count(link, name) or 0
+            count = _count(link, name) if _is_there(link, name) else 0
             fresh = count and any(letter.died_at >= oldest for _, letter in _browse(link, name))
             _give_back(link)
         return count if fresh else 0
@@ -274,7 +275,7 @@ def _names(link: Link) -> list[str]:
     """The queues that may have letters."""
     with _locked(link, ""):
         names = set()
-        if _count(link, _INDEX):
+        if _is_there(link, _INDEX):
             names = {body.decode("utf-8", "surrogatepass") for _, body in _contents(link, _INDEX)}
             _give_back(link)
     return sorted(names)
@@ -285,7 +286,7 @@ def _all_of(link: Link, queue: str) -> Iterator[Iterator[tuple[int, _Letter]]]:
     """All letters of a queue, the oldest first. What is not dropped meanwhile is given back."""
     with _locked(link, queue):
         name = _name("letters", queue)
-        yield _browse(link, name) if _count(link, name) else iter(())
+        yield _browse(link, name) if _is_there(link, name) else iter(())
         _give_back(link)
 
 
@@ -314,15 +315,24 @@ def _lock(link: Link, name: str) -> bool:
 
 
 def _declare(link: Link, name: str, arguments: dict[str, object]) -> None:
-    """A classic queue: what is given back to a quorum queue loses its place, and is dropped after some times."""
-    arguments = {"x-queue-type": "classic", **arguments}
+    """A classic queue: what is given back to a quorum queue loses its place, and is dropped after some times. On disk,
+    in the newer of two forms, which takes many back five times as fast."""
+    arguments = {"x-queue-type": "classic", "x-queue-mode": "lazy", "x-queue-version": 2, **arguments}
     link.call(method(50, 10, b"\0\0" + short(name) + _DURABLE + table(arguments)), {(50, 11)})
 
 
-def _count(link: Link, name: str) -> int | None:
-    """Messages in a queue; None: there is no such queue."""
-    came = exists(link, passive_queue(name, channel=2), (50, 11))
-    return None if came is None else int.from_bytes(came.arguments[-8:-4], "big")
+def _is_there(link: Link, name: str) -> bool:
+    return exists(link, passive_queue(name, channel=2), (50, 11)) is not None
+
+
+def _count(link: Link, name: str) -> int:
+    """Messages in a queue that is there, as whoever takes one learns. RabbitMQ answers a passive declaration before it
+    has put back what was given back; a request for a message waits its turn."""
+    came = link.call(_get(name), {(60, 71), (60, 72)})
+    if came.kind == (60, 72):
+        return 0
+    _give_back(link)
+    return int.from_bytes(came.arguments[-4:], "big") + 1
 
 
 def _publish(link: Link, queue: str, body: bytes) -> None:
@@ -357,5 +367,6 @@ def _drop(tag: int) -> bytes:
 
 
 def _give_back(link: Link) -> None:
-    """What was taken and not dropped, to its old place."""
-    link.call(method(60, 110, b"\x01"), {(60, 111)})
+    """What was taken and not dropped, to its old place: all in one, since `basic.recover` does it one by one, each time
+    in as long as there are letters."""
+    link.send(method(60, 120, long_tag(0) + b"\x03"))
