@@ -19,7 +19,7 @@ demo: $(VENV)/package.stamp ## Start a worker on the embedded broker, call the e
 	@$(BIN)/python scripts/demo.py
 
 .PHONY: test
-test: $(VENV)/dev.stamp $(REFERENCE)/stamp redis ## Install what is missing, then lint, types and every test on real servers
+test: $(VENV)/dev.stamp $(REFERENCE)/stamp redis rabbitmq ## Install what is missing, then lint, types and every test on real servers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -70,6 +70,10 @@ FUZZED := tests/flow/test_hostile_messages.py tests/flow/test_canvases_distribut
 .PHONY: redis
 redis:
 	@scripts/need redis-server redis-server
+
+.PHONY: rabbitmq
+rabbitmq:
+	@scripts/need rabbitmq-server rabbitmq-server
 
 $(VENV)/bin/python $(REFERENCE)/bin/python:
 	scripts/venv $(patsubst %/bin/python,%,$@)

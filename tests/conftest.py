@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from hypothesis import settings
 from celery import _state
 from celery.app import builtins
 from celery.contrib.testing import tasks
+from tests.servers import RabbitServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,3 +49,23 @@ def _apps_of_their_own() -> Iterator[None]:
         log.level, log.propagate, log.disabled, log.handlers[:] = before[name]
     _state.set_default_app(default)
     _state._set_current_app(current)
+    _state._on_app_finalizers.clear()
+    _state._on_app_finalizers.update(finalizers)
+
+
+_vhosts = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def rabbit_session() -> Iterator[RabbitServer]:
+    """A RabbitMQ node; it is heavy, so whoever uses it is in the xdist group "rabbit" and shares it."""
+    with RabbitServer() as server:
+        yield server
+
+
+@pytest.fixture
+def rabbit_url(rabbit_session: RabbitServer) -> Iterator[str]:
+    """Of a virtual host with nothing in it."""
+    name = f"test-{next(_vhosts)}"
+    yield rabbit_session.make_vhost(name)
+    rabbit_session.drop_vhost(name)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import http.client
 import importlib.util
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
     from typing import Self
 
 import hiredis
 
-__all__ = ["Authority", "RedisServer", "Sentinel", "free_port", "redis_programs"]
+__all__ = ["Authority", "RabbitServer", "RedisServer", "Sentinel", "free_port", "redis_programs"]
 
 
 def redis_programs() -> dict[str, str]:
@@ -187,3 +193,122 @@ class Authority:
     @staticmethod
     def _openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+class RabbitServer:
+    """A RabbitMQ node of our own, with an epmd of its own; a virtual host for each test. A context manager."""
+
+    def __init__(self) -> None:
+        self.directory = tempfile.mkdtemp(prefix="rabbit-")
+        self.port, self.tls_port, self._api, self._epmd, self._distribution = (free_port() for _ in range(5))
+        self.authority = Authority(Path(self.directory))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url(self, vhost: str = "/") -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{quote(vhost, safe='')}"
+
+    def _environment(self) -> dict[str, str]:
+        where = self.directory
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))}
+        return inherited | {
+            "HOME": where,  # where the cookie lies
+            "ERL_EPMD_PORT": str(self._epmd),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODENAME": f"test{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._distribution),
+            "RABBITMQ_MNESIA_BASE": f"{where}/data",
+            "RABBITMQ_LOG_BASE": f"{where}/log",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{where}/plugins",
+            "RABBITMQ_CONFIG_FILE": f"{where}/rabbitmq.conf",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": f"{where}/none.config",
+            "RABBITMQ_CONF_ENV_FILE": f"{where}/none",
+            # One scheduler that sleeps while there is nothing to do.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
+        }
+
+    def start(self) -> Self:
+        """Start it, and return once it answers."""
+        program = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # the one on PATH wants another user
+        if not os.path.exists(program):
+            raise RuntimeError("expected rabbitmq-server: apt-get install rabbitmq-server")
+        with open(f"{self.directory}/plugins", "w", encoding="utf-8") as file:
+            file.write("[rabbitmq_management].\n")
+        with open(f"{self.directory}/rabbitmq.conf", "w", encoding="utf-8") as file:
+            file.write(
+                f"listeners.tcp.1 = 127.0.0.1:{self.port}\nmanagement.tcp.ip = 127.0.0.1\n"
+                f"management.tcp.port = {self._api}\n"
+                f"listeners.ssl.1 = 127.0.0.1:{self.tls_port}\nssl_options.verify = verify_peer\n"
+                f"ssl_options.cacertfile = {self.authority.path('ca.crt')}\n"
+                f"ssl_options.certfile = {self.authority.path('server.crt')}\n"
+                f"ssl_options.keyfile = {self.authority.path('server.key')}\n"
+            )
+        with open(f"{self.directory}/out", "ab") as out:
+            self._process = subprocess.Popen(
+                [program], env=self._environment(), stdout=out, stderr=out, stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                self.call("GET", "vhosts")
+            except OSError:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    self.stop()
+                    raise
+                time.sleep(0.1)
+            else:
+                return self
+
+    def stop(self, *, keep_directory: bool = False) -> None:
+        """As kill -9 would."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+            self._stop_epmd()
+        if not keep_directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def call(self, verb: str, path: str, document: Any = None) -> Any:
+        """Ask its management."""
+        line = http.client.HTTPConnection("127.0.0.1", self._api, timeout=60)
+        try:
+            body = None if document is None else json.dumps(document)
+            login = base64.b64encode(b"guest:guest").decode()
+            line.request(
+                verb, f"/api/{path}", body, {"authorization": f"Basic {login}", "content-type": "application/json"}
+            )
+            answer = line.getresponse()
+            text = answer.read()
+        except http.client.HTTPException as exc:
+            raise ConnectionError(str(exc)) from exc
+        finally:
+            line.close()
+        if answer.status >= 400:
+            raise ConnectionError(f"{verb} {path}: {answer.status} {text!r}")
+        return json.loads(text) if text else None
+
+    def _stop_epmd(self) -> None:
+        """It stays for as long as it believes that its node lives."""
+        epmd = shutil.which("epmd") or "epmd"
+        for _ in range(50):
+            command = [epmd, "-port", str(self._epmd), "-kill"]
+            if subprocess.run(command, env=self._environment(), capture_output=True, check=False).returncode == 0:
+                return
+            time.sleep(0.1)
+
+    def make_vhost(self, name: str) -> str:
+        """An empty virtual host; returns its URL."""
+        self.call("PUT", f"vhosts/{name}")
+        self.call("PUT", f"permissions/{name}/guest", {"configure": ".*", "write": ".*", "read": ".*"})
+        return self.url(name)
+
+    def drop_vhost(self, name: str) -> None:
+        self.call("DELETE", f"vhosts/{name}")

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from celery import Celery
+from celery.app.adapters import BROKERS
 from celery.bin.celery import celery
 from celery.message import Message
 from tests.contracts.broker import take
@@ -153,9 +154,23 @@ def test_ages(site: Site) -> None:
 
 
 def test_a_broker_that_keeps_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "dlqamqp.py").write_text("from celery import Celery\napp = Celery('proj', broker='amqp://')\n")
+    """All of ours do; another one need not."""
+    source = """
+from celery import Celery
+
+class Plain:
+    def __init__(self, config):
+        pass
+
+    def close(self):
+        pass
+
+app = Celery("proj", broker="plain://")
+"""
+    (tmp_path / "dlqplain.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
-    done = CliRunner().invoke(celery, ["-A", "dlqamqp", "dlq", "list"])
+    monkeypatch.setitem(BROKERS, "plain", "dlqplain:Plain")
+    done = CliRunner().invoke(celery, ["-A", "dlqplain", "dlq", "list"])
     assert done.exit_code != 0
     assert "keeps no dead letters" in str(done.exception)
-    sys.modules.pop("dlqamqp", None)
+    sys.modules.pop("dlqplain", None)

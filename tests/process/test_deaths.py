@@ -32,7 +32,7 @@ import os, pathlib, signal, time
 from celery import Celery
 
 HERE = pathlib.Path(__file__).parent
-app = Celery("proj", broker=os.environ["URL"], backend=os.environ["URL"])
+app = Celery("proj", broker=os.environ["URL"], backend=os.environ["RESULTS"])
 app.conf.update(
     task_acks_late=True, task_reject_on_worker_lost=True, worker_unknown_task_grace=0,
     broker_transport_options={"lease_timeout": 1.5} if os.environ["URL"].startswith("redis") else {},
@@ -81,10 +81,15 @@ def neighbour():
 """
 
 
-@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.server)])
+RABBIT = pytest.param("amqp", marks=[pytest.mark.server, pytest.mark.xdist_group("rabbit")])
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.server), RABBIT])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/broker.sqlite3"
+    elif request.param == "amqp":
+        yield request.getfixturevalue("rabbit_url")
     else:
         with RedisServer() as server:
             yield server.url()
@@ -96,8 +101,9 @@ class Site:
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
         (folder / "proj.py").write_text(PROJECT)
-        self.variables = environment(folder, URL=url)
-        self.app = Celery("proj", broker=url, backend=url, set_as_current=False)
+        results = f"sqlite:///{folder}/results.sqlite3" if url.startswith("amqp") else url
+        self.variables = environment(folder, URL=url, RESULTS=results)
+        self.app = Celery("proj", broker=url, backend=results, set_as_current=False)
 
     def runs(self) -> Counter[str]:
         noted = self.folder / "runs"

@@ -50,7 +50,7 @@ _HINTS = {
     "unix": ": write redis+socket:///path",
 }
 #: Adapters that can be given several URLs.
-_SEVERAL = frozenset({"redis", "rediss", "redis+socket", "sentinel"})
+_SEVERAL = frozenset({"redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp"})
 
 
 def adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> Any:
@@ -69,7 +69,7 @@ def adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> A
             raise
         raise ImproperlyConfigured(
             f"{setting}: the {scheme} {what} needs the package {exc.name!r}; install it with "
-            f"`pip install 'celery[{'redis' if scheme in _SEVERAL else scheme.partition('+')[0]}]'`"
+            f"`pip install 'celery[{'redis' if 'Redis' in path else scheme.partition('+')[0]}]'`"
         ) from exc
 
 
@@ -93,7 +93,8 @@ def usable_urls(url: Any, setting: str) -> str:
         logger.warning("%s: %s:// has no failover; only the first of %d URLs is used", setting, scheme, len(urls))
         return urls[0]
     kinds = {scheme_of(each) for each in urls}
-    if len(kinds) > 1 and ("sentinel" in kinds or kinds - _SEVERAL):
+    mixed = len({"amqp" in kind for kind in kinds}) > 1
+    if len(kinds) > 1 and (mixed or "sentinel" in kinds or kinds - _SEVERAL):
         raise ImproperlyConfigured(
             f"{setting}: expected every URL of a failover list to be of one kind; got "
             f"{', '.join(f'{kind}://' for kind in sorted(kinds))}"

@@ -30,7 +30,7 @@ from celery.app.adapters import (
 )  # fmt: skip
 from celery.app.amqp import AMQP
 from celery.app.around import around
-from celery.app.broker_parts import whole_url
+from celery.app.broker_parts import amqp_options, whole_url
 from celery.app.kombu_seam import KombuSeam
 from celery.app.publishing import Address, PublishSignals
 from celery.app.redis_parts import completed, redis_options
@@ -342,10 +342,11 @@ class Assembly:
         conf = self._conf
         given = [whole_url(each, conf) for each in all_urls(url) or [""]]
         urls = usable_urls(given, "broker_url") or DEFAULT_BROKER
-        factory = adapter(BROKERS, scheme_of(urls), "broker_url", "broker")
+        scheme = scheme_of(urls)
+        factory = adapter(BROKERS, scheme, "broker_url", "broker")
         config = BrokerConfig(
             url=urls,
-            options=dict(conf.broker_transport_options or {}),
+            options={**amqp_options(conf, scheme), **(conf.broker_transport_options or {})},
             ssl=conf.broker_use_ssl,
             connect_timeout=conf.broker_connection_timeout or 4.0,
             pool_limit=conf.broker_pool_limit,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ["whole_url"]
+__all__ = ["amqp_options", "whole_url"]
 
 _PARTS = ("broker_transport", "broker_host", "broker_port", "broker_user", "broker_password", "broker_vhost")
 _EMBEDDED = ("memory", "sqlite")
@@ -35,3 +35,17 @@ def whole_url(url: str, conf: Any) -> str:
     if not path and vhost:
         path = quote(vhost, safe="") if scheme.startswith(("amqp", "pyamqp")) else vhost.lstrip("/")
     return f"{scheme}://{credentials}{'@' if credentials else ''}{address or 'localhost'}/{path}{question}{query}"
+
+
+def amqp_options(conf: Any, scheme: str) -> dict[str, Any]:
+    """Settings that AMQP adapters take for options, if that is what the scheme is for: the heartbeat only if somebody
+    has chosen one, since ours is short enough to find out dead lines in time (`[broker.7]`)."""
+    if "amqp" not in scheme:
+        return {}
+    options: dict[str, Any] = {
+        "login_method": conf.get("broker_login_method"),
+        "delayed_queue_type": conf.get("broker_native_delayed_delivery_queue_type"),
+    }
+    if conf.value_set_for("broker_heartbeat"):
+        options["heartbeat"] = conf.broker_heartbeat or 0
+    return options

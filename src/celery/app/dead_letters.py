@@ -61,7 +61,7 @@ def dead_letters_of(app: Celery) -> DeadLetters:
     """Those of the broker that the app's workers take from. Raises `ImproperlyConfigured` if it keeps none."""
     broker = app.assembly.broker_for_read
     if not isinstance(broker, Burying):
-        raise ImproperlyConfigured("this broker keeps no dead letters: redis://, sqlite:// and memory:// do")
+        raise ImproperlyConfigured("this broker keeps no dead letters: redis://, amqp://, sqlite:// and memory:// do")
     return broker.dead_letters
 
 

@@ -1,64 +1,176 @@
-"""Adapter. RabbitMQ's place: says what is the matter until its adapter is here.
+"""Adapter. RabbitMQ, and whatever else speaks AMQP 0-9-1, as a broker: publishing, declaring and counting.
 
-The default broker is `amqp://`, as in Celery, so this is what a project without any configuration meets. It looks
-whether anything answers at the address, so that the error names the real trouble and the one line that helps.
+Publishers share a few connections, each of one thread at a time; consumers and listeners have connections of their own.
+Of what only RabbitMQ can do nothing is used but what the server grants when a connection is opened.
 """
 
 from __future__ import annotations
 
-import socket
-from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlsplit
+import os
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
-from kombu.utils.url import maybe_sanitize_url
 
-from celery.exceptions import ImproperlyConfigured
+from celery.brokers.amqp_consumer import AmqpConsumer, heartbeat_of
+from celery.brokers.amqp_dead import AmqpDeadLetters
+from celery.brokers.amqp_delay import NEEDED, DelayingConsumer
+from celery.brokers.amqp_listening import AmqpListener, frames_of
+from celery.brokers.amqp_methods import (
+    CONFIRMED_WITHIN,
+    await_confirms,
+    declare_queue,
+    exists,
+    message_properties,
+    passive_queue,
+    publish,
+    ready_queue,
+    with_confirms,
+)
+from celery.drivers.amqp import Endpoint
+from celery.drivers.amqp_frames import content, method, short
+from celery.ports import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from celery.ports import BrokerConfig, Consumer, Publication
+    from celery.drivers.amqp import Link
+    from celery.ports import BrokerConfig, Notice, Publication
     from celery.routing import QueueSpec
 
 __all__ = ["AmqpBroker"]
 
-_EMBEDDED = "To use the embedded broker, which needs no server: app.conf.broker_url = 'sqlite:///' (or -b sqlite:///)."
-
 
 class AmqpBroker:
-    """Refuses every verb with the reason."""
+    """See `ports.Broker`. With the transport option `confirm_publish` it returns once the server has confirmed
+    (`[broker.9]`); else once the message is on its way there."""
 
-    def __init__(self, config: BrokerConfig) -> None:
-        self._config = config
-        self.url_text: str = maybe_sanitize_url(config.url)
+    def __init__(self, config: BrokerConfig, *, clock: Clock = SystemClock()) -> None:  # noqa: B008 - stateless
+        self._clock = clock
+        self.config = config
+        self.endpoint = Endpoint(config)
+        self.url_text = self.endpoint.shown
+        self._confirm = bool(config.options.get("confirm_publish"))
+        self._confirmed_within = float(config.options.get("confirm_timeout") or CONFIRMED_WITHIN)
+        self._letters = AmqpDeadLetters(self.link, config.dead_letters, clock)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._idle: list[Link] = []
+        self._places = threading.BoundedSemaphore(self.config.pool_limit) if self.config.pool_limit else None
+
+    @contextmanager
+    def link(self) -> Iterator[Link]:
+        """A connection for this thread alone. Raises `OperationalError`."""
+        if self._pid != os.getpid():
+            for stranger in self._idle:
+                stranger.hang_up()
+            self._begin()
+        places, idle = self._places, self._idle
+        if places is not None and not places.acquire(timeout=30.0):
+            raise OperationalError(
+                f"all {self.config.pool_limit} connections to {self.url_text} were busy for 30 s: raise "
+                "broker_pool_limit or publish from fewer threads"
+            )
+        try:
+            link = self._take(idle)
+            try:
+                yield link
+            except BaseException:
+                link.hang_up()  # an answer may be on its way, which nobody else is to take for his own
+                raise
+            if places is None or link.closed:
+                link.close()
+            else:
+                idle.append(link)
+        finally:
+            if places is not None:
+                places.release()
+
+    def _take(self, idle: list[Link]) -> Link:
+        while idle:
+            try:
+                link = idle.pop()
+            except IndexError:
+                break
+            if not link.is_stale():
+                return link
+            link.hang_up()
+        return self.endpoint.connect()
 
     def publish(self, publications: Sequence[Publication]) -> None:
-        self._refuse()
+        """See `Broker.publish`."""
+        if not publications:
+            return
+        with self.link() as link:
+            if self._confirm:
+                with_confirms(link)
+            frames = []
+            for publication in publications:
+                self._ready(link, publication)
+                message, route = publication.message, publication.route
+                frames.append(publish(route.exchange, route.routing_key))
+                frames.append(content(message_properties(message), message.body, link.frame_max))
+            link.send(b"".join(frames))
+            if self._confirm:
+                await_confirms(link, len(publications), self._confirmed_within)
 
-    def consume(self, queues: Sequence[QueueSpec]) -> Consumer:
-        self._refuse()
+    def _ready(self, link: Link, publication: Publication) -> None:
+        route = publication.route
+        queue = route.queue
+        if queue is not None and queue.declare:
+            declare_queue(link, queue)
+        elif not route.exchange and route.routing_key not in link.declared:
+            ready_queue(link, route.routing_key)
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
-        self._refuse()
+        """See `Broker.declare`. Raises `ImproperlyConfigured` for one that is there with others, naming both."""
+        with self.link() as link:
+            for queue in queues:
+                declare_queue(link, queue)
+
+    def consume(self, queues: Sequence[QueueSpec]) -> AmqpConsumer:
+        """See `Broker.consume`."""
+        link = self.endpoint.connect(heartbeat=heartbeat_of(self.config))
+        kind = DelayingConsumer if link.capabilities >= NEEDED else AmqpConsumer
+        return kind(self, queues, link, clock=self._clock)
 
     def purge(self, queue: str) -> int:
-        self._refuse()
+        """See `Broker.purge`."""
+        with self.link() as link:
+            if exists(link, passive_queue(queue, channel=2), (50, 11)) is None:
+                return 0
+            came = link.call(method(50, 30, b"\0\0" + short(queue) + b"\0"), {(50, 31)})
+        return int.from_bytes(came.arguments[:4], "big")
+
+    def depth(self, queue: str) -> int:
+        """See `Depth.depth`."""
+        with self.link() as link:
+            came = exists(link, passive_queue(queue, channel=2), (50, 11))
+        return 0 if came is None else int.from_bytes(came.arguments[-8:-4], "big")
+
+    @property
+    def dead_letters(self) -> AmqpDeadLetters:
+        """See `Burying`; it needs publisher confirms."""
+        return self._letters
+
+    def tell(self, notices: Sequence[Notice]) -> None:
+        """See `Broadcasting.tell`."""
+        with self.link() as link:
+            link.send(b"".join(frames_of(link, notice) for notice in notices))
+            if link.published is not None:
+                await_confirms(link, len(notices))
+
+    def listen(self, mailboxes: Sequence[QueueSpec]) -> AmqpListener:
+        """See `Broadcasting.listen`."""
+        return AmqpListener(self.endpoint, mailboxes)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """See `Broker.close`."""
+        while self._idle:
+            self._idle.pop().close()
 
-    def _refuse(self) -> NoReturn:
-        parts = urlsplit(self._config.url)
-        address = (parts.hostname or "localhost", parts.port or (5671 if parts.scheme == "amqps" else 5672))
-        try:
-            socket.create_connection(address, timeout=self._config.connect_timeout).close()
-        except OSError as exc:
-            raise OperationalError(
-                f"Cannot reach the broker at {self.url_text}: {exc}. "
-                "Start it, or correct broker_url (or CELERY_BROKER_URL). " + _EMBEDDED
-            ) from exc
-        raise ImproperlyConfigured(
-            f"A broker answers at {self.url_text}, but this version has no adapter for AMQP yet: "
-            "expected sqlite://, redis:// or memory://. " + _EMBEDDED
-        )
+    def __repr__(self) -> str:
+        return f"<AmqpBroker: {self.url_text}>"

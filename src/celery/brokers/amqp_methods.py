@@ -1,0 +1,195 @@
+"""Adapter. What AMQP brokers are told: queues, exchanges and bindings as kombu declares them, and task messages."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any
+
+from kombu.exceptions import OperationalError
+
+from celery.drivers.amqp_errors import closed
+from celery.drivers.amqp_frames import method, packed, properties_of, short, table
+from celery.exceptions import ImproperlyConfigured
+from celery.message import Message
+
+if TYPE_CHECKING:
+    from celery.drivers.amqp import Link
+    from celery.drivers.amqp_frames import Came
+    from celery.routing import QueueSpec
+
+__all__ = [
+    "CONFIRMED_WITHIN", "await_confirms", "declare_exchange", "declare_queue", "envelope_of", "exists", "mark_deaths",
+    "message_of", "message_properties", "packed_message", "passive_queue", "publish", "ready_queue", "with_confirms",
+]  # fmt: skip
+
+#: A header of ours on a copy of what somebody held before (parked, or requeued from the dead): how often its process
+#: died. It runs alone, as what is redelivered does.
+_DEATHS = "x-celery-deaths"
+#: What no task is to see: that, and how often the server has handed it out from a quorum queue.
+_HIDDEN = frozenset({_DEATHS, "x-delivery-count"})
+#: Flags and arguments of a plain queue.
+_DURABLE = b"\x02\0\0\0\0"
+#: Headers that the server adds on the way through levels of delay.
+_TRACES = ("x-death", "x-first-death-", "x-last-death-")
+#: Seconds within which the server must have confirmed what was published.
+CONFIRMED_WITHIN = 30.0
+#: Of an envelope's properties, what AMQP has other places for.
+_OURS = frozenset({"delivery_info", "delivery_tag", "body_encoding"})
+
+
+def publish(exchange: str, routing_key: str) -> bytes:
+    """The method before a message; one that reaches no queue is dropped, as with kombu."""
+    return method(60, 40, b"\0\0" + short(exchange) + short(routing_key) + b"\0")
+
+
+def passive_queue(name: str, channel: int) -> bytes:
+    """Asks whether there is such a queue, and how many messages wait in it."""
+    return method(50, 10, b"\0\0" + short(name) + b"\x01\0\0\0\0", channel)
+
+
+def exists(link: Link, question: bytes, answer: tuple[int, int]) -> Came | None:
+    """Ask on channel 2, which the server closes if there is no such thing: then None."""
+    link.call(method(20, 10, b"\0", 2), {(20, 11)})
+    came = link.call(question, {answer, (20, 40)})
+    if came.kind == (20, 40):
+        if came.arguments[:2] != struct.pack(">H", 404):
+            raise closed(came.arguments, link.shown)
+        return None
+    link.call(method(20, 40, struct.pack(">HBHH", 200, 0, 0, 0), 2), {(20, 41)})
+    return came
+
+
+def declare_queue(link: Link, queue: QueueSpec) -> None:
+    """Declare a queue, its exchange and its binding, once for each connection. Raises `ImproperlyConfigured`."""
+    known = link.declared.get(queue.name)
+    if known is queue or known == queue:
+        return
+    if queue.exchange:
+        declare_exchange(link, queue.exchange, queue.exchange_type, durable=queue.durable)
+    bits = 2 * queue.durable | 4 * queue.exclusive | 8 * queue.auto_delete
+    link.call(method(50, 10, b"\0\0" + short(queue.name) + bytes((bits,)) + table(queue.arguments)), {(50, 11)})
+    if queue.exchange:
+        binding = short(queue.name) + short(queue.exchange) + short(queue.routing_key)
+        link.call(method(50, 20, b"\0\0" + binding + b"\0\0\0\0\0"), {(50, 21)})
+    link.declared[queue.name] = queue
+
+
+def ready_queue(link: Link, name: str) -> None:
+    """Nothing that is sent to the default exchange is to get lost because its queue is not there yet."""
+    if name not in link.declared:
+        if exists(link, passive_queue(name, channel=2), (50, 11)) is None:
+            link.call(method(50, 10, b"\0\0" + short(name) + _DURABLE), {(50, 11)})
+        link.declared[name] = None
+
+
+def declare_exchange(link: Link, name: str, kind: str, *, durable: bool) -> None:
+    """Once for each connection. One that is there is taken as it is: whether it is durable others have decided."""
+    key = f"exchange {name}"
+    if key in link.declared or name.startswith("amq."):
+        return
+    named = b"\0\0" + short(name) + short(kind)
+    if exists(link, method(40, 10, named + b"\x01\0\0\0\0", 2), (40, 11)) is None:
+        link.call(method(40, 10, named + bytes((2 * durable,)) + b"\0\0\0\0"), {(40, 11)})
+    link.declared[key] = None
+
+
+def with_confirms(link: Link) -> None:
+    """Have the server confirm what is published from now on. Raises `ImproperlyConfigured` where it does not."""
+    if link.published is not None:
+        return
+    if "publisher_confirms" not in link.capabilities:
+        raise ImproperlyConfigured(
+            f"broker_transport_options: confirm_publish needs publisher confirms, which {link.shown} does not offer"
+        )
+    link.call(method(85, 10, b"\0"), {(85, 11)})
+    link.published = 0
+
+
+def await_confirms(link: Link, n: int, timeout: float = CONFIRMED_WITHIN) -> None:
+    """Wait until the last n messages are confirmed. Raises `OperationalError` if one is not, or was returned."""
+    assert link.published is not None
+    first = link.published + 1
+    link.published += n
+    missing = set(range(first, link.published + 1))
+    while missing:
+        came = link.answer({(60, 80), (60, 120), (60, 50)}, timeout)
+        if came.kind == (60, 50):
+            raise OperationalError(f"{link.shown} has no queue for a message: {came.arguments!r}")
+        tag, multiple = int.from_bytes(came.arguments[:8], "big"), came.arguments[8] & 1
+        told = {each for each in missing if each <= tag} if multiple else {tag}
+        if came.kind == (60, 120) and told & missing:
+            raise OperationalError(
+                f"{link.shown} has not accepted {len(told & missing)} of {n} messages (a queue is full, or away)"
+            )
+        missing -= told
+
+
+def message_properties(message: Message) -> dict[str, Any]:
+    """A message's properties as AMQP has them, headers among them."""
+    found = {name: value for name, value in message.properties.items() if name not in _OURS}
+    found["headers"] = message.headers
+    found["content_type"], found["content_encoding"] = message.content_type, message.content_encoding
+    found["priority"] = message.priority or 0
+    found.setdefault("delivery_mode", 2)
+    return found
+
+
+def packed_message(message: Message) -> bytes:
+    """Properties and headers, as they travel."""
+    return packed(message_properties(message))
+
+
+def mark_deaths(properties: bytes, deaths: int) -> bytes:
+    """For a copy of a task message that somebody held; what is none stays as it is."""
+    try:
+        found = properties_of(properties)
+        if not (found.get("headers") or {}).get("task"):
+            return properties
+        return packed({**found, "headers": {**found["headers"], _DEATHS: deaths}})
+    except ValueError:
+        return properties
+
+
+def message_of(came: Came, exchange: str, routing_key: str, redelivered: bool) -> Message:
+    """The task message that came. Raises `ValueError`, `MalformedMessage` among them, saying what came instead."""
+    properties = properties_of(came.properties)
+    headers = properties.pop("headers", None) or {}
+    if exchange == "celery_delayed_delivery":  # what it went through is nobody's concern
+        exchange, routing_key = "", routing_key.split(".", 28)[-1]
+        headers = {name: value for name, value in headers.items() if not name.startswith(_TRACES)}
+    if not _HIDDEN.isdisjoint(headers):
+        if _DEATHS in headers:
+            redelivered, properties["delivery_info"] = True, {"deaths": headers[_DEATHS]}
+        headers = {name: value for name, value in headers.items() if name not in _HIDDEN}
+    return Message(
+        headers,
+        came.body,
+        content_type=properties.pop("content_type", None) or "application/data",
+        content_encoding=properties.pop("content_encoding", None) or "binary",
+        properties=properties,
+        exchange=exchange,
+        routing_key=routing_key,
+        redelivered=redelivered,
+    )
+
+
+def envelope_of(came: Came, exchange: str, routing_key: str) -> bytes:
+    """What came and is no protocol 2 message, as the envelope that its readers know; or its bytes, if that is all."""
+    try:
+        properties = properties_of(came.properties)
+        headers = properties.pop("headers", None) or {}
+        content_type = properties.pop("content_type", None)
+        if content_type is None and not headers:
+            return came.body
+        return Message(
+            headers,
+            came.body,
+            properties=properties,
+            content_type=content_type or "application/data",
+            content_encoding=properties.pop("content_encoding", None) or "binary",
+            exchange=exchange,
+            routing_key=routing_key,
+            named=("?", "?"),
+        ).to_envelope()
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return came.body

@@ -1,0 +1,258 @@
+"""Adapter. A connection to an AMQP server: py-amqp opens it (login, TLS, tuning), and frames go over its socket.
+
+Everything happens on one channel. What the server closes, for whatever reason, closes the connection: whoever uses it
+next opens another.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl as tls
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
+from random import shuffle
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import amqp
+from kombu.exceptions import OperationalError
+from kombu.utils.url import maybe_sanitize_url
+
+from celery.drivers.amqp_errors import closed, refused
+from celery.drivers.amqp_frames import CHANNEL, HEARTBEAT, Came, Reader, method
+from celery.exceptions import ImproperlyConfigured
+from celery.waits import wait_readable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from celery.ports import BrokerConfig
+    from celery.routing import QueueSpec
+
+__all__ = ["Endpoint", "Link"]
+
+#: Seconds that a server may take over an answer, or to take what is sent to it.
+_PATIENCE = 30.0
+
+
+class Endpoint:
+    """Where the servers are, and how to log in there."""
+
+    def __init__(self, config: BrokerConfig) -> None:
+        self._urls = [url for url in config.url.split(";") if url]
+        self._config = config
+        if config.failover == "shuffle":
+            shuffle(self._urls)
+        self.shown = ";".join(str(maybe_sanitize_url(url)) for url in self._urls)
+
+    def connect(self, *, heartbeat: float = 0.0) -> Link:
+        """Open a connection to the first server that answers. Raises `OperationalError`; see `refused`.
+
+        `heartbeat`: seconds after which both sides may expect a sign of life.
+        """
+        error: Exception | None = None
+        for turn, url in enumerate(list(self._urls)):
+            try:
+                link = self._connect(url, heartbeat)
+            except (OperationalError, ImproperlyConfigured) as exc:
+                error = error or exc
+            else:
+                if turn:  # the others were away: begin with this one
+                    self._urls = [*self._urls[turn:], *self._urls[:turn]]
+                return link
+        assert error is not None
+        raise error
+
+    def _connect(self, url: str, heartbeat: float) -> Link:
+        parts = urlsplit(url)
+        shown = str(maybe_sanitize_url(url))
+        secure = self._config.ssl or parts.scheme == "amqps"
+        options = self._config.options
+        try:
+            connection = amqp.Connection(
+                host=f"{_bracketed(parts.hostname or 'localhost')}:{parts.port or (5671 if secure else 5672)}",
+                userid=unquote(parts.username or "guest"),
+                password=unquote(parts.password if parts.password is not None else "guest"),
+                login_method=options.get("login_method"),
+                virtual_host=unquote(parts.path[1:]) or "/",
+                ssl=_verifying(self._config.ssl, parts.hostname or "localhost") if secure else False,
+                connect_timeout=self._config.connect_timeout,
+                read_timeout=max(self._config.connect_timeout, 5.0),
+                heartbeat=heartbeat,
+                client_properties=options.get("client_properties"),
+                socket_settings=options.get("socket_settings"),
+            )
+            connection.connect()
+        except (amqp.exceptions.AMQPError, OSError, tls.SSLError) as exc:
+            raise refused(exc, shown) from exc
+        link = Link(connection, shown)
+        try:
+            link.call(method(20, 10, b"\0"), {(20, 11)})
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+
+def _verifying(ssl: Any, host: str) -> dict[str, Any]:
+    """`broker_use_ssl` as py-amqp takes it. Certificate and name are verified unless it says otherwise."""
+    options = dict(ssl) if isinstance(ssl, Mapping) else {}
+    options.setdefault("cert_reqs", tls.CERT_REQUIRED)
+    if options["cert_reqs"] != tls.CERT_NONE:
+        options.setdefault("server_hostname", host)
+    return options
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+class Link:
+    """One connection. One thread uses it, and another may send heartbeats."""
+
+    def __init__(self, connection: Any, shown: str) -> None:
+        self._connection = connection  # so that its socket stays open
+        self._line: socket.socket = connection.sock
+        self._line.settimeout(_PATIENCE)
+        with suppress(OSError):  # py-amqp's read timeout is for the login
+            self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
+        self._reader = Reader()
+        self._sending = threading.Lock()
+        #: A TLS session is not to be read from while another thread writes.
+        self._receiving = self._sending if isinstance(self._line, tls.SSLSocket) else nullcontext()
+        self.shown = shown
+        self.pid = os.getpid()
+        self.closed = False
+        self.frame_max: int = connection.frame_max or 131072
+        #: Seconds, as both sides agreed; 0: none.
+        self.heartbeat: float = connection.heartbeat or 0
+        #: What the server can do beyond the protocol (`connection.start`).
+        self.capabilities: frozenset[str] = frozenset(
+            name for name, granted in (connection.server_capabilities or {}).items() if granted
+        )
+        #: What came and nobody has taken yet.
+        self.inbox: deque[Came] = deque()
+        #: Why the server takes no messages now; "" if it does.
+        self.blocked = ""
+        #: Queues that were declared over it, by name, and exchanges; None: it is there, and was not described.
+        self.declared: dict[str, QueueSpec | None] = {}
+        #: Messages that were published since confirms were asked for; None: nobody has.
+        self.published: int | None = None
+        self.heard_at = time.monotonic()
+
+    def fileno(self) -> int:
+        return self._line.fileno()
+
+    def send(self, data: bytes) -> None:
+        """Raises `OperationalError`; then the connection is closed."""
+        try:
+            with self._sending:
+                self._line.sendall(data)
+        except (OSError, ValueError) as exc:
+            self.hang_up()
+            blocked = f"; it had stopped taking messages: {self.blocked}" if self.blocked else ""
+            raise OperationalError(f"lost the connection to {self.shown} while sending: {exc}{blocked}") from exc
+
+    def beat(self) -> None:
+        """Say that we are alive."""
+        with suppress(OperationalError):
+            self.send(HEARTBEAT)
+
+    def call(self, data: bytes, answers: Collection[tuple[int, int]], timeout: float = _PATIENCE) -> Came:
+        """Send, and wait for one of these methods; the rest of what comes stays in `inbox`.
+
+        Raises `OperationalError` if the connection fails or no answer comes, and what a refusal means.
+        """
+        self.send(data)
+        return self.answer(answers, timeout)
+
+    def answer(self, answers: Collection[tuple[int, int]], timeout: float = _PATIENCE) -> Came:
+        """The next of these methods; the rest stays in `inbox`. Raises as `call`."""
+        deadline = time.monotonic() + timeout
+        looked = 0
+        while True:
+            for place in range(looked, len(self.inbox)):
+                if self.inbox[place].kind in answers:
+                    found = self.inbox[place]
+                    del self.inbox[place]
+                    return found
+            looked = len(self.inbox)
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                self.hang_up()
+                raise OperationalError(f"{self.shown} did not answer for {timeout:g} s")
+            self.wait(remaining)
+
+    def wait(self, timeout: float, until_readable: Sequence[int] = ()) -> list[int]:
+        """Wait for the server or one of the descriptors; takes in what the server sent. Returns those descriptors."""
+        pending = getattr(self._line, "pending", None)
+        waiting = pending is not None and bool(pending())
+        try:
+            mine = self._line.fileno()
+            ready = wait_readable((mine, *until_readable), 0.0 if waiting else timeout)
+        except (OSError, ValueError) as exc:
+            self.hang_up()
+            raise OperationalError(f"lost the connection to {self.shown}: {exc}") from exc
+        if waiting or mine in ready:
+            self._receive()
+        elif self.heartbeat and time.monotonic() - self.heard_at > 2 * self.heartbeat:
+            self.hang_up()
+            raise OperationalError(f"{self.shown} gave no sign of life for {2 * self.heartbeat:g} s")
+        return [each for each in ready if each != mine]
+
+    def _receive(self) -> None:
+        try:
+            with self._receiving:
+                data = self._line.recv(1 << 18)
+            if not data:
+                raise ConnectionResetError("the server closed the connection")
+            self.heard_at = time.monotonic()
+            for came in self._reader.feed(data):
+                self._take(came)
+        except (tls.SSLWantReadError, tls.SSLWantWriteError):
+            pass
+        except (OSError, ValueError) as exc:
+            self.hang_up()
+            raise OperationalError(f"lost the connection to {self.shown}: {exc}") from exc
+
+    def _take(self, came: Came) -> None:
+        if came.kind == (10, 60):
+            self.blocked = came.arguments[1:].decode("utf-8", "replace") or "blocked"
+        elif came.kind == (10, 61):
+            self.blocked = ""
+        elif came.kind == (10, 50) or (came.kind == (20, 40) and came.channel == CHANNEL):
+            with suppress(OperationalError):
+                self.send(method(10, 51, channel=0) if came.kind[0] == 10 else method(20, 41))
+            self.hang_up()
+            raise closed(came.arguments, self.shown)
+        else:
+            if came.kind == (20, 40):
+                self.send(method(20, 41, channel=came.channel))
+            self.inbox.append(came)
+
+    def is_stale(self) -> bool:
+        """Whether the server has closed it, or said something since, which over an idle connection is the same."""
+        try:
+            while wait_readable((self._line.fileno(),), 0.0):
+                self.wait(0.0)
+        except (OperationalError, ImproperlyConfigured, OSError, ValueError):
+            return True
+        return self.closed
+
+    def hang_up(self) -> None:
+        """Let go of the connection without a word."""
+        self.closed = True
+        with suppress(OSError):
+            self._line.close()
+
+    def close(self) -> None:
+        """Part in good order. In a forked child the connection stays the parent's."""
+        if not self.closed and self.pid == os.getpid():
+            with suppress(OperationalError, ImproperlyConfigured):
+                self.call(method(10, 50, struct.pack(">HBHH", 200, 0, 0, 0), channel=0), {(10, 51)}, 1.0)
+        self.hang_up()
