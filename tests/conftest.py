@@ -49,8 +49,6 @@ def _apps_of_their_own() -> Iterator[None]:
         log.level, log.propagate, log.disabled, log.handlers[:] = before[name]
     _state.set_default_app(default)
     _state._set_current_app(current)
-    _state._on_app_finalizers.clear()
-    _state._on_app_finalizers.update(finalizers)
 
 
 _vhosts = itertools.count()

@@ -275,13 +275,13 @@ def test_events(project: Project) -> None:
     try:
         dumper.wait_for(r"worker-heartbeat|celery@\S+ \[")
         project.prompt.enter("from proj.tasks import add")
-        project.prompt.enter("add.delay(2, 2).get(timeout=60)")
+        project.prompt.enter("add.apply_async((2, 2), queue='celery').get(timeout=30)")
         dumper.wait_for(r"proj\.tasks\.add\([\w-]+\) args=\(2, 2\)")
     finally:
         dumper.stop()
     with Terminal(monitor, project.folder, project.variables) as terminal:
         terminal.wait_for("1 of 1 workers")
-        project.prompt.enter("add.delay(2, 2).get(timeout=60)")
+        project.prompt.enter("add.apply_async((2, 2), queue='celery').get(timeout=30)")
         terminal.wait_for("proj.tasks.add")
     assert re.search(r"^->  celery@\S+: OK\n +task events disabled$", said(8), re.M)
 
