@@ -23,7 +23,7 @@ test: $(VENV)/dev.stamp $(REFERENCE)/stamp redis rabbitmq ## Install what is mis
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -n auto --dist loadgroup $(TESTS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
 .PHONY: quick
 quick: $(VENV)/dev.stamp ## The tests that need neither a server nor a worker process
@@ -61,6 +61,9 @@ docs: $(VENV)/dev.stamp ## Build the documentation into site/
 clean: ## Remove the environments and everything that was built
 	rm -rf $(VENV) $(REFERENCE) build dist site .tmp .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Most of the tests that take long wait for something: one process more than there are cores keeps these busy.
+WORKERS = $(shell echo $$(( $$(nproc) + 1 )))
 
 # Tests that `make fuzz` runs.
 FUZZED := tests/flow/test_hostile_messages.py tests/flow/test_canvases_distributed.py -k 'fuzzed or canvases_distributed'
