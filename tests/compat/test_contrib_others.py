@@ -48,7 +48,6 @@ def plain(a):
 
 @pytest.mark.process
 def test_sphinx_documents_tasks(tmp_path: Path) -> None:
-    pytest.importorskip("sphinx")
     (tmp_path / "proj.py").write_text(PROJECT)
     (tmp_path / "conf.py").write_text(
         "import sys\nsys.path.insert(0, '.')\nextensions = ['celery.contrib.sphinx']\ncelery_task_prefix = '(job)'\n"

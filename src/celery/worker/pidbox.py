@@ -96,9 +96,8 @@ class Pidbox:
             return
         thread.join(left(deadline, _READY_WITHIN))
         if thread.is_alive():
-            if deadline is not None:
-                return
-            logger.warning("A remote command still runs; its thread is left behind")
+            if deadline is None:  # else the broker is silent, and whoever listens to it is left behind without a word
+                logger.warning("A remote command still runs; its thread is left behind")
             return
         os.close(self._readable)
         os.close(self._writable)

@@ -39,13 +39,13 @@ class Consumer:
 
     @property
     def event_dispatcher(self) -> Any:
-        """Tells monitors; None where nothing does."""
-        return getattr(self.controller, "event_dispatcher", None)
+        """Tells monitors."""
+        return self.controller.event_dispatcher
 
     @property
     def gossip(self) -> Any:
         """Knows the other workers; None where nothing does."""
-        return getattr(self.controller, "gossip", None)
+        return self.controller.gossip
 
     @property
     def qos(self) -> Prefetch:

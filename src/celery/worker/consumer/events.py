@@ -55,7 +55,6 @@ class Events:
         #: Seen by the pool's processes too.
         self.watched = shared_gate()
         self.course = Course(dispatcher, self.watched, self._wanted)
-        worker.gossip = None
         self._gossip = Gossip(worker, without_gossip or not self.possible)
         if not self._gossip.enabled:
             worker.gossip = None
