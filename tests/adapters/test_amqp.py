@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from celery import Celery
+from celery.app.checking import check
 from celery.brokers import amqp_dead
 from celery.brokers.amqp import AmqpBroker
 from celery.brokers.amqp_dead import Refused
@@ -575,3 +577,13 @@ def test_tls(rabbit_url: str, rabbit_session: RabbitServer) -> None:
     consumer.ack(held)
     consumer.close()
     broker.close()
+
+
+def test_a_check_finds_it_well(rabbit_url: str) -> None:
+    """`celery check`."""
+    app = Celery("checked", broker=rabbit_url, set_as_current=False)
+    app.task(name="add", shared=False)(lambda: None)
+    found = list(check(app, 30.0))
+    assert [one for one in found if one.finding.grade == "bad"] == []
+    assert any(one.room == "broker" and one.finding.text.startswith("RabbitMQ ") for one in found), found
+    app.close()

@@ -140,7 +140,7 @@ def _examine_broker(app: Celery, url: str) -> tuple[list[Finding], float | None]
 
 
 def _examine_by_kombu(app: Celery, url: str) -> list[Finding]:
-    """RabbitMQ, of which kombu knows more than we do so far."""
+    """Of what our adapter does not examine itself: whether it answers, and what it is."""
     with app.connection(url or None, connect_timeout=app.conf.broker_connection_timeout) as connection:
         try:
             connection.ensure_connection(max_retries=0)
@@ -151,9 +151,6 @@ def _examine_by_kombu(app: Celery, url: str) -> list[Finding]:
         found = [Finding("good", f"{name} {version} answers" if version else "it answers")]
         if name == "RabbitMQ" and str(version).partition(".")[0] in {"1", "2"}:
             found.append(Finding("bad", f"RabbitMQ {version} is too old: 3.8 or newer is needed"))
-    found.append(
-        Finding("bad", "this version has no adapter for it yet: workers and callers need redis:// or sqlite://")
-    )
     return found
 
 
