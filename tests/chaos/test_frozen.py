@@ -92,15 +92,16 @@ def test_a_frozen_worker_that_wakes_drops_the_rest_of_its_batch(
     here = scene(redis.url(), broker_transport_options={"lease_timeout": LEASE})
     with open(here.folder / "proj.py", "a") as project:
         project.write(GATED)
-    short = [f"short{n:03}" for n in range(200)]
+    first, short = [f"first{n:03}" for n in range(300)], [f"short{n:03}" for n in range(200)]
     with here.sender() as sender:
-        for n in range(300):  # until they are known to be short, and come in batches
-            sender.send("proj.gated", f"first{n:03}", False)
+        for task_id in first:  # until they are known to be short, and come in batches
+            sender.send("proj.gated", task_id, False)
         sender.send("proj.gated", "long", True)
         for task_id in short:
             sender.send("proj.gated", task_id, False)
         frozen = here.worker("-c 1")
         here.until(lambda: "long" in here.ledger.runs(), "the long one runs")
+        here.until(lambda: here.settled() >= set(first), "those before it are settled")
         freeze(frozen)
         held = redis.call("HLEN", "unacked")
         assert held > 1, "it holds no batch"
