@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
@@ -55,6 +56,12 @@ def _apps_of_their_own() -> Iterator[None]:
         log.level, log.propagate, log.disabled, log.handlers[:] = before[name]
     _state.set_default_app(default)
     _state._set_current_app(current)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays: collections need not look at it, and some tests ask for many."""
+    gc.collect()
+    gc.freeze()
 
 
 _vhosts = itertools.count()
