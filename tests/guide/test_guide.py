@@ -263,6 +263,7 @@ def test_remote_control(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("worker")
+@pytest.mark.process
 def test_events(project: Project) -> None:
     def said(number: int) -> str:
         [(command, _)] = block(f"remote-control-{number}").commands()
