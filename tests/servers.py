@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Self
 
 import hiredis
@@ -294,6 +294,32 @@ class RabbitServer:
         if answer.status >= 400:
             raise ConnectionError(f"{verb} {path}: {answer.status} {text!r}")
         return json.loads(text) if text else None
+
+    def evaluate(self, erlang: str) -> str:
+        """Run something in the node."""
+        command = ["/usr/lib/rabbitmq/bin/rabbitmqctl", "eval", erlang]
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=True)
+        return done.stdout
+
+    @contextlib.contextmanager
+    def consumer_timeout(self, milliseconds: int) -> Iterator[None]:
+        """For channels that are opened meanwhile; looked at each half second. Without this it is half an hour."""
+        for timeout, tick in ((milliseconds, 500), (1_800_000, 60_000)):
+            self.evaluate(
+                f"application:set_env(rabbit, consumer_timeout, {timeout}), "
+                f"application:set_env(rabbit, channel_tick_interval, {tick})."
+            )
+            if timeout == milliseconds:
+                yield
+
+    @contextlib.contextmanager
+    def short_of_memory(self) -> Iterator[None]:
+        """An alarm is raised: the node takes no messages meanwhile."""
+        self.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.00001).")
+        try:
+            yield
+        finally:
+            self.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.4).")
 
     def _stop_epmd(self) -> None:
         """It stays for as long as it believes that its node lives."""

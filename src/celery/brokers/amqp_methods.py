@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec
 
 __all__ = [
-    "CONFIRMED_WITHIN", "await_confirms", "declare_exchange", "declare_queue", "envelope_of", "exists", "mark_deaths",
-    "message_of", "message_properties", "packed_message", "passive_queue", "publish", "ready_queue", "with_confirms",
+    "CONFIRMED_WITHIN", "HELD", "await_confirms", "declare_exchange", "declare_queue", "envelope_of", "exists",
+    "mark_deaths", "message_of", "message_properties", "packed_message", "passive_queue", "publish", "ready_queue",
+    "with_confirms",
 ]  # fmt: skip
 
 #: A header of ours on a copy of what somebody held before (parked, or requeued from the dead): how often its process
@@ -31,6 +32,8 @@ _HIDDEN = frozenset({_DEATHS, "x-delivery-count"})
 _DURABLE = b"\x02\0\0\0\0"
 #: Headers that the server adds on the way through levels of delay.
 _TRACES = ("x-death", "x-first-death-", "x-last-death-")
+#: How the queues are called in which long runs are kept.
+HELD = "celery.held."
 #: Seconds within which the server must have confirmed what was published.
 CONFIRMED_WITHIN = 30.0
 #: Of an envelope's properties, what AMQP has other places for.
@@ -156,7 +159,9 @@ def message_of(came: Came, exchange: str, routing_key: str, redelivered: bool) -
     headers = properties.pop("headers", None) or {}
     if exchange == "celery_delayed_delivery":  # what it went through is nobody's concern
         exchange, routing_key = "", routing_key.split(".", 28)[-1]
-        headers = {name: value for name, value in headers.items() if not name.startswith(_TRACES)}
+        headers = _untraced(headers)
+    elif str(headers.get("x-first-death-queue", "")).startswith(HELD):
+        headers = _untraced(headers)
     if not _HIDDEN.isdisjoint(headers):
         if _DEATHS in headers:
             redelivered, properties["delivery_info"] = True, {"deaths": headers[_DEATHS]}
@@ -171,6 +176,10 @@ def message_of(came: Came, exchange: str, routing_key: str, redelivered: bool) -
         routing_key=routing_key,
         redelivered=redelivered,
     )
+
+
+def _untraced(headers: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in headers.items() if not name.startswith(_TRACES)}
 
 
 def envelope_of(came: Came, exchange: str, routing_key: str) -> bytes:
