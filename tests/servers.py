@@ -68,8 +68,9 @@ class RedisServer:
         self.socket = os.path.join(self.directory, "redis.sock")
         self._process: subprocess.Popen[bytes] | None = None
 
-    def url(self, db: int = 0) -> str:
-        return f"redis://127.0.0.1:{self.port}/{db}"
+    def url(self, db: int = 0, *, port: int = 0) -> str:
+        """`port`: of a proxy before it."""
+        return f"redis://127.0.0.1:{port or self.port}/{db}"
 
     @property
     def pid(self) -> int:
@@ -110,6 +111,15 @@ class RedisServer:
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
+
+    kind = "redis"
+
+    def freeze(self) -> None:
+        """It does nothing at all until it thaws."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
 
     def call(self, *command: Any, db: int = 0) -> Any:
         """One command, over a connection of its own."""
@@ -329,6 +339,15 @@ class RabbitServer:
             if subprocess.run(command, env=self._environment(), capture_output=True, check=False).returncode == 0:
                 return
             time.sleep(0.1)
+
+    def freeze(self) -> None:
+        """It does nothing at all until it thaws."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def make_vhost(self, name: str) -> str:
         """An empty virtual host; returns its URL."""
