@@ -156,10 +156,13 @@ class Convoy:
                 raise
             for party in parties:
                 if party.error is None:
-                    try:
-                        self._carry([party])
-                    except (OperationalError, ImproperlyConfigured) as exc:
-                        party.error = exc
+                    self._carry_alone(party)
+
+    def _carry_alone(self, party: _Party) -> None:
+        try:
+            self._carry([party])
+        except (OperationalError, ImproperlyConfigured) as exc:
+            party.error = exc
 
     def _carry(self, parties: Sequence[_Party]) -> None:
         link = self._connected()
