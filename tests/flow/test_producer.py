@@ -385,7 +385,8 @@ def test_amqp_fills_the_same_form(calls: list[Any], priority: int | None) -> Non
     bench = remembering(Bench(priority=priority))
     link: Any = SimpleNamespace(frame_max=131072)
     for args in calls:
-        ours = bench.send(*args, serializer="json")
+        bench.producer.send(Call("proj.add", (), {}, {"serializer": "json"}))
+        ours = bench.producer.send(Call("proj.add", args, {}, {"serializer": "json"}))
         assert ours.filled is not None
         route = Route("", "q")
         written = frames_of_message(link, Publication(ours, route))
