@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 import re
+import weakref
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from celery.brokers.amqp_consumer import AmqpConsumer
+from celery.brokers.amqp_leases import LEASE, Leases
 from celery.brokers.amqp_methods import (
     await_confirms,
     exists,
@@ -23,13 +25,16 @@ from celery.brokers.amqp_methods import (
     with_confirms,
 )
 from celery.drivers.amqp_frames import framed, method, short, table
+from celery.ports import Clock, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from celery.brokers.amqp import AmqpBroker
     from celery.drivers.amqp import Link
     from celery.message import Message
     from celery.ports import Delivery
+    from celery.routing import QueueSpec
 
 __all__ = ["NEEDED", "DelayingConsumer"]
 
@@ -42,7 +47,24 @@ _PLAIN = re.compile(r"[^*#]{1,190}\Z")
 
 
 class DelayingConsumer(AmqpConsumer):
-    """A consumer that parks. A parked message is nobody's: no consumer timeout hits it, and no worker's death."""
+    """A consumer that parks. A parked message is nobody's: no consumer timeout hits it, and no worker's death.
+
+    It keeps what is held for long in queues of ours (`Leases`)."""
+
+    def __init__(
+        self,
+        broker: AmqpBroker,
+        queues: Sequence[QueueSpec],
+        link: Link,
+        *,
+        clock: Clock = SystemClock(),  # noqa: B008
+    ) -> None:
+        super().__init__(broker, queues, link, clock=clock)
+        duration = float(broker.config.options.get("lease_timeout") or LEASE)
+        self._leases = Leases(broker.endpoint, self.held, self._early, self._queues, duration)
+        self._leases.link = link
+        self._lock = self._leases.lock
+        weakref.finalize(self, self._leases.stop)
 
     def defer(self, deliveries: Sequence[tuple[Delivery, float]]) -> None:
         """See `Deferring.defer`; to the next whole second, of at most 2²⁸ - 1.
@@ -52,6 +74,8 @@ class DelayingConsumer(AmqpConsumer):
         message is put at the end of its queue.
         """
         now = self._clock.time()
+        if self._leases is not None:
+            self._defer_moved(self._leases, deliveries)
         mine = [(delivery, due) for delivery, due in deliveries if delivery.tag in self.held]
         ready = [delivery for delivery, due in mine if due <= now or delivery.message is None]
         later = [(delivery, due) for delivery, due in mine if due > now and delivery.message is not None]
@@ -65,6 +89,12 @@ class DelayingConsumer(AmqpConsumer):
                 self.ack([delivery for delivery, _ in later])
         if ready:
             self.reject(ready, requeue=True)
+
+    def _defer_moved(self, leases: Leases, deliveries: Sequence[tuple[Delivery, float]]) -> None:
+        """What was held for long is given back instead: whoever takes it next parks it."""
+        moved = leases.of([delivery for delivery, _ in deliveries])
+        if moved:
+            self.reject(moved, requeue=True)
 
     def _prepare(self, link: Link) -> None:
         if "delayed" not in link.declared:

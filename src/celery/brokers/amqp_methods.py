@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec
 
 __all__ = [
-    "CONFIRMED_WITHIN", "await_confirms", "declare_exchange", "declare_queue", "envelope_of", "exists", "mark_deaths",
-    "message_of", "message_properties", "packed_message", "passive_queue", "publish", "ready_queue", "with_confirms",
+    "CONFIRMED_WITHIN", "CONFIRMING", "HELD", "Confirms", "await_confirms", "declare_exchange", "declare_queue",
+    "envelope_of", "exists", "mark_deaths", "message_of", "message_properties", "packed_message", "passive_queue",
+    "publish", "ready_queue", "with_confirms",
 ]  # fmt: skip
 
 #: A header of ours on a copy of what somebody held before (parked, or requeued from the dead): how often its process
@@ -31,8 +32,12 @@ _HIDDEN = frozenset({_DEATHS, "x-delivery-count"})
 _DURABLE = b"\x02\0\0\0\0"
 #: Headers that the server adds on the way through levels of delay.
 _TRACES = ("x-death", "x-first-death-", "x-last-death-")
+#: How the queues are called in which long runs are kept.
+HELD = "celery.held."
 #: Seconds within which the server must have confirmed what was published.
 CONFIRMED_WITHIN = 30.0
+#: What is said of published messages: confirmed, refused, returned.
+CONFIRMING = frozenset({(60, 80), (60, 120), (60, 50)})
 #: Milliseconds by which a message outlives its task's date: whoever comes to it meanwhile says that it has expired.
 _GRACE = 60_000
 #: Milliseconds to live, at most; more closes the channel.
@@ -111,21 +116,39 @@ def with_confirms(link: Link) -> None:
 
 def await_confirms(link: Link, n: int, timeout: float = CONFIRMED_WITHIN) -> None:
     """Wait until the last n messages are confirmed. Raises `OperationalError` if one is not, or was returned."""
-    assert link.published is not None
-    first = link.published + 1
-    link.published += n
-    missing = set(range(first, link.published + 1))
-    while missing:
-        came = link.answer({(60, 80), (60, 120), (60, 50)}, timeout)
+    confirms = Confirms(link, n)
+    while confirms.missing:
+        confirms.take(link.answer(CONFIRMING, timeout))
+    if confirms.refused:
+        raise OperationalError(confirms.complaint)
+
+
+class Confirms:
+    """Which of the last n messages over a connection the server has confirmed."""
+
+    def __init__(self, link: Link, n: int) -> None:
+        assert link.published is not None
+        self._shown = link.shown
+        self._first = link.published + 1
+        self._n = n
+        link.published += n
+        self.missing = set(range(self._first, link.published + 1))
+        #: Places, from 0, of those that it has refused.
+        self.refused: set[int] = set()
+
+    def take(self, came: Came) -> None:
+        """Raises `OperationalError` for a message that came back: there is no queue for it."""
         if came.kind == (60, 50):
-            raise OperationalError(f"{link.shown} has no queue for a message: {came.arguments!r}")
+            raise OperationalError(f"{self._shown} has no queue for a message: {came.arguments!r}")
         tag, multiple = int.from_bytes(came.arguments[:8], "big"), came.arguments[8] & 1
-        told = {each for each in missing if each <= tag} if multiple else {tag}
-        if came.kind == (60, 120) and told & missing:
-            raise OperationalError(
-                f"{link.shown} has not accepted {len(told & missing)} of {n} messages (a queue is full, or away)"
-            )
-        missing -= told
+        told = {each for each in self.missing if each <= tag} if multiple else {tag} & self.missing
+        if came.kind == (60, 120):
+            self.refused |= {each - self._first for each in told}
+        self.missing -= told
+
+    @property
+    def complaint(self) -> str:
+        return f"{self._shown} has not accepted {len(self.refused)} of {self._n} messages (a queue is full, or away)"
 
 
 def message_properties(message: Message) -> dict[str, Any]:
@@ -167,7 +190,9 @@ def message_of(came: Came, exchange: str, routing_key: str, redelivered: bool) -
     headers = properties.pop("headers", None) or {}
     if exchange == "celery_delayed_delivery":  # what it went through is nobody's concern
         exchange, routing_key = "", routing_key.split(".", 28)[-1]
-        headers = {name: value for name, value in headers.items() if not name.startswith(_TRACES)}
+        headers = _untraced(headers)
+    elif str(headers.get("x-first-death-queue", "")).startswith(HELD):
+        headers = _untraced(headers)
     if not _HIDDEN.isdisjoint(headers):
         if _DEATHS in headers:
             redelivered, properties["delivery_info"] = True, {"deaths": headers[_DEATHS]}
@@ -183,6 +208,10 @@ def message_of(came: Came, exchange: str, routing_key: str, redelivered: bool) -
         routing_key=routing_key,
         redelivered=redelivered,
     )
+
+
+def _untraced(headers: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in headers.items() if not name.startswith(_TRACES)}
 
 
 def envelope_of(came: Came, exchange: str, routing_key: str) -> bytes:
