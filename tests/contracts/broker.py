@@ -72,8 +72,8 @@ def numbers(n: int) -> list[str]:
     return [str(i) for i in range(n)]
 
 
-class BrokerContract:
-    """Subclass it, override `make_broker` and `put_raw`, and `make_backend` where results can live beside messages."""
+class MessagingContract:
+    """Taking, giving back and settling."""
 
     #: False: the messages live and die with one process.
     crosses_processes = True
@@ -438,7 +438,9 @@ class BrokerContract:
         again = take(broker.consume([spec("q")]), 1)
         assert ids(again) == ["1"]
 
-    # ------------------------------------------------------------------------------------------------------- defer
+
+class ParkingContract(MessagingContract):
+    """Waiting in the broker (`Deferring`)."""
 
     def test_defer(self, broker: Broker, other: Broker) -> None:
         consumer = broker.consume([spec("q")])
@@ -579,6 +581,24 @@ class BrokerContract:
         nothing(consumer, timeout=0.2)
         worker.close()
 
+    def test_deferred_outlives_a_kill(self, make_broker: MakeBroker, broker: Broker) -> None:
+        self._needs_processes()
+
+        def defer() -> Sequence[object]:
+            mine = make_broker("dead@host")
+            mine.publish(to("q", message(1)))
+            consumer = mine.consume([spec("q")])
+            assert isinstance(consumer, Deferring)
+            consumer.defer([(take(consumer, 1)[0], time.time() + 0.2)])
+            return [consumer]
+
+        in_child(defer)
+        assert ids(take(broker.consume([spec("q")]), 1)) == ["1"]
+
+
+class HoldingContract(MessagingContract):
+    """Connections, processes, and settling together with results."""
+
     # ----------------------------------------------------------------------------------- connections and processes
 
     def test_many_threads_publish(self, broker: Broker) -> None:
@@ -713,20 +733,6 @@ class BrokerContract:
         in_child(lambda: make_broker().publish(to("q", message(1))))
         assert ids(take(broker.consume([spec("q")]), 1)) == ["1"]
 
-    def test_deferred_outlives_a_kill(self, make_broker: MakeBroker, broker: Broker) -> None:
-        self._needs_processes()
-
-        def defer() -> Sequence[object]:
-            mine = make_broker("dead@host")
-            mine.publish(to("q", message(1)))
-            consumer = mine.consume([spec("q")])
-            assert isinstance(consumer, Deferring)
-            consumer.defer([(take(consumer, 1)[0], time.time() + 0.2)])
-            return [consumer]
-
-        in_child(defer)
-        assert ids(take(broker.consume([spec("q")]), 1)) == ["1"]
-
     # -------------------------------------------------------------------------------------------------- join, settle
 
     def test_a_consumer_knows_whether_it_is_alone(self, broker: Broker, other: Broker) -> None:
@@ -818,3 +824,7 @@ class BrokerContract:
             pytest.skip("results do not live beside the messages")
         assert consumer.join(backend)
         return consumer, backend
+
+
+class BrokerContract(ParkingContract, HoldingContract):
+    """Subclass it, override `make_broker` and `put_raw`, and `make_backend` where results can live beside messages."""
