@@ -3,19 +3,19 @@ overridden here, with what it does instead."""
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kombu.transport import memory, virtual
+from kombu.transport import memory
 
 from celery.brokers.kombu import KombuBroker, kombu_broker
 from celery.ports import BrokerConfig
 from tests.contracts.broadcasting import BroadcastingContract
-from tests.contracts.broker import HoldingContract, ids, message, numbers, spec, take, to
+from tests.contracts.broker import HoldingContract, ids, message, nothing, numbers, spec, take, to
+from tests.contracts.processes import in_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from celery.ports import Broker
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 
 class _OnKombu(HoldingContract):
+    lapses = False
+
     @pytest.fixture
     def config(self) -> BrokerConfig:
         raise NotImplementedError
@@ -42,6 +44,88 @@ class _OnKombu(HoldingContract):
         for broker in made:
             broker.close()
 
+    # These transports know no priorities.
+
+    def test_priority_zero_comes_first(self, broker: Broker) -> None:
+        for priority in (9, 3, 0, 6):
+            broker.publish(to("q", message(priority, priority=priority)))
+        taken = take(broker.consume([spec("q")]), 4, at_once=3)
+        assert ids(taken) == ["9", "3", "0", "6"]
+        assert [delivery.message.priority for delivery in taken if delivery.message] == [9, 3, 0, 6]
+
+    def test_priorities_are_looked_at_on_each_fetch(self, broker: Broker) -> None:
+        broker.publish(to("q", *(message(i, priority=9) for i in range(4))))
+        consumer = broker.consume([spec("q")])
+        assert ids(take(consumer, 2)) == ["0", "1"]
+        broker.publish(to("q", message("urgent", priority=0)))
+        assert ids(take(consumer, 3, at_once=1)) == ["2", "3", "urgent"]
+
+    # What is given back joins the end of its queue.
+
+    def test_close_gives_back_in_order_and_marked(self, broker: Broker, other: Broker) -> None:
+        broker.publish(to("q", *(message(i) for i in range(5))))
+        consumer = broker.consume([spec("q")])
+        consumer.ack(take(consumer, 3)[1:2])
+        consumer.close()
+        consumer.close()
+        again = take(other.consume([spec("q")]), 4)
+        assert ids(again) == ["3", "4", "0", "2"]
+        assert [d.message.redelivered for d in again if d.message] == [False, False, True, True]
+
+    def test_requeued_is_next(self, broker: Broker) -> None:
+        broker.publish(to("q", *(message(i) for i in range(4))))
+        consumer = broker.consume([spec("q")])
+        consumer.reject(take(consumer, 2), requeue=True)
+        again = take(consumer, 4)
+        assert ids(again) == ["2", "3", "0", "1"]
+        assert [d.message.redelivered for d in again if d.message] == [False, False, True, True]
+
+    def test_acked_is_gone(self, broker: Broker, other: Broker) -> None:
+        broker.publish(to("q", *(message(i) for i in range(5))))
+        consumer = broker.consume([spec("q")])
+        held = take(consumer, 5)
+        consumer.ack(held[:2])
+        consumer.flush()
+        consumer.ack(held[2:4])
+        consumer.close()
+        again = other.consume([spec("q")])
+        assert ids(take(again, 1)) == ["4"]
+        nothing(again)
+
+    def test_malformed(self, broker: Broker, put_raw: PutRaw, caplog: pytest.LogCaptureFixture) -> None:
+        """What is no message of kombu's it takes and cannot read: it is lost, and told of. What it can read and is no
+        task is handed on."""
+        put_raw("q", b"\x00 not an envelope \xff")
+        put_raw("q", b'{"body": "W10=", "headers": {}, "properties": {"delivery_info": {}, "delivery_tag": "1"}}')
+        broker.publish(to("q", message(1)))
+        consumer = broker.consume([spec("q")])
+        nameless, good = take(consumer, 2)
+        assert "which is lost" in caplog.text
+        assert nameless.message is None
+        assert nameless.raw == b"W10="
+        assert nameless.error
+        assert ids([good]) == ["1"]
+        consumer.reject([nameless], requeue=False)
+        consumer.close()
+        again = broker.consume([spec("q")])
+        assert ids(take(again, 1)) == ["1"]
+        nothing(again)
+
+    def test_the_dead_lose_what_they_held(self, make_broker: MakeBroker, broker: Broker) -> None:
+        """For good: what was taken is not there any more. The others are."""
+        self._needs_processes()
+        broker.publish(to("q", *(message(i) for i in range(6))))
+        broker.close()
+
+        def hold() -> Sequence[object]:
+            consumer = make_broker("dead@host").consume([spec("q")])
+            return [consumer, take(consumer, 4)]
+
+        in_child(hold)
+        consumer = broker.consume([spec("q")])
+        assert ids(take(consumer, 2)) == ["4", "5"]
+        nothing(consumer)
+
 
 class TestMemory(_OnKombu):
     crosses_processes = False
@@ -49,7 +133,23 @@ class TestMemory(_OnKombu):
     @pytest.fixture
     def config(self) -> Iterator[BrokerConfig]:
         yield BrokerConfig("kombu+memory://")
+        memory.Channel.queues.clear()
         memory.Transport.global_state.clear()
+
+    @pytest.fixture
+    def put_raw(self, broker: KombuBroker) -> PutRaw:
+        def put(queue: str, raw: bytes) -> None:
+            import json
+
+            try:
+                payload = json.loads(raw)
+            except ValueError:
+                payload = raw
+            broker.declare([spec(queue)])
+            with broker.line() as line:
+                line.channel._put(queue, payload)
+
+        return put
 
 
 class TestFilesystem(_OnKombu):
@@ -57,10 +157,31 @@ class TestFilesystem(_OnKombu):
     def config(self, tmp_path: Path) -> BrokerConfig:
         return on_files(tmp_path)
 
+    @pytest.fixture
+    def put_raw(self, tmp_path: Path) -> PutRaw:
+        count = iter(range(10, 99))
+        return lambda queue, raw: (tmp_path / "queues" / f"{next(count)}_.{queue}.msg").write_bytes(raw)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kombu uses what SQLAlchemy is about to drop
 class TestSql(_OnKombu):
     @pytest.fixture
     def config(self, tmp_path: Path) -> BrokerConfig:
         return BrokerConfig(f"sqla+sqlite:///{tmp_path}/queues.db")
+
+    @pytest.fixture
+    def put_raw(self, broker: KombuBroker, tmp_path: Path) -> PutRaw:
+        def put(queue: str, raw: bytes) -> None:
+            import sqlite3
+
+            broker.publish(to(queue, message("overwritten")))
+            with sqlite3.connect(tmp_path / "queues.db") as db:
+                db.execute(
+                    "UPDATE kombu_message SET payload = ? WHERE payload LIKE '%overwritten%'", [raw.decode("latin-1")]
+                )
+            db.close()
+
+        return put
 
 
 def on_files(folder: Path, **options: Any) -> BrokerConfig:

@@ -43,6 +43,8 @@ _OWN_WAIT = 1.0
 _HASTE = 1 / 64
 #: Seconds between two looks at a broker on this machine, which costs next to nothing to look at.
 _LOCAL_PAUSE = 0.2
+#: Messages that cannot be read, one after another, after which it seems to be the connection.
+_UNREAD_MOST = 100
 #: Seconds that whoever stops waits for a look that is under way.
 _PATIENCE = 15.0
 
@@ -67,6 +69,8 @@ class Courier:
         #: How many messages came over this connection and are not settled.
         self._unsettled = 0
         self._pause = 0.0
+        #: How many errors in a row were no errors of the connection.
+        self._unread = 0
         #: How many connections there were: the same tags are used on each.
         self.generation = 0
         #: What came and was not fetched: (generation, queue, kombu's message).
@@ -161,9 +165,11 @@ class Courier:
             try:
                 self._look(self._line, wanted)
             except Exception as exc:  # noqa: BLE001 - whatever a transport raises: the thread must not end with it
-                self._fail(exc)
-                continue
+                if not self._passes_over(self._line, exc):
+                    self._fail(exc)
+                    continue
             came = len(self.inbox) > before
+            self._unread = 0 if came else self._unread
             with self._changed:
                 self.looked = asked
                 if self._last and asked == self._asked:
@@ -174,6 +180,14 @@ class Courier:
                 self._rest(self._pause)
         if self._line is not None:
             self._line.close()
+
+    def _passes_over(self, line: Line, exc: Exception) -> bool:
+        """kombu takes what it cannot read and raises: the connection is as good as before, unless it goes on so."""
+        self._unread += 1
+        if isinstance(exc, (*line.errors, OperationalError)) or self._unread > _UNREAD_MOST:
+            return False
+        logger.error("%s: kombu cannot read a message, which is lost: %r", line.shown, exc)
+        return True
 
     def _do_jobs(self) -> None:
         while self._jobs:
@@ -316,12 +330,8 @@ class Courier:
             return
         self.generation += 1
         self.inbox.clear()
-        if isinstance(exc, (*line.errors, OperationalError)):
-            error = OperationalError(line.told(exc))
-        else:
-            logger.exception("%s: unexpected", line.shown, exc_info=exc)
-            error = OperationalError(f"{line.told(exc)} ({type(exc).__name__})")
-        error.__cause__ = exc
+        error = exc if isinstance(exc, OperationalError) else OperationalError(line.told(exc))
+        error.__cause__ = None if error is exc else exc
         self.trouble = error
         line.close()
         poke(self._writable)

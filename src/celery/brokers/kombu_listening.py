@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec
 
 __all__ = ["KombuListener"]
+
+logger = logging.getLogger("celery.brokers.kombu")
 
 #: Seconds of one look at the mailboxes.
 _ONE_LOOK = 0.001
@@ -94,6 +97,8 @@ class KombuListener:
                         line.connection.drain_events(timeout=_ONE_LOOK)
                     except TimeoutError:
                         return
+                    except (ValueError, KeyError, TypeError) as exc:  # kombu has taken what it cannot read
+                        logger.warning("%s: a notice cannot be read: %r", line.shown, exc)
         except BaseException:
             self._line = None
             line.close()

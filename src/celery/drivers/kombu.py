@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from kombu import Connection
-from kombu.exceptions import OperationalError
+from kombu.exceptions import OperationalError, SerializationError
 from kombu.transport import TRANSPORT_ALIASES
 
 from celery.exceptions import ImproperlyConfigured
@@ -49,6 +49,8 @@ _NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "sqs": (("boto3",), "celery[sqs]"),
     "zookeeper": (("kazoo",), "celery[zookeeper]"),
 }
+#: What `filesystem` means, unless somebody has put another in its place.
+_FILES = "kombu.transport.filesystem:Transport"
 #: `driver_type` of transports that look into files or into this process.
 _LOCAL = frozenset({"memory", "filesystem", "sql"})
 #: A transport by its class: not `host:port`.
@@ -81,12 +83,12 @@ class Line:
         """What the transport raises for a server that is away, or that refuses, becomes `OperationalError`."""
         try:
             yield
-        except OperationalError:
+        except (OperationalError, ImproperlyConfigured, SerializationError, TypeError):
             raise
-        except self.errors as exc:
-            raise OperationalError(self.told(exc)) from exc
         except ImportError as exc:
             raise ImproperlyConfigured(f"broker_url: {self.shown} needs a package: {exc}") from exc
+        except Exception as exc:  # drivers raise much that their transports do not tell of
+            raise OperationalError(self.told(exc)) from exc
 
     @property
     def errors(self) -> tuple[type[BaseException], ...]:
@@ -162,7 +164,11 @@ def open_line(config: BrokerConfig) -> Line:
         "connect_timeout": config.connect_timeout,
         "failover_strategy": config.failover,
     }
-    if ":" in transport:
+    if transport == "filesystem" and TRANSPORT_ALIASES[transport] == _FILES:
+        from celery.drivers.kombu_files import Transport
+
+        given["transport"] = Transport
+    elif ":" in transport:
         given |= _address(parts[0][1]) | {"transport": transport}
     else:
         given["hostname"] = ";".join(url for _, url in parts)
