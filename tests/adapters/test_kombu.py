@@ -3,15 +3,17 @@ overridden here, with what it does instead."""
 
 from __future__ import annotations
 
+from fcntl import LOCK_EX, flock
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from kombu.exceptions import OperationalError
 from kombu.transport import memory
 
 from celery.brokers.kombu import KombuBroker, kombu_broker
 from celery.ports import BrokerConfig
 from tests.contracts.broadcasting import BroadcastingContract
-from tests.contracts.broker import HoldingContract, ids, message, nothing, numbers, spec, take, to
+from tests.contracts.broker import HoldingContract, ids, message, nothing, spec, take, to
 from tests.contracts.processes import in_child
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from tests.contracts.broker import MakeBroker, PutRaw
 
     MakeKombu = Callable[..., KombuBroker]
+
+
+_FOLDERS = ("data_folder_in", "data_folder_out")
 
 
 class _OnKombu(HoldingContract):
@@ -152,6 +157,7 @@ class TestMemory(_OnKombu):
         return put
 
 
+@pytest.mark.server
 class TestFilesystem(_OnKombu):
     @pytest.fixture
     def config(self, tmp_path: Path) -> BrokerConfig:
@@ -162,9 +168,16 @@ class TestFilesystem(_OnKombu):
         count = iter(range(10, 99))
         return lambda queue, raw: (tmp_path / "queues" / f"{next(count)}_.{queue}.msg").write_bytes(raw)
 
+    # kombu would lose what the dead held; our files are put back.
+    test_the_dead_lose_what_they_held = HoldingContract.test_the_dead_lose_what_they_held
 
+
+@pytest.mark.server
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # kombu uses what SQLAlchemy is about to drop
 class TestSql(_OnKombu):
+    #: Each message is a transaction, and a slow one.
+    many = 20
+
     @pytest.fixture
     def config(self, tmp_path: Path) -> BrokerConfig:
         return BrokerConfig(f"sqla+sqlite:///{tmp_path}/queues.db")
@@ -184,13 +197,72 @@ class TestSql(_OnKombu):
         return put
 
 
+def test_a_queue_is_not_the_end_of_another_s_name(tmp_path: Path) -> None:
+    broker = kombu_broker(on_files(tmp_path))
+    broker.publish(to("my.q", message(1)))
+    assert (broker.depth("q"), broker.depth("my.q")) == (0, 1)
+    consumer = broker.consume([spec("q")])
+    nothing(consumer)
+    consumer.close()
+    assert broker.purge("q") == 0
+    consumer = broker.consume([spec("my.q")])
+    consumer.ack(take(consumer, 1))
+    consumer.close()
+    assert left(tmp_path) == []
+    broker.close()
+
+
+def test_files_that_are_done_with_are_kept_if_asked(tmp_path: Path) -> None:
+    broker = kombu_broker(on_files(tmp_path, store_processed=True, processed_folder=str(tmp_path / "done")))
+    broker.publish(to("q", message(1), message(2)))
+    consumer = broker.consume([spec("q")])
+    first, second = take(consumer, 2)
+    consumer.ack([first])
+    consumer.reject([second], requeue=False)
+    consumer.close()
+    broker.close()
+    assert left(tmp_path) == []
+    assert ['"id": "1"' in file.read_text() for file in sorted((tmp_path / "done").iterdir())] == [True, False]
+
+
+def test_folders_that_are_not_there(tmp_path: Path) -> None:
+    broker = kombu_broker(BrokerConfig("filesystem://", dict.fromkeys(_FOLDERS, str(tmp_path / "nowhere"))))
+    with pytest.raises(OperationalError, match=r"nowhere.*data_folder_"):
+        broker.publish(to("q", message(1)))
+
+
+def test_a_file_that_is_being_written_is_left_until_it_is(tmp_path: Path) -> None:
+    """As kombu writes it: made, then locked, then written."""
+    broker = kombu_broker(on_files(tmp_path))
+    broker.publish(to("q", message(1), message(2)))
+    whole = sorted((tmp_path / "queues").iterdir())[0]
+    text = whole.read_bytes()
+    consumer = broker.consume([spec("q")])
+    with whole.open("wb") as file:
+        assert ids(take(consumer, 1)) == ["2"]
+        flock(file, LOCK_EX)
+        file.write(text[:9])
+        file.flush()
+        nothing(consumer)
+        file.write(text[9:])
+    assert ids(take(consumer, 1)) == ["1"]
+    consumer.close()
+    broker.close()
+
+
+def left(folder: Path) -> list[str]:
+    """Names of all files of messages, held ones too."""
+    return [file.name for file in (folder / "queues").iterdir()]
+
+
 def on_files(folder: Path, **options: Any) -> BrokerConfig:
     for name in ("queues", "control"):
         (folder / name).mkdir(exist_ok=True)
-    places = {name: f"{folder}/queues" for name in ("data_folder_in", "data_folder_out")}
+    places = dict.fromkeys(_FOLDERS, f"{folder}/queues")
     return BrokerConfig("filesystem://", {**places, "control_folder": f"{folder}/control", **options})
 
 
+@pytest.mark.server
 class TestNotices(BroadcastingContract):
     @pytest.fixture
     def make_carrier(self, tmp_path: Path) -> MakeCarrier:
