@@ -11,9 +11,9 @@ from kombu.exceptions import OperationalError
 from kombu.transport import memory
 
 from celery.brokers.kombu import KombuBroker, kombu_broker
-from celery.ports import BrokerConfig
+from celery.ports import BrokerConfig, Deferring
 from tests.contracts.broadcasting import BroadcastingContract
-from tests.contracts.broker import HoldingContract, ids, message, nothing, spec, take, to
+from tests.contracts.broker import BrokerContract, ids, message, nothing, spec, take, to
 from tests.contracts.processes import in_child
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _FOLDERS = ("data_folder_in", "data_folder_out")
 
 
-class _OnKombu(HoldingContract):
+class _OnKombu(BrokerContract):
     lapses = False
 
     @pytest.fixture
@@ -48,6 +48,24 @@ class _OnKombu(HoldingContract):
         yield make
         for broker in made:
             broker.close()
+
+    # Nothing can be parked there: a worker keeps what is not due, unacknowledged.
+
+    def test_nothing_parks(self, broker: Broker) -> None:
+        assert not isinstance(broker.consume([spec("q")]), Deferring)
+
+    test_defer = None
+    test_put_back_takes_its_old_place_unmarked = None
+    test_deferred_to_the_past_comes_at_once = None
+    test_deferred_outlives_the_consumer = None
+    test_deferred_wakes_another_that_waits = None
+    test_due_in_the_order_of_their_times_and_before_what_waits = None
+    test_due_does_not_wait_until_the_queue_runs_dry = None
+    test_due_keeps_its_priority = None
+    test_due_on_a_queue_that_others_serve = None
+    test_parked_for_ages = None
+    test_parking_what_was_lost_or_settled_does_nothing = None
+    test_deferred_outlives_a_kill = None
 
     # These transports know no priorities.
 
@@ -169,7 +187,7 @@ class TestFilesystem(_OnKombu):
         return lambda queue, raw: (tmp_path / "queues" / f"{next(count)}_.{queue}.msg").write_bytes(raw)
 
     # kombu would lose what the dead held; our files are put back.
-    test_the_dead_lose_what_they_held = HoldingContract.test_the_dead_lose_what_they_held
+    test_the_dead_lose_what_they_held = BrokerContract.test_the_dead_lose_what_they_held
 
 
 @pytest.mark.server

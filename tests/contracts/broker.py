@@ -72,8 +72,8 @@ def numbers(n: int) -> list[str]:
     return [str(i) for i in range(n)]
 
 
-class MessagingContract:
-    """Taking, giving back and settling."""
+class BrokerContract:
+    """Subclass it, override `make_broker` and `put_raw`, and `make_backend` where results can live beside messages."""
 
     #: False: the messages live and die with one process.
     crosses_processes = True
@@ -442,9 +442,7 @@ class MessagingContract:
         again = take(broker.consume([spec("q")]), 1)
         assert ids(again) == ["1"]
 
-
-class ParkingContract(MessagingContract):
-    """Waiting in the broker (`Deferring`)."""
+    # ------------------------------------------------------------------------------------------------------- defer
 
     def test_defer(self, broker: Broker, other: Broker) -> None:
         consumer = broker.consume([spec("q")])
@@ -585,24 +583,6 @@ class ParkingContract(MessagingContract):
         nothing(consumer, timeout=0.2)
         worker.close()
 
-    def test_deferred_outlives_a_kill(self, make_broker: MakeBroker, broker: Broker) -> None:
-        self._needs_processes()
-
-        def defer() -> Sequence[object]:
-            mine = make_broker("dead@host")
-            mine.publish(to("q", message(1)))
-            consumer = mine.consume([spec("q")])
-            assert isinstance(consumer, Deferring)
-            consumer.defer([(take(consumer, 1)[0], time.time() + 0.2)])
-            return [consumer]
-
-        in_child(defer)
-        assert ids(take(broker.consume([spec("q")]), 1)) == ["1"]
-
-
-class HoldingContract(MessagingContract):
-    """Connections, processes, and settling together with results."""
-
     # ----------------------------------------------------------------------------------- connections and processes
 
     def test_many_threads_publish(self, broker: Broker) -> None:
@@ -739,6 +719,20 @@ class HoldingContract(MessagingContract):
         in_child(lambda: make_broker().publish(to("q", message(1))))
         assert ids(take(broker.consume([spec("q")]), 1)) == ["1"]
 
+    def test_deferred_outlives_a_kill(self, make_broker: MakeBroker, broker: Broker) -> None:
+        self._needs_processes()
+
+        def defer() -> Sequence[object]:
+            mine = make_broker("dead@host")
+            mine.publish(to("q", message(1)))
+            consumer = mine.consume([spec("q")])
+            assert isinstance(consumer, Deferring)
+            consumer.defer([(take(consumer, 1)[0], time.time() + 0.2)])
+            return [consumer]
+
+        in_child(defer)
+        assert ids(take(broker.consume([spec("q")]), 1)) == ["1"]
+
     # -------------------------------------------------------------------------------------------------- join, settle
 
     def test_a_consumer_knows_whether_it_is_alone(self, broker: Broker, other: Broker) -> None:
@@ -830,7 +824,3 @@ class HoldingContract(MessagingContract):
             pytest.skip("results do not live beside the messages")
         assert consumer.join(backend)
         return consumer, backend
-
-
-class BrokerContract(ParkingContract, HoldingContract):
-    """Subclass it, override `make_broker` and `put_raw`, and `make_backend` where results can live beside messages."""

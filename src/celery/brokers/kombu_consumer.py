@@ -77,6 +77,7 @@ class KombuConsumer:
                 generation, queue, came = inbox.popleft()
             except IndexError:  # the connection has just been lost
                 break
+            self._courier.fetched += 1
             self._number += 1
             tag = generation, self._number
             try:

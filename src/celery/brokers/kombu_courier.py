@@ -64,8 +64,11 @@ class Courier:
         self._jobs: deque[tuple[Callable[[], Any], Future[Any] | None]] = deque()
         self._changed = threading.Condition()
         self._ended = False
-        #: Of the request that stands: its number, how many it wants, and whether it ends with the next look.
-        self._asked, self._wanted, self._last = 0, 0, False
+        #: Of the request that stands: its number, how many are to have come by then, and whether it ends with the next
+        #: look.
+        self._asked, self._goal, self._last = 0, 0, False
+        #: How many have come so far, and how many of them were fetched.
+        self._received = self.fetched = 0
         #: How many messages came over this connection and are not settled.
         self._unsettled = 0
         self._pause = 0.0
@@ -105,7 +108,7 @@ class Courier:
         """Look for n messages from now on; returns the number of this request."""
         with self._changed:
             self._asked += 1
-            self._wanted, self._last = n, False
+            self._goal, self._last = self.fetched + n, False
             self._changed.notify()
         return self._asked
 
@@ -114,7 +117,7 @@ class Courier:
         with self._changed:
             self._last = True
             if self.looked >= self._asked:
-                self._wanted = 0
+                self._goal = 0
 
     def settle(self, messages: Sequence[Any], how: str) -> None:
         """Have messages acknowledged ("ack"), dropped ("reject") or given back ("requeue")."""
@@ -157,23 +160,23 @@ class Courier:
     def _run(self) -> None:
         while not self._ended:
             self._do_jobs()
-            wanted = self._wanted - len(self.inbox)
+            wanted = self._goal - self._received
             if self._line is None or wanted <= 0 or not self._queues:
                 self._rest(None)
                 continue
-            asked, before = self._asked, len(self.inbox)
+            asked, before = self._asked, self._received
             try:
                 self._look(self._line, wanted)
             except Exception as exc:  # noqa: BLE001 - whatever a transport raises: the thread must not end with it
                 if not self._passes_over(self._line, exc):
                     self._fail(exc)
                     continue
-            came = len(self.inbox) > before
+            came = self._received > before
             self._unread = 0 if came else self._unread
             with self._changed:
                 self.looked = asked
                 if self._last and asked == self._asked:
-                    self._wanted = 0
+                    self._goal = 0
             poke(self._writable)
             self._slow_down(came)
             if not came:
@@ -229,10 +232,10 @@ class Courier:
                 for consumer in self._consumers.values():
                     consumer.qos(prefetch_count=self._unsettled + wanted)
                     break  # it counts for the channel
-                before = len(self.inbox)
+                before = self._received
                 line.connection.drain_events(timeout=self._patience)
-                wanted -= len(self.inbox) - before
-                if not self._local and len(self.inbox) > before:
+                wanted -= self._received - before
+                if not self._local and self._received > before:
                     return  # another look might wait
         except TimeoutError:
             pass
@@ -253,6 +256,7 @@ class Courier:
 
     def _came(self, queue: str, message: Any) -> None:
         self._unsettled += 1
+        self._received += 1
         self.inbox.append((self.generation, queue, message))
 
     def _settle(self, generation: int, messages: Sequence[Any], how: str) -> None:
@@ -282,7 +286,9 @@ class Courier:
             line.close()
             raise
         self.generation += 1
-        self._unsettled = 0
+        self.inbox.clear()
+        self._received = self.fetched
+        self._goal = self._unsettled = 0
         self.trouble = None
 
     def _prepare(self, line: Line) -> None:

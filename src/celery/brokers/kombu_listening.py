@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -92,17 +93,23 @@ class KombuListener:
         """Take all that is there."""
         try:
             with line.translated():
-                while True:
-                    try:
-                        line.connection.drain_events(timeout=_ONE_LOOK)
-                    except TimeoutError:
-                        return
-                    except (ValueError, KeyError, TypeError) as exc:  # kombu has taken what it cannot read
-                        logger.warning("%s: a notice cannot be read: %r", line.shown, exc)
+                while self._drain(line):
+                    pass
         except BaseException:
             self._line = None
             line.close()
             raise
+
+    @staticmethod
+    def _drain(line: Line) -> bool:
+        """Take what the next look brings; False: nothing."""
+        try:
+            line.connection.drain_events(timeout=_ONE_LOOK)
+        except TimeoutError:
+            return False
+        except (ValueError, KeyError, TypeError) as exc:  # kombu has taken what it cannot read
+            logger.warning("%s: a notice cannot be read: %r", line.shown, exc)
+        return True
 
     def close(self) -> None:
         """See `Listener.close`."""
@@ -111,11 +118,9 @@ class KombuListener:
         self._closed = True
         line, self._line = self._line, None
         gone = [mailbox for mailbox in self._left(self._mailboxes) if mailbox.auto_delete]
-        if line is not None:
-            try:
-                with line.translated():
-                    for mailbox in gone:
-                        line.channel.queue_delete(mailbox.name)
-            except Exception:  # noqa: BLE001, S110 - it is only tidying; whoever stops is not to be kept
-                pass
-            line.close()
+        if line is None:
+            return
+        with suppress(Exception):  # it is only tidying; whoever stops is not to be kept
+            for mailbox in gone:
+                line.channel.queue_delete(mailbox.name)
+        line.close()
