@@ -321,7 +321,7 @@ class Message:
                 "properties": {
                     **self._properties,
                     "delivery_info": info,
-                    "priority": self.priority,
+                    "priority": self._properties.get("priority", 0),
                     "body_encoding": "base64",
                     "delivery_tag": delivery_tag,
                 },

@@ -157,7 +157,7 @@ class AmqpBroker:
         return self._letters
 
     def tell(self, notices: Sequence[Notice]) -> None:
-        """See `Broadcasting.tell`."""
+        """See `Broadcasting.tell`: an exchange does not say how many queues it has put a notice on."""
         with self.link() as link:
             link.send(b"".join(frames_of(link, notice) for notice in notices))
             if link.published is not None:
