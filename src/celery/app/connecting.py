@@ -38,7 +38,7 @@ def connection(app: Celery, url: Any, **given: Any) -> Any:
     """
     from kombu import Connection
 
-    from celery.drivers.kombu import split_scheme
+    from celery.drivers.kombu import address
 
     conf = app.conf
     transport_options = {**(conf.broker_transport_options or {}), **(given.pop("transport_options") or {})}
@@ -51,8 +51,9 @@ def connection(app: Celery, url: Any, **given: Any) -> Any:
     if isinstance(url, str):
         scheme = scheme_of(url)
         if by_kombu(scheme) and ("+" in scheme or ":" in scheme):  # as only we write it, perhaps
-            transport, url = split_scheme(url)
-            given["transport"] = given["transport"] or (transport if ":" in transport else None)
+            found = address(url)
+            url = found.pop("hostname")
+            given |= {name: value for name, value in found.items() if value is not None}
         elif scheme == "librabbitmq":  # as ours, it needs no library of its own
             url = f"pyamqp{url.removeprefix(scheme)}"
     return Connection(url, transport_options=transport_options, **given)

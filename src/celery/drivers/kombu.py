@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kombu import Connection
 from kombu.exceptions import OperationalError, SerializationError
 from kombu.transport import TRANSPORT_ALIASES
+from kombu.utils.url import parse_url
 
 from celery.exceptions import ImproperlyConfigured
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from celery.ports import BrokerConfig
 
-__all__ = ["Line", "is_known", "is_local", "near", "open_line", "shown", "split_scheme"]
+__all__ = ["Line", "address", "is_known", "is_local", "near", "open_line", "shown", "split_scheme"]
 
 #: Before a scheme of which we have an adapter: kombu's transport is wanted all the same.
 _PREFIX = "kombu+"
@@ -168,10 +169,7 @@ def open_line(config: BrokerConfig) -> Line:
         from celery.drivers.kombu_files import Transport
 
         given["transport"] = Transport
-    elif ":" in transport:
-        given |= _address(parts[0][1]) | {"transport": transport}
-    else:
-        given["hostname"] = ";".join(url for _, url in parts)
+    given |= address(config.url) if len(parts) == 1 else {"hostname": ";".join(url for _, url in parts)}
     try:
         connection = Connection(**given)
         connection.transport  # noqa: B018 - made here, connects nothing
@@ -182,12 +180,14 @@ def open_line(config: BrokerConfig) -> Line:
     return Line(connection, config.url)
 
 
-def _address(rest: str) -> dict[str, Any]:
-    """The parts of a URL whose transport is named by its class, which no URL parser takes for a scheme."""
-    from kombu.utils.url import parse_url
-
-    read = parse_url(f"memory://{rest}")
-    return {name: read[name] for name in ("hostname", "userid", "password", "port", "virtual_host")}
+def address(url: str) -> dict[str, Any]:
+    """Arguments of a kombu connection for a URL as we write it; kombu knows neither `kombu+` nor a class's name there."""
+    transport, rest = split_scheme(url)
+    if ":" not in transport:
+        return {"hostname": rest}
+    read = parse_url(f"memory://{rest}")  # any scheme that has parts
+    parts = {name: read[name] for name in ("hostname", "userid", "password", "port", "virtual_host")}
+    return {**parts, "transport": transport}
 
 
 def _types(told: Iterable[Any]) -> tuple[type[BaseException], ...]:
