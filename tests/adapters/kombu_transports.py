@@ -40,6 +40,9 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # kombu ships no types
             self._answer()
         raise Empty
 
+    def _purge(self, queue: str) -> int:
+        return len(self.queues.pop(queue, ()))
+
     def _size(self, queue: str) -> int:
         return len(self.queues[queue])
 

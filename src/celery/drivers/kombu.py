@@ -181,7 +181,7 @@ def open_line(config: BrokerConfig) -> Line:
 
 
 def address(url: str) -> dict[str, Any]:
-    """Arguments of a kombu connection for a URL as we write it; kombu knows neither `kombu+` nor a class's name there."""
+    """Arguments of a kombu connection for a URL as we write it: kombu knows no `kombu+`, and no class as a scheme."""
     transport, rest = split_scheme(url)
     if ":" not in transport:
         return {"hostname": rest}
