@@ -21,6 +21,7 @@ from celery.exceptions import ImproperlyConfigured
 from celery.ports import BrokerConfig
 from tests.adapters.kombu_transports import Channel, Transport
 from tests.contracts.broker import ids, message, nothing, spec, take, to
+from tests.flow.engine import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -236,3 +237,28 @@ def test_queues_are_served_in_turn_and_may_change(slow: KombuBroker) -> None:
     assert ids(take(consumer, 2)) == ["a2", "a3"]
     nothing(consumer)
     consumer.close()
+
+
+@pytest.mark.server
+@pytest.mark.xdist_group("rabbit")
+def test_a_transport_that_is_not_one_of_kombu_s_own(rabbit_url: str) -> None:
+    """py-amqp's channel is no virtual one: messages are asked for, one by one."""
+    broker = kombu_broker(BrokerConfig(f"kombu+py{rabbit_url}"))
+    broker.publish([*to("a", *(message(i) for i in range(4))), *to("b", message("b"))])
+    until(lambda: broker.depth("a") == 4 and broker.depth("b") == 1, "all are there")
+    consumer = broker.consume([spec("a"), spec("b")])
+    held = take(consumer, 3)
+    assert ids(held) == ["0", "b", "1"]
+    consumer.reject(held[:1], requeue=True)
+    consumer.ack(held[1:])
+    again = take(consumer, 3)
+    assert sorted((one.message.id, one.message.redelivered) for one in again if one.message) == [
+        ("0", True),
+        ("2", False),
+        ("3", False),
+    ]
+    consumer.close()
+    until(lambda: broker.depth("a") == 3, "what was held is back")
+    assert broker.purge("a") == 3
+    assert broker.depth("never seen") == broker.purge("never seen") == 0
+    broker.close()

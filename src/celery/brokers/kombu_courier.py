@@ -252,7 +252,8 @@ class Courier:
             else:
                 empty = 0
                 wanted -= 1
-                self._came(name, message)
+                made = getattr(line.channel, "message_to_python", None)  # as it comes it has no `requeue`
+                self._came(name, message if made is None else made(message))
 
     def _came(self, queue: str, message: Any) -> None:
         self._unsettled += 1
