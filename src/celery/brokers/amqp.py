@@ -20,14 +20,18 @@ from celery.brokers.amqp_listening import AmqpListener, frames_of
 from celery.brokers.amqp_methods import (
     CONFIRMED_WITHIN,
     await_confirms,
+    declare_exchanges,
     declare_queue,
     exists,
     message_properties,
     passive_queue,
     publish,
+    ready_exchange,
     ready_queue,
+    returned_from,
     with_confirms,
 )
+from celery.brokers.queue_options import Unrouted
 from celery.drivers.amqp import Endpoint
 from celery.drivers.amqp_frames import content, method, short
 from celery.ports import Clock, SystemClock
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from celery.drivers.amqp import Link
+    from celery.drivers.amqp_frames import Came
     from celery.ports import BrokerConfig, Notice, Publication
     from celery.routing import QueueSpec
 
@@ -51,6 +56,7 @@ class AmqpBroker:
         self.config = config
         self.endpoint = Endpoint(config)
         self.url_text = self.endpoint.shown
+        self._unrouted = Unrouted()
         self._confirm = bool(config.options.get("confirm_publish"))
         self._confirmed_within = float(config.options.get("confirm_timeout") or CONFIRMED_WITHIN)
         self._letters = AmqpDeadLetters(self.link, config.dead_letters, clock)
@@ -107,15 +113,18 @@ class AmqpBroker:
         with self.link() as link:
             if self._confirm:
                 with_confirms(link)
+            if link.inbox:
+                self._hear_returns(link)
             frames = []
             for publication in publications:
                 self._ready(link, publication)
                 message, route = publication.message, publication.route
-                frames.append(publish(route.exchange, route.routing_key))
+                # A queue on the default exchange has just been declared; of others one hears whether there is any.
+                frames.append(publish(route.exchange, route.routing_key, mandatory=bool(route.exchange)))
                 frames.append(content(message_properties(message), message.body, link.frame_max))
             link.send(b"".join(frames))
             if self._confirm:
-                await_confirms(link, len(publications), self._confirmed_within)
+                await_confirms(link, len(publications), self._confirmed_within, self._came_back)
 
     def _ready(self, link: Link, publication: Publication) -> None:
         route = publication.route
@@ -124,6 +133,22 @@ class AmqpBroker:
             declare_queue(link, queue)
         elif not route.exchange and route.routing_key not in link.declared:
             ready_queue(link, route.routing_key)
+        if route.exchange:
+            if queue is not None and not queue.declare:
+                declare_exchanges(link, queue)
+            ready_exchange(link, route, route.exchange_type or self.config.exchange_type_of(route.exchange))
+
+    def _hear_returns(self, link: Link) -> None:
+        """What came back since this connection was last used."""
+        kept = [came for came in link.inbox if came.kind != (60, 50)]
+        for came in link.inbox:
+            if came.kind == (60, 50):
+                self._came_back(came)
+        link.inbox.clear()
+        link.inbox.extend(kept)
+
+    def _came_back(self, came: Came) -> None:
+        self._unrouted.note_one(*returned_from(came))
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
         """See `Broker.declare`. Raises `ImproperlyConfigured` for one that is there with others, naming both."""
@@ -170,7 +195,9 @@ class AmqpBroker:
     def close(self) -> None:
         """See `Broker.close`."""
         while self._idle:
-            self._idle.pop().close()
+            link = self._idle.pop()
+            link.close()
+            self._hear_returns(link)
 
     def __repr__(self) -> str:
         return f"<AmqpBroker: {self.url_text}>"

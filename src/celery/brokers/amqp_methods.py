@@ -11,15 +11,19 @@ from celery.drivers.amqp_errors import closed
 from celery.drivers.amqp_frames import method, packed, properties_of, short, table
 from celery.exceptions import ImproperlyConfigured
 from celery.message import Message
+from celery.routing import ExchangeSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery.drivers.amqp import Link
     from celery.drivers.amqp_frames import Came
-    from celery.routing import QueueSpec
+    from celery.routing import QueueSpec, Route
 
 __all__ = [
-    "CONFIRMED_WITHIN", "await_confirms", "declare_exchange", "declare_queue", "envelope_of", "exists", "mark_deaths",
-    "message_of", "message_properties", "packed_message", "passive_queue", "publish", "ready_queue", "with_confirms",
+    "CONFIRMED_WITHIN", "await_confirms", "declare_exchange", "declare_exchanges", "declare_queue", "envelope_of",
+    "exists", "has_exchange", "mark_deaths", "message_of", "message_properties", "packed_message", "passive_queue",
+    "publish", "ready_exchange", "ready_queue", "returned_from", "with_confirms",
 ]  # fmt: skip
 
 #: A header of ours on a copy of what somebody held before (parked, or requeued from the dead): how often its process
@@ -37,9 +41,23 @@ CONFIRMED_WITHIN = 30.0
 _OURS = frozenset({"delivery_info", "delivery_tag", "body_encoding"})
 
 
-def publish(exchange: str, routing_key: str) -> bytes:
-    """The method before a message; one that reaches no queue is dropped, as with kombu."""
-    return method(60, 40, b"\0\0" + short(exchange) + short(routing_key) + b"\0")
+def publish(exchange: str, routing_key: str, *, mandatory: bool = False) -> bytes:
+    """The method before a message; one that reaches no queue is dropped, as with kombu, or comes back: `mandatory`."""
+    return method(60, 40, b"\0\0" + short(exchange) + short(routing_key) + bytes((mandatory,)))
+
+
+def returned_from(came: Came) -> tuple[str, str, str]:
+    """Id, exchange and routing key of a message that came back because it reached no queue."""
+    data = came.arguments
+    start = 3 + data[2]
+    middle = start + 1 + data[start]
+    exchange, key = data[start + 1 : middle], data[middle + 1 : middle + 1 + data[middle]]
+    try:
+        properties = properties_of(came.properties)
+    except ValueError:
+        properties = {}
+    id = (properties.get("headers") or {}).get("id") or properties.get("correlation_id") or "?"
+    return str(id), exchange.decode("utf-8", "replace"), key.decode("utf-8", "replace")
 
 
 def passive_queue(name: str, channel: int) -> bytes:
@@ -60,18 +78,26 @@ def exists(link: Link, question: bytes, answer: tuple[int, int]) -> Came | None:
 
 
 def declare_queue(link: Link, queue: QueueSpec) -> None:
-    """Declare a queue, its exchange and its binding, once for each connection. Raises `ImproperlyConfigured`."""
+    """Declare a queue, its exchanges and its bindings, once for each connection. Raises `ImproperlyConfigured`."""
     known = link.declared.get(queue.name)
     if known is queue or known == queue:
         return
-    if queue.exchange:
-        declare_exchange(link, queue.exchange, queue.exchange_type, durable=queue.durable)
-    bits = 2 * queue.durable | 4 * queue.exclusive | 8 * queue.auto_delete
-    link.call(method(50, 10, b"\0\0" + short(queue.name) + bytes((bits,)) + table(queue.arguments)), {(50, 11)})
-    if queue.exchange:
-        binding = short(queue.name) + short(queue.exchange) + short(queue.routing_key)
-        link.call(method(50, 20, b"\0\0" + binding + b"\0\0\0\0\0"), {(50, 21)})
+    if not queue.no_declare:
+        declare_exchanges(link, queue)
+        bits = 2 * queue.durable | 4 * queue.exclusive | 8 * queue.auto_delete
+        link.call(method(50, 10, b"\0\0" + short(queue.name) + bytes((bits,)) + table(queue.arguments)), {(50, 11)})
+        for binding in queue.bound:
+            named = short(queue.name) + short(binding.exchange.name) + short(binding.routing_key)
+            link.call(method(50, 20, b"\0\0" + named + b"\0" + table(binding.arguments)), {(50, 21)})
     link.declared[queue.name] = queue
+
+
+def declare_exchanges(link: Link, queue: QueueSpec) -> None:
+    """Those that a queue is bound to: so much a publisher does even where the queue is each worker's own."""
+    for binding in () if queue.no_declare else queue.bound:
+        exchange = binding.exchange
+        if not exchange.no_declare:
+            _declare_exchange(link, exchange)
 
 
 def ready_queue(link: Link, name: str) -> None:
@@ -84,12 +110,40 @@ def ready_queue(link: Link, name: str) -> None:
 
 def declare_exchange(link: Link, name: str, kind: str, *, durable: bool) -> None:
     """Once for each connection. One that is there is taken as it is: whether it is durable others have decided."""
-    key = f"exchange {name}"
-    if key in link.declared or name.startswith("amq."):
+    _declare_exchange(link, ExchangeSpec(name, kind, durable))
+
+
+def _declare_exchange(link: Link, exchange: ExchangeSpec) -> None:
+    key = f"exchange {exchange.name}"
+    if key in link.declared or exchange.name.startswith("amq."):
         return
-    named = b"\0\0" + short(name) + short(kind)
-    if exists(link, method(40, 10, named + b"\x01\0\0\0\0", 2), (40, 11)) is None:
-        link.call(method(40, 10, named + bytes((2 * durable,)) + b"\0\0\0\0"), {(40, 11)})
+    if not has_exchange(link, exchange.name, exchange.type):
+        bits = 2 * exchange.durable | 4 * exchange.auto_delete
+        named = b"\0\0" + short(exchange.name) + short(exchange.type)
+        link.call(method(40, 10, named + bytes((bits,)) + table(exchange.arguments)), {(40, 11)})
+    link.declared[key] = None
+
+
+def has_exchange(link: Link, name: str, kind: str = "") -> bool:
+    """Whether it is there. A `kind` is compared with what it is by servers that look."""
+    question = method(40, 10, b"\0\0" + short(name) + short(kind or "direct") + b"\x01\0\0\0\0", 2)
+    return exists(link, question, (40, 11)) is not None
+
+
+def ready_exchange(link: Link, route: Route, kind: str) -> None:
+    """A message to an exchange that is not there would close the connection, and be lost with whatever went before it:
+    the exchange is declared if its type is known. Raises `OperationalError` if it is not."""
+    key = f"exchange {route.exchange}"
+    if key in link.declared or route.exchange.startswith("amq."):
+        return
+    if kind:
+        _declare_exchange(link, ExchangeSpec(route.exchange, kind))
+    elif not has_exchange(link, route.exchange):
+        raise OperationalError(
+            f"{link.shown} has no exchange {route.exchange!r} for a message with the routing key "
+            f"{route.routing_key!r}: declare a queue that is bound to it in task_queues, start a worker that does, or "
+            "give its type with the option exchange_type"
+        )
     link.declared[key] = None
 
 
@@ -105,14 +159,20 @@ def with_confirms(link: Link) -> None:
     link.published = 0
 
 
-def await_confirms(link: Link, n: int, timeout: float = CONFIRMED_WITHIN) -> None:
-    """Wait until the last n messages are confirmed. Raises `OperationalError` if one is not, or was returned."""
+def await_confirms(
+    link: Link, n: int, timeout: float = CONFIRMED_WITHIN, returned: Callable[[Came], object] | None = None
+) -> None:
+    """Wait until the last n messages are confirmed. Raises `OperationalError` if one is not, or came back and nobody
+    is to hear of it: `returned`."""
     assert link.published is not None
     first = link.published + 1
     link.published += n
     missing = set(range(first, link.published + 1))
     while missing:
         came = link.answer({(60, 80), (60, 120), (60, 50)}, timeout)
+        if came.kind == (60, 50) and returned is not None:
+            returned(came)
+            continue
         if came.kind == (60, 50):
             raise OperationalError(f"{link.shown} has no queue for a message: {came.arguments!r}")
         tag, multiple = int.from_bytes(came.arguments[:8], "big"), came.arguments[8] & 1
