@@ -342,6 +342,8 @@ class TestRouting(RoutingContract):
 
 
 class TestBroadcasting(BroadcastingContract):
+    counts = False
+
     @pytest.fixture
     def make_carrier(self, make_amqp: MakeAmqp) -> MakeCarrier:
         return make_amqp

@@ -15,7 +15,7 @@ from tests.chaos.scene import FULL, Scene, durable_redis
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.servers import RedisServer
+    from tests.servers import RabbitServer, RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "CHAOS.md"
@@ -37,6 +37,48 @@ class MakeScene(Protocol):
 def redis() -> Iterator[RedisServer]:
     with durable_redis() as server:
         yield server
+
+
+class Server(Protocol):
+    """What is done to a broker's server, whichever it is."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+    def url(self, *, port: int = 0) -> str:
+        """`port`: of a proxy before it."""
+
+    def freeze(self) -> None: ...
+
+    def thaw(self) -> None: ...
+
+    def start(self) -> Any: ...
+
+    def stop(self, *, keep_directory: bool = False) -> None:
+        """As `kill -9` would."""
+
+
+class Node:
+    """The RabbitMQ node that tests share, and a virtual host for this one."""
+
+    kind = "rabbit"
+
+    def __init__(self, server: RabbitServer, url: str) -> None:
+        self._url = url
+        self.port = server.port
+        self.freeze, self.thaw = server.freeze, server.thaw
+        self.start, self.stop = server.start, server.stop
+
+    def url(self, *, port: int = 0) -> str:
+        return self._url.replace(f":{self.port}/", f":{port or self.port}/")
+
+
+@pytest.fixture
+def rabbit(rabbit_session: RabbitServer, rabbit_url: str) -> Node:
+    return Node(rabbit_session, rabbit_url)
 
 
 @pytest.fixture

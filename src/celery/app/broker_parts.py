@@ -44,6 +44,7 @@ def amqp_options(conf: Any, scheme: str) -> dict[str, Any]:
         return {}
     options: dict[str, Any] = {
         "login_method": conf.get("broker_login_method"),
+        "pool_acquire_timeout": conf.get("broker_pool_acquire_timeout"),
         "delayed_queue_type": conf.get("broker_native_delayed_delivery_queue_type"),
     }
     if conf.value_set_for("broker_heartbeat"):

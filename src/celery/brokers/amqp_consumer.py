@@ -12,8 +12,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
@@ -26,8 +26,10 @@ from celery.ports import Clock, Delivery, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from celery.brokers.amqp import AmqpBroker
+    from celery.brokers.amqp_leases import Leases
     from celery.drivers.amqp import Link
     from celery.drivers.amqp_frames import Came
     from celery.ports import BrokerConfig
@@ -89,6 +91,9 @@ class AmqpConsumer:
         self._queues = {queue.name: queue for queue in queues}
         self._link: Link | None = None
         self._pulse: _Pulse | None = None
+        #: What keeps long runs, where the server can.
+        self._leases: Leases | None = None
+        self._lock: AbstractContextManager[Any] = nullcontext()
         #: How many connections there were: the same tag is used on each.
         self._generation = 0
         #: What is in our custody, by tag, in the order in which it came.
@@ -231,6 +236,8 @@ class AmqpConsumer:
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """See `Consumer.ack`: sent at once; as one where they are the oldest that we hold."""
+        if self._leases is not None and self._leases.kept and (moved := self._leases.of(deliveries)):
+            self._leases.settle(self._connected(), moved)
         self._settle(deliveries, lambda tag, multiple: method(60, 80, long_tag(tag) + bytes((multiple,))))
         if self._deaths and self._link is not None:
             self._deaths.settled(self._link, deliveries)
@@ -238,6 +245,8 @@ class AmqpConsumer:
     def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
         """See `Consumer.reject`. What is not given back is buried first; and it goes where the queue's own dead letter
         exchange leads, if it has one."""
+        if self._leases is not None and self._leases.kept and (moved := self._leases.of(deliveries)):
+            self._reject_moved(self._leases, moved, requeue)
         mine = self._mine(deliveries)
         if mine and self._link is not None and self._counting:
             if requeue:
@@ -248,6 +257,16 @@ class AmqpConsumer:
         self._settle(deliveries, lambda tag, multiple: method(60, 90, long_tag(tag) + bytes((requeue,))), alone=True)
         if self._deaths and self._link is not None and not requeue:
             self._deaths.settled(self._link, mine)
+
+    def _reject_moved(self, leases: Leases, moved: Sequence[Delivery], requeue: bool) -> None:
+        link = self._connected()
+        if requeue:
+            marked = [delivery for delivery in moved if delivery.tag in self._deaths]
+            self._deaths.going_back(link, marked)
+            leases.give_back(link, moved)
+        else:
+            self._broker.dead_letters.bury([Refused(delivery, None) for delivery in moved])
+            leases.settle(link, moved)
 
     def begun(self, deliveries: Sequence[Delivery]) -> None:
         """See `Blaming.begun`."""
@@ -268,6 +287,10 @@ class AmqpConsumer:
     def _settle(
         self, deliveries: Sequence[Delivery], frame: Callable[[int, bool], bytes], *, alone: bool = False
     ) -> None:
+        with self._lock:
+            self._settle_held(deliveries, frame, alone)
+
+    def _settle_held(self, deliveries: Sequence[Delivery], frame: Callable[[int, bool], bytes], alone: bool) -> None:
         tags = sorted({delivery.tag for delivery in deliveries if delivery.tag in self.held})
         if not tags or self._link is None or self._link.closed:
             self._find_lost()
@@ -300,12 +323,16 @@ class AmqpConsumer:
                 link.hang_up()
             else:
                 self._seen_alive = time.monotonic()
-        self._find_lost()
+        with self._lock:
+            self._find_lost()
         lost, self._lost = self._lost, []
+        if self._leases is not None and (expired := self._leases.take_lost()):
+            self._deaths.lost(expired)
+            lost += expired
         return lost
 
     def _find_lost(self) -> None:
-        """With a connection goes what came over it; what was not fetched yet nobody misses."""
+        """With a connection goes what came over it; what was not fetched yet nobody misses. Called under the lock."""
         if self._link is None or not self._link.closed:
             return
         early = {delivery.tag for delivery in self._early}
@@ -340,7 +367,8 @@ class AmqpConsumer:
     def _connected(self) -> Link:
         link = self._link
         if link is None or link.closed:
-            self._find_lost()
+            with self._lock:
+                self._find_lost()
             if self._pulse is not None:
                 self._pulse.stop()
             link = self._broker.endpoint.connect(heartbeat=self._heartbeat)
@@ -350,6 +378,8 @@ class AmqpConsumer:
     def _take_over(self, link: Link) -> None:
         self._link = link
         self._generation += 1
+        if self._leases is not None:
+            self._leases.link = link
         self._pulse = _Pulse(link)
         weakref.finalize(self, self._pulse.stop)
         try:
@@ -370,6 +400,8 @@ class AmqpConsumer:
             with suppress(OperationalError):
                 if not self._link.closed:
                     self._deaths.closing(self._link, list(self.held.values()))
+            if self._leases is not None:
+                self._leases.close(self._link)
             self._link.close()  # with it everything goes back, in its old order
         self.held.clear()
         self._early.clear()

@@ -14,16 +14,14 @@ from celery.message import Message
 from celery.routing import ExchangeSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from celery.drivers.amqp import Link
     from celery.drivers.amqp_frames import Came
-    from celery.routing import QueueSpec, Route
+    from celery.routing import QueueSpec
 
 __all__ = [
-    "CONFIRMED_WITHIN", "await_confirms", "declare_exchange", "declare_exchanges", "declare_queue", "envelope_of",
-    "exists", "has_exchange", "mark_deaths", "message_of", "message_properties", "packed_message", "passive_queue",
-    "publish", "ready_exchange", "ready_queue", "returned_from", "with_confirms",
+    "CONFIRMED_WITHIN", "CONFIRMING", "HELD", "Confirms", "await_confirms", "declare", "declare_exchange",
+    "declare_queue", "envelope_of", "exists", "has_exchange", "mark_deaths", "message_of", "message_properties",
+    "packed_message", "passive_queue", "publish", "ready_queue", "with_confirms",
 ]  # fmt: skip
 
 #: A header of ours on a copy of what somebody held before (parked, or requeued from the dead): how often its process
@@ -35,8 +33,12 @@ _HIDDEN = frozenset({_DEATHS, "x-delivery-count"})
 _DURABLE = b"\x02\0\0\0\0"
 #: Headers that the server adds on the way through levels of delay.
 _TRACES = ("x-death", "x-first-death-", "x-last-death-")
+#: How the queues are called in which long runs are kept.
+HELD = "celery.held."
 #: Seconds within which the server must have confirmed what was published.
 CONFIRMED_WITHIN = 30.0
+#: What is said of published messages: confirmed, refused, returned.
+CONFIRMING = frozenset({(60, 80), (60, 120), (60, 50)})
 #: Of an envelope's properties, what AMQP has other places for.
 _OURS = frozenset({"delivery_info", "delivery_tag", "body_encoding"})
 
@@ -44,20 +46,6 @@ _OURS = frozenset({"delivery_info", "delivery_tag", "body_encoding"})
 def publish(exchange: str, routing_key: str, *, mandatory: bool = False) -> bytes:
     """The method before a message; one that reaches no queue is dropped, as with kombu, or comes back: `mandatory`."""
     return method(60, 40, b"\0\0" + short(exchange) + short(routing_key) + bytes((mandatory,)))
-
-
-def returned_from(came: Came) -> tuple[str, str, str]:
-    """Id, exchange and routing key of a message that came back because it reached no queue."""
-    data = came.arguments
-    start = 3 + data[2]
-    middle = start + 1 + data[start]
-    exchange, key = data[start + 1 : middle], data[middle + 1 : middle + 1 + data[middle]]
-    try:
-        properties = properties_of(came.properties)
-    except ValueError:
-        properties = {}
-    id = (properties.get("headers") or {}).get("id") or properties.get("correlation_id") or "?"
-    return str(id), exchange.decode("utf-8", "replace"), key.decode("utf-8", "replace")
 
 
 def passive_queue(name: str, channel: int) -> bytes:
@@ -83,21 +71,14 @@ def declare_queue(link: Link, queue: QueueSpec) -> None:
     if known is queue or known == queue:
         return
     if not queue.no_declare:
-        declare_exchanges(link, queue)
+        for binding in queue.bound:
+            declare(link, binding.exchange)
         bits = 2 * queue.durable | 4 * queue.exclusive | 8 * queue.auto_delete
         link.call(method(50, 10, b"\0\0" + short(queue.name) + bytes((bits,)) + table(queue.arguments)), {(50, 11)})
         for binding in queue.bound:
             named = short(queue.name) + short(binding.exchange.name) + short(binding.routing_key)
             link.call(method(50, 20, b"\0\0" + named + b"\0" + table(binding.arguments)), {(50, 21)})
     link.declared[queue.name] = queue
-
-
-def declare_exchanges(link: Link, queue: QueueSpec) -> None:
-    """Those that a queue is bound to: so much a publisher does even where the queue is each worker's own."""
-    for binding in () if queue.no_declare else queue.bound:
-        exchange = binding.exchange
-        if not exchange.no_declare:
-            _declare_exchange(link, exchange)
 
 
 def ready_queue(link: Link, name: str) -> None:
@@ -110,41 +91,25 @@ def ready_queue(link: Link, name: str) -> None:
 
 def declare_exchange(link: Link, name: str, kind: str, *, durable: bool) -> None:
     """Once for each connection. One that is there is taken as it is: whether it is durable others have decided."""
-    _declare_exchange(link, ExchangeSpec(name, kind, durable))
+    declare(link, ExchangeSpec(name, kind, durable))
 
 
-def _declare_exchange(link: Link, exchange: ExchangeSpec) -> None:
+def declare(link: Link, exchange: ExchangeSpec) -> None:
+    """The same, with all that is to be said of it; nothing if others declare it."""
     key = f"exchange {exchange.name}"
-    if key in link.declared or exchange.name.startswith("amq."):
+    if key in link.declared or exchange.no_declare or exchange.name.startswith("amq."):
         return
-    if not has_exchange(link, exchange.name, exchange.type):
+    if not has_exchange(link, exchange.name):
         bits = 2 * exchange.durable | 4 * exchange.auto_delete
         named = b"\0\0" + short(exchange.name) + short(exchange.type)
         link.call(method(40, 10, named + bytes((bits,)) + table(exchange.arguments)), {(40, 11)})
     link.declared[key] = None
 
 
-def has_exchange(link: Link, name: str, kind: str = "") -> bool:
-    """Whether it is there. A `kind` is compared with what it is by servers that look."""
-    question = method(40, 10, b"\0\0" + short(name) + short(kind or "direct") + b"\x01\0\0\0\0", 2)
+def has_exchange(link: Link, name: str) -> bool:
+    """Whether it is there, of whatever type."""
+    question = method(40, 10, b"\0\0" + short(name) + short("direct") + b"\x01\0\0\0\0", 2)
     return exists(link, question, (40, 11)) is not None
-
-
-def ready_exchange(link: Link, route: Route, kind: str) -> None:
-    """A message to an exchange that is not there would close the connection, and be lost with whatever went before it:
-    the exchange is declared if its type is known. Raises `OperationalError` if it is not."""
-    key = f"exchange {route.exchange}"
-    if key in link.declared or route.exchange.startswith("amq."):
-        return
-    if kind:
-        _declare_exchange(link, ExchangeSpec(route.exchange, kind))
-    elif not has_exchange(link, route.exchange):
-        raise OperationalError(
-            f"{link.shown} has no exchange {route.exchange!r} for a message with the routing key "
-            f"{route.routing_key!r}: declare a queue that is bound to it in task_queues, start a worker that does, or "
-            "give its type with the option exchange_type"
-        )
-    link.declared[key] = None
 
 
 def with_confirms(link: Link) -> None:
@@ -159,29 +124,41 @@ def with_confirms(link: Link) -> None:
     link.published = 0
 
 
-def await_confirms(
-    link: Link, n: int, timeout: float = CONFIRMED_WITHIN, returned: Callable[[Came], object] | None = None
-) -> None:
-    """Wait until the last n messages are confirmed. Raises `OperationalError` if one is not, or came back and nobody
-    is to hear of it: `returned`."""
-    assert link.published is not None
-    first = link.published + 1
-    link.published += n
-    missing = set(range(first, link.published + 1))
-    while missing:
-        came = link.answer({(60, 80), (60, 120), (60, 50)}, timeout)
-        if came.kind == (60, 50) and returned is not None:
-            returned(came)
-            continue
+def await_confirms(link: Link, n: int, timeout: float = CONFIRMED_WITHIN) -> None:
+    """Wait until the last n messages are confirmed. Raises `OperationalError` if one is not, or was returned."""
+    confirms = Confirms(link, n)
+    while confirms.missing:
+        confirms.take(link.answer(CONFIRMING, timeout))
+    if confirms.refused:
+        raise OperationalError(confirms.complaint)
+
+
+class Confirms:
+    """Which of the last n messages over a connection the server has confirmed."""
+
+    def __init__(self, link: Link, n: int) -> None:
+        assert link.published is not None
+        self._shown = link.shown
+        self._first = link.published + 1
+        self._n = n
+        link.published += n
+        self.missing = set(range(self._first, link.published + 1))
+        #: Places, from 0, of those that it has refused.
+        self.refused: set[int] = set()
+
+    def take(self, came: Came) -> None:
+        """Raises `OperationalError` for a message that came back: there is no queue for it."""
         if came.kind == (60, 50):
-            raise OperationalError(f"{link.shown} has no queue for a message: {came.arguments!r}")
+            raise OperationalError(f"{self._shown} has no queue for a message: {came.arguments!r}")
         tag, multiple = int.from_bytes(came.arguments[:8], "big"), came.arguments[8] & 1
-        told = {each for each in missing if each <= tag} if multiple else {tag}
-        if came.kind == (60, 120) and told & missing:
-            raise OperationalError(
-                f"{link.shown} has not accepted {len(told & missing)} of {n} messages (a queue is full, or away)"
-            )
-        missing -= told
+        told = {each for each in self.missing if each <= tag} if multiple else {tag} & self.missing
+        if came.kind == (60, 120):
+            self.refused |= {each - self._first for each in told}
+        self.missing -= told
+
+    @property
+    def complaint(self) -> str:
+        return f"{self._shown} has not accepted {len(self.refused)} of {self._n} messages (a queue is full, or away)"
 
 
 def message_properties(message: Message) -> dict[str, Any]:
@@ -215,8 +192,10 @@ def message_of(came: Came, exchange: str, routing_key: str, redelivered: bool) -
     properties = properties_of(came.properties)
     headers = properties.pop("headers", None) or {}
     if exchange == "celery_delayed_delivery":  # what it went through is nobody's concern
-        exchange, routing_key = "", routing_key.split(".", 28)[-1]
-        headers = {name: value for name, value in headers.items() if not name.startswith(_TRACES)}
+        exchange, routing_key = "", routing_key.split(".", 28)[-1].removeprefix("to:")
+        headers = _untraced(headers)
+    elif str(headers.get("x-first-death-queue", "")).startswith(HELD):
+        headers = _untraced(headers)
     if not _HIDDEN.isdisjoint(headers):
         if _DEATHS in headers:
             redelivered, properties["delivery_info"] = True, {"deaths": headers[_DEATHS]}
@@ -231,6 +210,10 @@ def message_of(came: Came, exchange: str, routing_key: str, redelivered: bool) -
         routing_key=routing_key,
         redelivered=redelivered,
     )
+
+
+def _untraced(headers: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in headers.items() if not name.startswith(_TRACES)}
 
 
 def envelope_of(came: Came, exchange: str, routing_key: str) -> bytes:

@@ -80,9 +80,9 @@ class MemoryBroker:
         """See `Inspectable`."""
         return MemoryInspection(self.server)
 
-    def tell(self, notices: Sequence[Notice]) -> None:
+    def tell(self, notices: Sequence[Notice]) -> int:
         """See `Broadcasting.tell`."""
-        tell(self.server, notices)
+        return tell(self.server, notices)
 
     def listen(self, mailboxes: Sequence[QueueSpec]) -> MemoryListener:
         """See `Broadcasting.listen`."""

@@ -205,11 +205,11 @@ class RedisBroker:
 
         return RedisDeadLetters(self._pool, self.layout, self.bounds, self._clock)
 
-    def tell(self, notices: Sequence[Notice]) -> None:
+    def tell(self, notices: Sequence[Notice]) -> int | None:
         """See `Broadcasting.tell`."""
         from celery.brokers.redis_listening import tell
 
-        tell(self._pool, self.layout, self.channels, notices)
+        return tell(self._pool, self.layout, self.channels, notices)
 
     def listen(self, mailboxes: Sequence[QueueSpec]) -> RedisListener:
         """See `Broadcasting.listen`."""

@@ -46,10 +46,13 @@ _BELIEVED = 60_000
 REPLY_KEPT = 60_000
 
 
-def tell(pool: LinkPool, layout: Layout, channels: Channels, notices: Sequence[Notice]) -> None:
-    """See `Broadcasting.tell`: a round trip, and one more for the bindings of exchanges of replies."""
+def tell(pool: LinkPool, layout: Layout, channels: Channels, notices: Sequence[Notice]) -> int | None:
+    """See `Broadcasting.tell`: a round trip, and one more for the bindings of exchanges of replies.
+
+    The server counts who hears a channel. Where each notice is published to two, whoever hears both counts twice.
+    """
     if not notices:
-        return
+        return 0
     link = pool.take()
     try:
         direct = list(dict.fromkeys(n.exchange for n in notices if n.exchange_type == "direct"))
@@ -64,10 +67,13 @@ def tell(pool: LinkPool, layout: Layout, channels: Channels, notices: Sequence[N
             for queue in layout.route(bound[notice.exchange], notice.routing_key):
                 key = layout.list_of(queue, 0)
                 commands += [("LPUSH", key, to_envelope(notice)), ("PEXPIRE", key, REPLY_KEPT)]
-        if commands:
-            run(link, commands)
+        answers = run(link, commands) if commands else []
     finally:
         pool.give_back(link)
+    told = 0
+    for command, answer in zip(commands, answers, strict=True):
+        told += answer if command[0] == "PUBLISH" else command[0] == "LPUSH"
+    return None if channels.several and told else told
 
 
 class RedisListener:

@@ -89,9 +89,9 @@ class SqliteBroker:
         with self._writer.reading as db:
             return queues_of.depth(db, queue, self._clock.time())
 
-    def tell(self, notices: Sequence[Notice]) -> None:
+    def tell(self, notices: Sequence[Notice]) -> int:
         """See `Broadcasting.tell`."""
-        self._teller.tell(notices)
+        return self._teller.tell(notices)
 
     def listen(self, mailboxes: Sequence[QueueSpec]) -> SqliteListener:
         """See `Broadcasting.listen`."""

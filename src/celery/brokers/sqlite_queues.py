@@ -23,6 +23,12 @@ __all__ = [
 Row = tuple[int, int, str, int, int, bytes]
 
 _PUT = "INSERT INTO messages (queue, priority, envelope) VALUES (?, ?, ?)"
+#: The driver keeps a statement together with the values last bound to it, until it is used again. Nothing can unbind
+#: them but other values: those of `_NOTHING`, with which this one does not write.
+_PUT_LARGE = "INSERT INTO messages (queue, priority, envelope) SELECT ?1, ?2, ?3 WHERE ?3 IS NOT NULL"
+_NOTHING = (None, None, None)
+#: Bytes of an envelope that are too many to be kept for nothing.
+_LARGE = 1 << 18
 _BIND = "INSERT OR IGNORE INTO bindings (exchange, kind, routing_key, queue) VALUES (?, ?, ?, ?)"
 _CLAIM = """
     UPDATE messages SET holder = ?
@@ -56,7 +62,9 @@ def put(db: sqlite3.Connection, publications: Sequence[Publication], now: float)
         if not bound:
             dropped.append(publication)
         rows += [(queue, message.priority, envelope) for queue in bound]
-    if len(rows) == 1:
+    if rows and len(rows[-1][2]) > _LARGE:  # the last one's values would stay
+        db.executemany(_PUT_LARGE, [*rows, _NOTHING])
+    elif len(rows) == 1:
         db.execute(_PUT, rows[0])
     else:
         db.executemany(_PUT, rows)
