@@ -59,7 +59,7 @@ def test_the_server_keeps_what_clients_delay(make_amqp: MakeAmqp, confirm: bool)
     media = QueueSpec("images", "media", "topic", "media.*", arguments=QUORUM)
     route = Route("media", "media.image", media, "topic")
     broker = make_amqp(confirm_publish=confirm)
-    broker.publish([*later("2", 0.5, route), *later("3", -5, route)])
+    broker.publish([*later("hours", 9999, route), *later("2", 0.5, route), *later("3", -5, route)])
     begin = time.time()
     broker.publish(later("1", 1.9, route))
     consumer = make_amqp().consume([media])
@@ -166,5 +166,21 @@ def test_the_server_chooses_who_gets_the_messages_of_a_single_active_consumer(ma
 def test_an_exchange_that_is_not_there(make_amqp: MakeAmqp) -> None:
     """Nothing is lost behind one's back: the call says what is missing."""
     broker = make_amqp()
-    with pytest.raises(OperationalError, match="has no exchange 'nowhere' .* 'some.key': declare a queue"):
+    with pytest.raises(OperationalError, match=r"has no exchange 'nowhere' .* 'some.key': declare a queue"):
         broker.publish([Publication(message(1), Route("nowhere", "some.key"))])
+
+
+def test_what_is_pushed_while_others_are_asked_for_is_not_acknowledged_with_them(make_amqp: MakeAmqp) -> None:
+    """Its number is lower than those of messages that were asked for after it came, and it is read after them."""
+    pushed, plain = QueueSpec("pushed", auto_delete=True), QueueSpec("plain")
+    broker = make_amqp(confirm_publish=True)
+    consumer = broker.consume([pushed, plain])
+    broker.publish([Publication(message("pushed"), Route("", "pushed", pushed)), *to("plain", message("plain"))])
+    until(lambda: broker.depth("pushed") == 0, "it is on its way to the consumer")
+    (first,) = consumer.fetch(1, 0.0)
+    consumer.ack([first])
+    (second,) = take(consumer, 1)
+    consumer.ack([second])
+    consumer.flush()  # the server would close the connection over a number that it does not know
+    assert sorted(ids([first, second])) == ["plain", "pushed"]
+    assert not consumer.held

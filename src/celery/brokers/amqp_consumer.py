@@ -98,6 +98,9 @@ class AmqpConsumer:
         self._generation = 0
         #: What is in our custody, by tag, in the order in which it came.
         self.held: dict[tuple[int, int], Delivery] = {}
+        self._newest: tuple[int, int] = (0, 0)
+        #: Something has come out of the order of its numbers.
+        self._shuffled = False
         #: What has come and was not fetched yet.
         self._early: deque[Delivery] = deque()
         self._lost: list[Delivery] = []
@@ -228,6 +231,10 @@ class AmqpConsumer:
             error = f"expected the headers of a task message or a message envelope: {exc}"
             delivery = Delivery(tag, queue, None, raw, error)
         self.held[tag] = delivery
+        if tag < self._newest:
+            self._shuffled = True
+        else:
+            self._newest = tag
         if redelivered:
             self._suspects.append(delivery)
         return delivery
@@ -297,6 +304,7 @@ class AmqpConsumer:
             return
         prefix = 0
         if not alone:
+            self._put_in_order(self._link)
             for oldest, tag in zip(self.held, tags, strict=False):
                 if oldest != tag:
                     break
@@ -309,6 +317,17 @@ class AmqpConsumer:
         if self._noise:
             for tag in tags:
                 self._noise.pop(tag, None)
+
+    def _put_in_order(self, link: Link) -> None:
+        """What a standing subscription has brought while others were asked for comes after them, with a lower number:
+        it is not to be acknowledged along with them."""
+        if link.inbox:
+            self._receive(link)
+        if self._shuffled:
+            self._shuffled = False
+            items = sorted(self.held.items())
+            self.held.clear()
+            self.held.update(items)
 
     def flush(self) -> None:
         """See `Consumer.flush`: whatever was sent before the answer has been done."""
