@@ -87,12 +87,23 @@ def scene(tmp_path: Path) -> Iterator[MakeScene]:
     made: list[Scene] = []
 
     def make(url: str | None = None, **options: Any) -> Scene:
-        made.append(Scene(tmp_path, url or f"sqlite:///{tmp_path}/chaos.sqlite3", **options))
+        file = f"sqlite:///{tmp_path}/chaos.sqlite3"
+        if options.get("backend") == "sqlite":
+            options["backend"] = file
+        made.append(Scene(tmp_path, url or file, **options))
         return made[-1]
 
     yield make
     for one in made:
         one.close()
+
+
+def scene_at(server: Server, make: MakeScene, *, port: int = 0, **settings: Any) -> Scene:
+    """A scene on that server. RabbitMQ keeps no results: those are in a file."""
+    if server.kind == "redis":
+        return make(server.url(port=port), **settings)
+    sure = {"confirm_publish": True, "heartbeat": 2, **settings.pop("broker_transport_options", {})}
+    return make(server.url(port=port), backend="sqlite", broker_transport_options=sure, **settings)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Application. Which of `send_task`'s arguments were given ([app.19])."""
+"""Application. What `send_task`'s arguments come to ([app.19])."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from celery.exceptions import AlwaysEagerIgnored
 if TYPE_CHECKING:
     from celery.app.base import Celery
 
-__all__ = ["OMITTED", "given_options", "warn_if_eager"]
+__all__ = ["OMITTED", "given_options", "set_priority", "warn_if_eager"]
 
 #: Tells "not given" from None, which clears a limit that the task has.
 OMITTED: Any = object()
@@ -35,3 +35,10 @@ def warn_if_eager(app: Celery) -> None:
             AlwaysEagerIgnored,
             stacklevel=3,
         )
+
+
+def set_priority(app: Celery, given: dict[str, Any]) -> None:
+    """0, as kombu sends it where a name is called; a task that is called says that it has none (`[wire.8]`)."""
+    conf = app.conf
+    if conf.task_default_priority is None and not conf.task_inherit_parent_priority:
+        given["priority"] = 0

@@ -23,6 +23,7 @@ from celery.brokers.amqp_publishing import (
     Convoy,
     NotTaking,
     await_taking,
+    frames_of_message,
 )
 from celery.brokers.amqp_routing import Destinations
 from celery.drivers.amqp import Endpoint
@@ -128,7 +129,7 @@ class AmqpBroker:
             frames = []
             for publication in publications:
                 self._destinations.ready(link, publication)
-                frames.append(self._destinations.frames(link, publication))
+                frames.append(frames_of_message(link, publication, self._destinations))
             link.send(b"".join(frames))
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:

@@ -40,7 +40,7 @@ __all__ = ["AmqpConsumer", "heartbeat_of"]
 #: Requests that are sent to a queue at first, and at most, before it is known how much there is.
 _FIRST, _MOST = 8, 1024
 #: Seconds after which either side may take the other for dead; half of that between two signs of life.
-HEARTBEAT = 10.0
+HEARTBEAT = 6.0
 #: From now on subscriptions get one message at a time. It is answered, so whatever was sent before has been done then.
 _ONE = method(60, 10, b"\0\0\0\0\0\x01\0")
 

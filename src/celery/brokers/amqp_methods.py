@@ -39,6 +39,10 @@ HELD = "celery.held."
 CONFIRMED_WITHIN = 30.0
 #: What is said of published messages: confirmed, refused, returned.
 CONFIRMING = frozenset({(60, 80), (60, 120), (60, 50)})
+#: Milliseconds by which a message outlives its task's date: whoever comes to it meanwhile says that it has expired.
+_GRACE = 60_000
+#: Milliseconds to live, at most; more closes the channel.
+_LONGEST_LIFE = 0xFFFFFFFF
 #: Of an envelope's properties, what AMQP has other places for.
 _OURS = frozenset({"delivery_info", "delivery_tag", "body_encoding"})
 
@@ -166,8 +170,15 @@ def message_properties(message: Message) -> dict[str, Any]:
     found = {name: value for name, value in message.properties.items() if name not in _OURS}
     found["headers"] = message.headers
     found["content_type"], found["content_encoding"] = message.content_type, message.content_encoding
-    found["priority"] = message.priority or 0
     found.setdefault("delivery_mode", 2)
+    if found.get("priority") is None:  # a queue with priorities takes that as 0, and a task reads what was sent
+        found.pop("priority", None)
+    if found.get("expiration"):
+        life = int(found["expiration"]) + _GRACE
+        if life > _LONGEST_LIFE:
+            del found["expiration"]
+        else:
+            found["expiration"] = str(life)
     return found
 
 
@@ -200,6 +211,7 @@ def message_of(came: Came, exchange: str, routing_key: str, redelivered: bool) -
         if _DEATHS in headers:
             redelivered, properties["delivery_info"] = True, {"deaths": headers[_DEATHS]}
         headers = {name: value for name, value in headers.items() if name not in _HIDDEN}
+    properties.setdefault("priority", None)
     return Message(
         headers,
         came.body,

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
 
-from celery.brokers.amqp_methods import CONFIRMING, Confirms, with_confirms
+from celery.brokers.amqp_methods import CONFIRMING, Confirms, message_properties, publish, with_confirms
 from celery.brokers.amqp_routing import RETURNED
 from celery.drivers.amqp_errors import MissingQueue
-from celery.drivers.amqp_frames import method
+from celery.drivers.amqp_frames import content, framed, method, packed
 from celery.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
     from celery.brokers.amqp_routing import Destinations
     from celery.drivers.amqp import Endpoint, Link
+    from celery.message import Form
     from celery.ports import Publication
+    from celery.routing import Route
 
-__all__ = ["PATIENCE", "Convoy", "NotTaking", "await_taking"]
+__all__ = ["PATIENCE", "Convoy", "NotTaking", "await_taking", "frames_of_message"]
 
 #: Seconds that a server may take over what publishing asks of it.
 PATIENCE = 8.0
@@ -54,6 +56,63 @@ def await_taking(link: Link) -> None:
                 "of room on its disk: see its log, and let workers empty its queues"
             )
         link.wait(remaining)
+
+
+def frames_of_message(link: Link, publication: Publication, destinations: Destinations) -> bytes:
+    """The method and the message."""
+    message, route = publication.message, publication.route
+    if message.filled is not None:
+        form, argsrepr, reply_to = message.filled
+        kept = form.kept
+        if type(kept) is not _Form or kept.route is not route:
+            kept = form.kept = _Form(form, route)
+        properties = kept.fill(message.id, argsrepr, reply_to)
+        if properties is not None:
+            return kept.head + framed(properties, message.body, link.frame_max)
+    exchange, routing_key = destinations.address(link, publication)
+    head = publish(exchange, routing_key, mandatory=bool(exchange))
+    return head + content(message_properties(message), message.body, link.frame_max)
+
+
+class _Form:
+    """Properties and headers of messages of one kind, which differ in id, argsrepr and reply address.
+
+    Made from the whole message that the form was made from, so that there is no second way to write one.
+    """
+
+    def __init__(self, form: Form, route: Route) -> None:
+        self.route = route
+        self.head = publish(route.exchange, route.routing_key, mandatory=bool(route.exchange))
+        task_id, argsrepr, reply_to = form.marks
+        properties = message_properties(form.kin)
+        text = packed(properties)
+        table = packed({"headers": properties["headers"]})[2:]
+        self._size = len(table) - 4 - len(argsrepr)
+        #: What has these lengths fits in; nothing else is ever given an id or an address.
+        self._lengths = len(task_id), len(reply_to)
+        before, found, after = text.partition(table)
+        assert found
+        holes = b"%(n)b" + table[4:].replace(b"%", b"%%").replace(_long_text(argsrepr), b"S%(a)b")
+        text = before.replace(b"%", b"%%") + holes + after.replace(b"%", b"%%")
+        self._text = text.replace(task_id.encode(), b"%(i)b").replace(reply_to.encode(), b"%(r)b")
+
+    def fill(self, task_id: str, argsrepr: str, reply_to: str) -> bytes | None:
+        """As they travel; None: an id or an address of another length."""
+        identity, address, text = task_id.encode(), reply_to.encode(), argsrepr.encode("utf-8", "surrogatepass")
+        if (len(identity), len(address)) != self._lengths:
+            return None
+        size = len(text)
+        return self._text % {
+            b"n": (self._size + size).to_bytes(4, "big"),
+            b"a": size.to_bytes(4, "big") + text,
+            b"i": identity,
+            b"r": address,
+        }
+
+
+def _long_text(text: str) -> bytes:
+    data = text.encode()
+    return b"S" + len(data).to_bytes(4, "big") + data
 
 
 class _Party:
@@ -134,10 +193,13 @@ class Convoy:
                 raise
             for party in parties:
                 if party.error is None:
-                    try:
-                        self._carry([party])
-                    except (OperationalError, ImproperlyConfigured) as exc:
-                        party.error = exc
+                    self._carry_alone(party)
+
+    def _carry_alone(self, party: _Party) -> None:
+        try:
+            self._carry([party])
+        except (OperationalError, ImproperlyConfigured) as exc:
+            party.error = exc
 
     def _carry(self, parties: Sequence[_Party]) -> None:
         link = self._connected()
@@ -149,7 +211,7 @@ class Convoy:
                     link = self._connected()
                 for publication in party.publications:
                     self._destinations.ready(link, publication)
-                written = [self._destinations.frames(link, publication) for publication in party.publications]
+                written = [frames_of_message(link, one, self._destinations) for one in party.publications]
             except Exception as exc:
                 if isinstance(exc, OperationalError) and not isinstance(exc, MissingQueue):
                     raise  # the line, and not the message

@@ -9,13 +9,11 @@ from celery.brokers.amqp_methods import (
     declare,
     declare_queue,
     has_exchange,
-    message_properties,
-    publish,
     ready_queue,
 )
 from celery.brokers.queue_options import Unrouted
 from celery.drivers.amqp_errors import MissingQueue
-from celery.drivers.amqp_frames import content, properties_of
+from celery.drivers.amqp_frames import properties_of
 from celery.routing import ExchangeSpec
 from celery.worker.admission import moment
 
@@ -88,15 +86,11 @@ class Destinations:
             return 0  # the worker says what is wrong
         return 0 if delay < 0 else min(delay, LONGEST)
 
-    def frames(self, link: Link, publication: Publication) -> bytes:
-        """The method and the message."""
-        message, route = publication.message, publication.route
-        exchange, routing_key = route.exchange, route.routing_key
-        delay = self._delay(link, publication) if exchange else 0
-        if delay:
-            exchange, routing_key = ENTRANCE, delayed_key(delay, routing_key)
-        head = publish(exchange, routing_key, mandatory=bool(exchange))
-        return head + content(message_properties(message), message.body, link.frame_max)
+    def address(self, link: Link, publication: Publication) -> tuple[str, str]:
+        """Exchange and routing key: where its route leads, or where it is kept until then."""
+        route = publication.route
+        delay = self._delay(link, publication) if route.exchange else 0
+        return (ENTRANCE, delayed_key(delay, route.routing_key)) if delay else (route.exchange, route.routing_key)
 
     def hear(self, link: Link) -> None:
         """What came back since this connection was last used."""

@@ -211,7 +211,12 @@ class Link:
             self.wait(remaining)
 
     def wait(self, timeout: float, until_readable: Sequence[int] = ()) -> list[int]:
-        """Wait for the server or one of the descriptors; takes in what the server sent. Returns those descriptors."""
+        """Wait for the server or one of the descriptors; takes in what the server sent. Returns those descriptors.
+
+        May return early: a silent server is found out while somebody waits, however long he would.
+        """
+        if self.heartbeat:
+            timeout = min(timeout, self.heartbeat / 2)
         pending = getattr(self._line, "pending", None)
         waiting = pending is not None and bool(pending())
         try:

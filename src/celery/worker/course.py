@@ -44,6 +44,8 @@ _LIMIT = 20_000
 _CATCH_UP = 1.0
 #: Events that are told in one message at most.
 _BATCH = 500
+#: Tasks whose events ask whether somebody hears, after others that nobody has heard.
+_FEW = 10
 #: Seconds between two rounds of sending: the first event after a pause goes at once, those behind it together.
 _LINGER = 0.05
 #: Seconds between two tries while the broker is away.
@@ -298,9 +300,12 @@ class Course:
         size = 0
         with self._lock:
             while self._notes and size < _BATCH and not (self._unheard and taken):
-                note = self._notes.popleft()
-                taken.append(note)
-                size += len(note[2])
+                make, when, subjects = self._notes.popleft()
+                if self._unheard and len(subjects) > _FEW:
+                    self._notes.appendleft((make, when, subjects[_FEW:]))
+                    subjects = subjects[:_FEW]
+                taken.append((make, when, subjects))
+                size += len(subjects)
             self._count -= size
             behind = len(self._notes)
         events: list[Any] = []

@@ -27,7 +27,7 @@ register("own-bytes", _reversed, lambda b: json.loads(bytes(b)[:0:-1].decode("ut
 
 FOLDER = Path(os.environ["FLEET_FOLDER"])
 
-app = Celery("fleet", broker=os.environ["FLEET_URL"], backend=os.environ["FLEET_URL"])
+app = Celery("fleet", broker=os.environ["FLEET_URL"], backend=os.environ["FLEET_RESULTS"])
 app.conf.update(
     accept_content=["json", "pickle", "yaml", "msgpack", "own-text", "own-bytes"],
     broker_connection_retry_on_startup=True,
