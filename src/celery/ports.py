@@ -59,6 +59,8 @@ class BrokerConfig(Struct, frozen=True):
     dead_letters: DeadLetterBounds = DeadLetterBounds()
     #: `broker_failover_strategy`: in which order several URLs are tried.
     failover: Any = "round-robin"
+    #: The type of an exchange that a message is sent to without a word about it; "" if nobody knows.
+    exchange_type_of: Callable[[str], str] = lambda _: ""
 
 
 class Publication(Struct, eq=False):

@@ -24,8 +24,8 @@ from celery.brokers.amqp_publishing import (
     NotTaking,
     await_taking,
     frames_of_message,
-    ready_route,
 )
+from celery.brokers.amqp_routing import Destinations
 from celery.drivers.amqp import Endpoint
 from celery.drivers.amqp_frames import method, short
 from celery.ports import Clock, SystemClock
@@ -49,6 +49,7 @@ class AmqpBroker:
         self.config = config
         self.endpoint = Endpoint(config)
         self.url_text = self.endpoint.shown
+        self._destinations = Destinations(config, clock)
         self._confirm = bool(config.options.get("confirm_publish"))
         self._confirmed_within = float(config.options.get("confirm_timeout") or PATIENCE)
         self._pool_patience = float(config.options.get("pool_acquire_timeout") or PATIENCE)
@@ -56,7 +57,7 @@ class AmqpBroker:
         self._pid = os.getpid()
         self._idle: list[Link] = []
         self._places: threading.BoundedSemaphore | None = None
-        self._convoy = Convoy(self.endpoint, self._confirmed_within)
+        self._convoy = Convoy(self.endpoint, self._confirmed_within, self._destinations)
         self._begin()
 
     def _begin(self) -> None:
@@ -67,7 +68,7 @@ class AmqpBroker:
         self._pid = os.getpid()
         self._idle = []
         self._places = threading.BoundedSemaphore(self.config.pool_limit) if self.config.pool_limit else None
-        self._convoy = Convoy(self.endpoint, self._confirmed_within)
+        self._convoy = Convoy(self.endpoint, self._confirmed_within, self._destinations)
 
     @contextmanager
     def link(self, patience: float = 30.0) -> Iterator[Link]:
@@ -124,10 +125,11 @@ class AmqpBroker:
             return
         with self.link(PATIENCE) as link:
             await_taking(link)
+            self._destinations.hear(link)
             frames = []
             for publication in publications:
-                ready_route(link, publication)
-                frames.append(frames_of_message(link, publication))
+                self._destinations.ready(link, publication)
+                frames.append(frames_of_message(link, publication, self._destinations))
             link.send(b"".join(frames))
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
@@ -176,7 +178,9 @@ class AmqpBroker:
         """See `Broker.close`."""
         self._convoy.close()
         while self._idle:
-            self._idle.pop().close()
+            link = self._idle.pop()
+            link.close()
+            self._destinations.hear(link)
 
     def __repr__(self) -> str:
         return f"<AmqpBroker: {self.url_text}>"

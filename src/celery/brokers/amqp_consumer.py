@@ -21,7 +21,7 @@ from celery.brokers.amqp_dead import Refused
 from celery.brokers.amqp_deaths import Deaths
 from celery.brokers.amqp_methods import declare_queue, envelope_of, message_of
 from celery.drivers.amqp_errors import MissingQueue
-from celery.drivers.amqp_frames import long_tag, method, short
+from celery.drivers.amqp_frames import long_tag, method, short, table
 from celery.ports import Clock, Delivery, SystemClock
 
 if TYPE_CHECKING:
@@ -49,9 +49,22 @@ HEARTBEAT = 6.0
 _ONE = method(60, 10, b"\0\0\0\0\0\x01\0")
 
 
-def _consume(queue: str, tag: str) -> bytes:
+def _consume(queue: QueueSpec, tag: str) -> bytes:
     """Subscribe; no answer wanted."""
-    return method(60, 20, b"\0\0" + short(queue) + short(tag) + b"\x08\0\0\0\0")
+    return method(60, 20, b"\0\0" + short(queue.name) + short(tag) + b"\x08" + table(queue.consumer_arguments))
+
+
+def _is_standing(queue: QueueSpec) -> bool:
+    """Whether a subscription is to last: the queue goes with its last one, or the server is to know of consumers."""
+    return queue.auto_delete or _is_pushed(queue)
+
+
+def _is_pushed(queue: QueueSpec) -> bool:
+    """Whether its messages come by subscription alone: the server chooses who gets them."""
+    arguments = queue.arguments
+    return bool(queue.consumer_arguments) or bool(
+        arguments.get("x-single-active-consumer") or arguments.get("x-queue-type") == "stream"
+    )
 
 
 def heartbeat_of(config: BrokerConfig) -> float:
@@ -89,6 +102,9 @@ class AmqpConsumer:
         self._generation = 0
         #: What is in our custody, by tag, in the order in which it came.
         self.held: dict[tuple[int, int], Delivery] = {}
+        self._newest: tuple[int, int] = (0, 0)
+        #: Something has come out of the order of its numbers.
+        self._shuffled = False
         #: What has come and was not fetched yet.
         self._early: deque[Delivery] = deque()
         self._lost: list[Delivery] = []
@@ -154,7 +170,7 @@ class AmqpConsumer:
 
     def _get(self, link: Link, limit: int) -> list[Delivery]:
         """Ask the queues, in turns, until there are so many or no more."""
-        names = list(self._queues)
+        names = [name for name, queue in self._queues.items() if not _is_pushed(queue)]
         self._turn += 1
         found: list[Delivery] = []
         while names and len(found) < limit:
@@ -185,9 +201,7 @@ class AmqpConsumer:
     def _subscribe(self, link: Link) -> int:
         """To one message of each queue; returns how many answers to await."""
         frames = [
-            _consume(name, f"q{place}")
-            for place, (name, queue) in enumerate(self._queues.items())
-            if not queue.auto_delete
+            _consume(queue, f"q{place}") for place, queue in enumerate(self._queues.values()) if not _is_standing(queue)
         ]
         if frames:
             link.call(_ONE + b"".join(frames), {(60, 11)})
@@ -196,12 +210,12 @@ class AmqpConsumer:
     def _stand_by(self, link: Link, queue: QueueSpec) -> None:
         """Declare a queue. One that goes with its last consumer is subscribed to for good."""
         declare_queue(link, queue)
-        if queue.auto_delete and queue.name not in self._standing:
+        if _is_standing(queue) and queue.name not in self._standing:
             self._standing.add(queue.name)
-            link.call(_ONE + _consume(queue.name, f"s{queue.name}"), {(60, 11)})
+            link.call(_ONE + _consume(queue, f"s{queue.name}"), {(60, 11)})
 
     def _unsubscribe(self, link: Link, subscribed: int) -> None:
-        places = [place for place, queue in enumerate(self._queues.values()) if not queue.auto_delete]
+        places = [place for place, queue in enumerate(self._queues.values()) if not _is_standing(queue)]
         link.send(b"".join(method(60, 30, short(f"q{place}") + b"\0") for place in places))
         for _ in range(subscribed):
             link.answer({(60, 31)})
@@ -235,6 +249,10 @@ class AmqpConsumer:
             error = f"expected the headers of a task message or a message envelope: {exc}"
             delivery = Delivery(tag, queue, None, raw, error)
         self.held[tag] = delivery
+        if tag < self._newest:
+            self._shuffled = True
+        else:
+            self._newest = tag
         if redelivered:
             self._suspects.append(delivery)
         return delivery
@@ -304,6 +322,7 @@ class AmqpConsumer:
             return
         prefix = 0
         if not alone:
+            self._put_in_order(self._link)
             for oldest, tag in zip(self.held, tags, strict=False):
                 if oldest != tag:
                     break
@@ -316,6 +335,17 @@ class AmqpConsumer:
         if self._noise:
             for tag in tags:
                 self._noise.pop(tag, None)
+
+    def _put_in_order(self, link: Link) -> None:
+        """What a standing subscription has brought while others were asked for comes after them, with a lower number:
+        it is not to be acknowledged along with them."""
+        if link.inbox:
+            self._receive(link)
+        if self._shuffled:
+            self._shuffled = False
+            items = sorted(self.held.items())
+            self.held.clear()
+            self.held.update(items)
 
     def flush(self) -> None:
         """See `Consumer.flush`: whatever was sent before the answer has been done."""
