@@ -100,6 +100,14 @@ class AmqpBroker:
             link.hang_up()
         return self.endpoint.connect()
 
+    def idle_link(self) -> Link | None:
+        """A connection that nobody needs now, if there is one; it is the caller's from now on."""
+        while self._pid == os.getpid() and self._idle:
+            link = self._idle.pop()
+            if not link.is_stale():
+                return link
+        return None
+
     def publish(self, publications: Sequence[Publication]) -> None:
         """See `Broker.publish`."""
         if not publications:
@@ -107,15 +115,19 @@ class AmqpBroker:
         with self.link() as link:
             if self._confirm:
                 with_confirms(link)
-            frames = []
-            for publication in publications:
-                self._ready(link, publication)
-                message, route = publication.message, publication.route
-                frames.append(publish(route.exchange, route.routing_key))
-                frames.append(content(message_properties(message), message.body, link.frame_max))
-            link.send(b"".join(frames))
-            if self._confirm:
-                await_confirms(link, len(publications), self._confirmed_within)
+            self.publish_over(link, publications)
+
+    def publish_over(self, link: Link, publications: Sequence[Publication]) -> None:
+        """Publish over this connection; where that one has been asked for confirms, all are confirmed on return."""
+        frames = []
+        for publication in publications:
+            self._ready(link, publication)
+            message, route = publication.message, publication.route
+            frames.append(publish(route.exchange, route.routing_key))
+            frames.append(content(message_properties(message), message.body, link.frame_max))
+        link.send(b"".join(frames))
+        if link.published is not None:
+            await_confirms(link, len(publications), self._confirmed_within)
 
     def _ready(self, link: Link, publication: Publication) -> None:
         route = publication.route
