@@ -43,7 +43,8 @@ def confirmed(link: Link, n: int) -> set[str]:
     """Wait until the last n messages are confirmed; returns the names of queues that some were for and that are not
     there. Raises `OperationalError` if one is not accepted."""
     assert link.published is not None
-    missing = set(range(link.published + 1, link.published + n + 1))
+    lowest = link.published + 1  # of those that may be missing
+    missing = set(range(lowest, lowest + n))
     link.published += n
     returned: set[str] = set()
     while missing:
@@ -52,10 +53,12 @@ def confirmed(link: Link, n: int) -> set[str]:
             returned.add(_returned_to(came.arguments))
             continue
         tag = int.from_bytes(came.arguments[:8], "big")
-        told = {each for each in missing if each <= tag} if came.arguments[8] & 1 else {tag} & missing
+        multiple = came.arguments[8] & 1
+        told = missing.intersection(range(lowest, tag + 1) if multiple else (tag,))
         if came.kind == (60, 120) and told:
             raise OperationalError(f"{link.shown} has not accepted what a chord's members came to")
         missing -= told
+        lowest = max(lowest, tag + 1) if multiple else lowest
     return returned
 
 

@@ -34,7 +34,7 @@ _SILENCE = 10.0
 #: Seconds between attempts to connect again, first and longest; and for how long it is tried.
 _AGAIN, _AGAIN_MOST, _GIVE_UP = 0.1, 1.0, 10.0
 #: Documents that are kept of tasks that nobody has asked after, and of those that have been waited for.
-_UNREAD, _READ = 100_000, 1_000
+_UNREAD, _READ = 100_000, 10_000
 _CONSUME_OK, _DECLARED = frozenset({(60, 21)}), frozenset({(50, 11)})
 
 
@@ -108,7 +108,11 @@ class Replies:
         """See `ResultBackend.load`; of what has come to the queue. Raises `OperationalError`."""
         self._look()
         with self._lock:
-            return [self._kept(id_) for id_ in ids]
+            found = [self._kept(id_) for id_ in ids]
+            for id_ in ids:
+                if id_ in self._replies and self._replies[id_].state in READY_STATES:
+                    self._was_read(id_)
+            return found
 
     def ready(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Those that are in a ready state now. Raises `OperationalError`."""
@@ -153,8 +157,8 @@ class Replies:
                     return waiter.found[id]
 
     def forget(self, ids: Iterable[str]) -> None:
-        """Drop what is kept of these."""
-        self._own()
+        """Drop what has come of these, or is in the queue. Raises `OperationalError`."""
+        self._look()
         with self._lock:
             for id_ in ids:
                 self._replies.pop(id_, None)
@@ -349,11 +353,7 @@ class Replies:
 
     def _kept(self, id_: str) -> bytes | None:
         reply = self._replies.get(id_)
-        if reply is None or self._expired(reply, self._clock.time()):
-            return None
-        if reply.state in READY_STATES:
-            self._was_read(id_)
-        return reply.document
+        return None if reply is None or self._expired(reply, self._clock.time()) else reply.document
 
     def _ready(self, ids: Iterable[str]) -> dict[str, bytes]:
         found = {}
@@ -361,6 +361,8 @@ class Replies:
             reply = self._replies.get(id_)
             if reply is not None and reply.state in READY_STATES and (document := self._kept(id_)) is not None:
                 found[id_] = document
+        for id_ in found:
+            self._was_read(id_)
         return found
 
     def _was_read(self, id_: str) -> None:

@@ -145,7 +145,8 @@ class RpcStore:
 
     def forget(self, ids: Sequence[str]) -> None:
         """Drop what is kept of these here; it is nowhere else."""
-        self.replies.forget(ids)
+        if ids and self._expecting:
+            self.replies.forget(ids)
 
     def close(self) -> None:
         """See `ResultBackend.close`. The reply queue stays until the process ends, or expires."""
