@@ -1,4 +1,4 @@
-"""A mixed fleet on RabbitMQ, results over `rpc://`: each Celery runs what the other sends, and reads what came of it."""
+"""A mixed fleet on RabbitMQ, results over `rpc://`: each Celery reads what came of tasks that the other ran."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ found = {
 if sys.argv[1] == "ours":  # Celery's worker does not hand on where the result of a replaced task goes
     found["replaced"] = other.apply_async(("ours",), **to).get(timeout=60)
 if sys.argv[2:]:
-    found["chord"] = chord([add.s(i, i).set(**to) for i in range(3)], steps.si().set(**to)).apply_async().get(timeout=60)
+    header = [add.s(i, i).set(**to) for i in range(3)]
+    found["chord"] = chord(header, steps.si().set(**to)).apply_async().get(timeout=60)
 print(json.dumps(found))
 """
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from kombu.exceptions import OperationalError
 
 from celery.backends.readiness import state_told
-from celery.backends.rpc_wire import reply_of
 from celery.brokers.amqp_methods import passive_queue
 from celery.drivers.amqp_frames import long_tag, method, short
 from celery.states import READY_STATES, SUCCESS
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from celery.drivers.amqp import Link
+    from celery.drivers.amqp_frames import Came
     from celery.ports import Clock
 
 __all__ = ["Replies"]
@@ -79,15 +79,17 @@ class Replies:
         expires: float | None,
         clock: Clock,
         state_of: Callable[[bytes], str] | None,
+        id_of: Callable[[Came], str],
     ) -> None:
         """`connect`: opens a connection over which the reply queue was declared; gives the queue's name too.
 
-        `expires`: seconds that a document is kept. `state_of`: see `BackendConfig`.
+        `id_of`: which task a reply is about. `expires`: seconds that a document is kept. `state_of`: see `BackendConfig`.
         """
         self._connect = connect
         self._expires = expires
         self._clock = clock
         self._state_of = state_of
+        self._id_of = id_of
         self._begin()
 
     def _begin(self) -> None:
@@ -312,7 +314,7 @@ class Replies:
                 if came.kind == (60, 60):
                     start = 1 + came.arguments[0]
                     last = int.from_bytes(came.arguments[start : start + 8], "big")
-                    self._take(reply_of(came), came.body)
+                    self._take(self._id_of(came), came.body)
                 elif came.kind == (60, 30):
                     link.hang_up()
                     raise OperationalError(f"our reply queue was deleted at {link.shown}; it is declared again")

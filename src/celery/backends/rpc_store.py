@@ -60,7 +60,7 @@ class RpcStore:
         #: What is to survive the server is known to do so before anything is settled.
         self._confirm = config.persistent or bool(broker.config.options.get("confirm_publish"))
         self.url_text = "rpc://"
-        self.replies = Replies(self._open, config.expires, clock, config.state_of)
+        self.replies = Replies(self._open, config.expires, clock, config.state_of, self._form.id_of)
         #: See `Barrier` and `Groups`.
         self.barriers = self.groups = RpcBarriers(broker, config.chord_expires, save=self.save)
         self._declaring = threading.Lock()
