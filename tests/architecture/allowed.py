@@ -56,6 +56,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.assembly", "celery.app.trace"): SENDING,
     ("celery.app.assembly", "celery.pending"): SENDING,
     ("celery.app.assembly", "celery.documents"): SENDING,
+    ("celery.app.storing", "celery.documents"): SENDING,
     ("celery.app.assembly", "celery.backends.bridge"): SENDING,
     ("celery.result", "celery.utils.graph"): "few results are drawn as graphs",
     ("celery.app.assembly", "celery.tracer"): SENDING,

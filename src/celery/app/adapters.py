@@ -45,6 +45,7 @@ BACKENDS: dict[str, str] = {
     "redis+socket": "celery.backends.redis_store:RedisStore",
     "socket": "celery.backends.redis_store:RedisStore",
     "sentinel": "celery.backends.redis_store:RedisStore",
+    "rpc": "celery.backends.rpc_store:RpcStore",
 }
 #: Schemes that do not exist → what was meant.
 _HINTS = {
