@@ -83,7 +83,8 @@ class Replies:
     ) -> None:
         """`connect`: opens a connection over which the reply queue was declared; gives the queue's name too.
 
-        `id_of`: which task a reply is about. `expires`: seconds that a document is kept. `state_of`: see `BackendConfig`.
+        `id_of`: which task a reply is about. `expires`: seconds that a document is kept. `state_of`: see
+        `BackendConfig`.
         """
         self._connect = connect
         self._expires = expires

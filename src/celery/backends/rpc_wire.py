@@ -8,6 +8,8 @@ from celery.brokers.amqp_methods import publish
 from celery.drivers.amqp_frames import framed, packed, properties_of, short, table
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from celery.drivers.amqp_frames import Came
     from celery.outcome import Record
 
@@ -19,7 +21,7 @@ class Form:
 
     def __init__(self, content: tuple[str, str], *, persistent: bool) -> None:
         """`content`: type and encoding of documents. `persistent`: they survive the server's restart."""
-        properties = {
+        properties: dict[str, Any] = {
             "content_type": content[0],
             "content_encoding": content[1],
             "headers": {},
