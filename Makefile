@@ -37,9 +37,10 @@ chaos: $(VENV)/dev.stamp redis ## Kills, cuts and restarts at full size, with a 
 		tests/process/test_delayed.py tests/process/test_deaths.py
 
 .PHONY: fuzz
-fuzz: $(VENV)/dev.stamp redis ## 100,000 messages that are nearly right, 20,000 random canvases; writes benchmarks/fuzz.txt
+fuzz: $(VENV)/dev.stamp redis ## 100,000 messages that are nearly right, 20,000 random canvases, properties of all kinds; writes benchmarks/fuzz.txt
 	@set -o pipefail; FUZZ=1 $(BIN)/pytest -q -s $(FUZZED) | grep --line-buffered -a -E '^\.*[0-9]+ fuzzed|^E |passed|failed' \
 		| sed -u 's/^\.*//' | tee benchmarks/fuzz.txt
+	FUZZ=1 $(BIN)/pytest -q -n auto --dist loadgroup -m "hypothesis and not server and not process" tests
 
 .PHONY: check
 check: $(VENV)/dev.stamp ## Lint and types only: ruff, mypy, pyright
