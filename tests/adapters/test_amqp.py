@@ -27,6 +27,7 @@ from tests.contracts.broadcasting import BroadcastingContract
 from tests.contracts.broker import BrokerContract, ids, message, numbers, spec, take, to
 from tests.contracts.dead_letters import BOUNDS, DeadLetterContract, letters, refuse
 from tests.contracts.processes import Child, in_child
+from tests.contracts.routing import RoutingContract
 from tests.flow.engine import until
 from tests.servers import free_port
 
@@ -333,6 +334,11 @@ class TestDeadLetters(DeadLetterContract):
         (again,) = take(make_bounded().consume([spec("q")]), 1)
         assert again.message is not None
         assert again.message.deaths == 1
+
+
+class TestRouting(RoutingContract):
+    passed_over = ""
+    make_broker = TestBroker.make_broker
 
 
 class TestBroadcasting(BroadcastingContract):
