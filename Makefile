@@ -65,8 +65,8 @@ clean: ## Remove the environments and everything that was built
 	rm -rf $(VENV) $(REFERENCE) build dist site .tmp .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Most of the tests that take long wait for something: one process more than there are cores keeps these busy.
-WORKERS = $(shell echo $$(( $$(nproc) + 1 )))
+# Most of the tests that take long wait for something: two processes more than there are cores keep these busy.
+WORKERS = $(shell echo $$(( $$(nproc) + 2 )))
 
 # Tests that `make fuzz` runs.
 FUZZED := tests/flow/test_hostile_messages.py tests/flow/test_canvases_distributed.py -k 'fuzzed or canvases_distributed'
