@@ -243,7 +243,7 @@ def test_connections_are_bounded_and_waiting_ends() -> None:
     app = made("kombu+memory://", broker_pool_limit=1, broker_pool_acquire_timeout=0.05)
     broker = app.assembly.broker
     assert isinstance(broker, KombuBroker)
-    with broker.line(), pytest.raises(OperationalError, match="all 1 connections .* broker_pool_acquire_timeout"):
+    with broker.line(), pytest.raises(OperationalError, match=r"all 1 connections .* broker_pool_acquire_timeout"):
         broker.publish(to("bounded", message(1)))
     broker.publish(to("bounded", message(2)))
     assert broker.purge("bounded") == 1
