@@ -26,7 +26,7 @@ __all__ = [
     "Depth", "Examinable", "Exhaustible", "Fenced", "Finding", "Firing", "Full", "Gathered", "Groups",
     "Inspectable", "Inspection", "Interruptible", "Job", "Joining", "Killable", "Listener", "Notice", "Pool",
     "Publication", "QueueStats", "Report", "Resizable", "Restartable", "Resting", "ResultBackend", "Runner",
-    "Seated", "Settled", "Streaming", "SystemClock", "Tracked", "Watching", "Yielding",
+    "Seated", "Sending", "Settled", "Streaming", "SystemClock", "Tracked", "Watching", "Yielding",
 ]  # fmt: skip
 
 
@@ -462,6 +462,10 @@ class BackendConfig(Struct, frozen=True):
     #: The state that an encoded document says, for a serializer of the user's own. None: it is one of kombu's four,
     #: whose documents adapters know.
     state_of: Callable[[bytes], str] | None = None
+    #: Content type and encoding of documents, where they travel as messages (`[wire.23]`).
+    content: tuple[str, str] = ("application/json", "utf-8")
+    #: Such messages survive a restart of the broker (`result_persistent`).
+    persistent: bool = False
 
 
 class ResultBackend(Protocol):
@@ -532,6 +536,14 @@ class Barrier(Protocol):
 
     def standing(self, id: str) -> tuple[int | None, int]:
         """(members awaited, members arrived); (None, …) if nobody knows the barrier, or not any more."""
+
+
+@runtime_checkable
+class Sending(Protocol):
+    """A barrier that sends bodies itself, since it can tell whether all of it is still in this worker's hands."""
+
+    def fire(self, firings: Sequence[Firing]) -> Sequence[Full]:
+        """See `Joining.fire`; in several steps, of which the last takes the barrier away."""
 
 
 @runtime_checkable

@@ -391,6 +391,7 @@ def test_no_handle_crosses_a_fork(url: str, path: Path) -> None:
     backend.close()
 
 
+@pytest.mark.slow
 def test_forks_while_other_threads_publish(url: str) -> None:
     broker = SqliteBroker(BrokerConfig(url, options={"synchronous": "NORMAL"}))
     stop = threading.Event()

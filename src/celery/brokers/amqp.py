@@ -114,6 +114,14 @@ class AmqpBroker:
             link.hang_up()
         return self.endpoint.connect()
 
+    def idle_link(self) -> Link | None:
+        """A connection that nobody needs now, if there is one; it is the caller's from now on."""
+        while self._pid == os.getpid() and self._idle:
+            link = self._idle.pop()
+            if not link.is_stale():
+                return link
+        return None
+
     def publish(self, publications: Sequence[Publication]) -> None:
         """See `Broker.publish`. Raises `OperationalError`, within some ten seconds whatever is wrong."""
         if not publications:
@@ -124,13 +132,19 @@ class AmqpBroker:
             self._convoy.publish(publications)
             return
         with self.link(PATIENCE) as link:
-            await_taking(link)
-            self._destinations.hear(link)
-            frames = []
-            for publication in publications:
-                self._destinations.ready(link, publication)
-                frames.append(frames_of_message(link, publication, self._destinations))
-            link.send(b"".join(frames))
+            self.publish_over(link, publications)
+
+    def publish_over(self, link: Link, publications: Sequence[Publication]) -> None:
+        """Publish over this connection; where that one has been asked for confirms, all are confirmed on return."""
+        await_taking(link)
+        self._destinations.hear(link)
+        frames = []
+        for publication in publications:
+            self._destinations.ready(link, publication)
+            frames.append(frames_of_message(link, publication, self._destinations))
+        link.send(b"".join(frames))
+        if link.published is not None:
+            await_confirms(link, len(publications), self._confirmed_within)
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
         """See `Broker.declare`. Raises `ImproperlyConfigured` for one that is there with others, naming both."""

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = ["AmqpConsumer", "heartbeat_of"]
 
+#: Seconds between two looks at a server where waiting for a message is not possible.
+_PAUSE = 0.2
+#: What dead letters and deaths need of a server.
+_COUNTING = frozenset({"publisher_confirms", "basic.nack"})
 #: Requests that are sent to a queue at first, and at most, before it is known how much there is.
 _FIRST, _MOST = 8, 1024
 #: Seconds after which either side may take the other for dead; half of that between two signs of life.
@@ -128,6 +132,8 @@ class AmqpConsumer:
                 self._look_up(link)
                 return taken
         deadline = time.monotonic() + timeout
+        if limit > 0 and "per_consumer_qos" not in link.capabilities:
+            return self._poll(link, limit, deadline, until_readable)
         subscribed = self._subscribe(link) if limit > 0 else 0
         while True:
             remaining = deadline - time.monotonic()
@@ -140,6 +146,18 @@ class AmqpConsumer:
         self._seen_alive = time.monotonic()
         self._look_up(link)
         return self._taken(limit)
+
+    def _poll(self, link: Link, limit: int, deadline: float, until_readable: Sequence[int]) -> list[Delivery]:
+        """Look again and again: where a prefetch count is one for all of a channel, a subscription gets nothing while
+        something is held that came over another one."""
+        while (remaining := deadline - time.monotonic()) > 0:
+            ready = link.wait(min(remaining, _PAUSE), until_readable)
+            self._receive(link)
+            taken = self._taken(limit) or self._get(link, limit)
+            if ready or taken:
+                self._look_up(link)
+                return taken
+        return []
 
     def _look_up(self, link: Link) -> None:
         if self._suspects:
@@ -284,7 +302,7 @@ class AmqpConsumer:
     @property
     def _counting(self) -> bool:
         """Dead letters and deaths need confirms: without them a message might be lost on the way."""
-        return self._link is not None and "publisher_confirms" in self._link.capabilities
+        return self._link is not None and self._link.capabilities >= _COUNTING
 
     def _mine(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         if self._link is None or self._link.closed:
