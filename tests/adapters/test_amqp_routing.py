@@ -8,8 +8,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 from kombu import Exchange, Queue, binding
 
+from celery import Celery
+from celery.bin.celery import celery
 from celery.brokers.amqp import AmqpBroker
 from celery.exceptions import OperationalError
 from celery.ports import BrokerConfig, Publication
@@ -99,6 +102,24 @@ def test_a_worker_has_there_what_celerys_clients_need(
     assert ("celery_delayed_27", "queue", "celery_delayed_27", "1.#") in found
 
 
+def test_delays_of_a_project_with_quorum_queues(rabbit_url: str) -> None:
+    """[route.20] [route.21] `task_default_queue_type` and `task_default_exchange_type` are enough."""
+    app = Celery("quorum", broker=rabbit_url, set_as_current=False)
+    app.conf.update(
+        task_default_queue_type="quorum", task_default_exchange_type="topic",
+        broker_native_delayed_delivery_queue_type="classic", broker_transport_options={"confirm_publish": True},
+    )  # fmt: skip
+    broker = app.assembly.broker
+    assert isinstance(broker, AmqpBroker)
+    app.send_task("far.away", countdown=100)
+    app.send_task("far.away", countdown=0.5)
+    until(
+        lambda: broker.depth("celery_delayed_6") == broker.depth("celery") == 1,
+        "64 seconds at first; half of one: none",
+    )
+    app.close()
+
+
 def test_what_is_parked_reaches_its_own_queue_only(make_amqp: MakeAmqp) -> None:
     """Although its name is the routing key of another one that has native delayed delivery."""
     other = QueueSpec("other", "media", "topic", "plain", arguments=QUORUM)
@@ -168,6 +189,46 @@ def test_an_exchange_that_is_not_there(make_amqp: MakeAmqp) -> None:
     broker = make_amqp()
     with pytest.raises(OperationalError, match=r"has no exchange 'nowhere' .* 'some.key': declare a queue"):
         broker.publish([Publication(message(1), Route("nowhere", "some.key"))])
+
+
+def test_by_hand(rabbit_url: str) -> None:
+    """[route.26] [cli.24] At the prompt: what fails is told, and the next command connects anew."""
+    app = Celery("by-hand", broker=rabbit_url)
+    script = [
+        "exchange.declare t topic", "queue.declare q", "queue.bind q t a.*", "basic.publish 'hi there' t a.b",
+        "basic.publish nobody t b", "basic.get q", "basic.ack 1", "basic.get nowhere",
+        "exchange.declare t fanout", "basic.get q", "exchange.delete t", "queue.purge q", "queue.delete q",
+        "queue.delete q",
+    ]  # fmt: skip
+    done = CliRunner().invoke(celery, ["amqp"], input="\n".join(script), auto_envvar_prefix="CELERY")
+    app.close()
+    assert done.exit_code == 0
+    said = [line for line in done.output.splitlines() if not line.startswith((" ", "{", "->"))]
+    expected = [
+        "OK", "queue:q messages:0 consumers:0", "OK", "OK", "OK", "OK", "OK",
+        "OK", "ERROR: Basic.get: (404) NOT_FOUND", "ERROR: Exchange.declare: (406) PRECONDITION_FAILED",
+        "No messages in queue. basic.publish something.", "OK", "OK", "0 messages deleted.", "OK",
+        "0 messages deleted.", "OK", "0 messages deleted.", "OK",
+    ]  # fmt: skip
+    assert [line.split(" - ")[0] for line in said] == expected
+    assert "'body': 'hi there'" in done.output
+    assert done.output.count("-> connected.") == 3
+
+
+def test_the_task_consumer_takes_from_the_server(rabbit_url: str) -> None:
+    """[route.26] kombu's consumer of the selected queues, over kombu's own connection."""
+    app = Celery("manual", broker=rabbit_url, set_as_current=False)
+    app.conf.task_queues = [Queue("mine", Exchange("media", type="topic"), routing_key="media.#"), Queue("other")]
+    app.select_queues(["mine"])
+    heard: list[Any] = []
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        consumer = app.amqp.TaskConsumer(channel)
+        consumer.on_message = lambda message: (heard.append(message.headers["task"]), message.ack())
+        with consumer:
+            app.send_task("far.away", exchange="media", exchange_type="topic", routing_key="media.x", queue="mine")
+            until(lambda: heard or connection.drain_events(timeout=10), "it came")
+    assert heard == ["far.away"]
+    app.close()
 
 
 def test_what_is_pushed_while_others_are_asked_for_is_not_acknowledged_with_them(make_amqp: MakeAmqp) -> None:

@@ -15,6 +15,7 @@ from celery.ports import BrokerConfig, Deferring
 from tests.contracts.broadcasting import BroadcastingContract
 from tests.contracts.broker import BrokerContract, ids, message, nothing, spec, take, to
 from tests.contracts.processes import in_child
+from tests.contracts.routing import RoutingContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -176,6 +177,22 @@ class TestMemory(_OnKombu):
 
 
 @pytest.mark.server
+class TestRouting(RoutingContract):
+    """kombu has no headers exchanges there, and drops what reaches nobody without a word; its `usa.#` does not fit
+    `usa`; and what is given back goes through its exchange again, to everybody."""
+
+    passed_over = ""
+    config = TestMemory.config
+    make_broker = TestMemory.make_broker
+    test_headers = None
+    test_words_of_topics = None
+    test_everybody_gets_a_copy_and_those_who_are_away_miss_it = None
+    test_a_queue_that_is_given_is_declared_for_whoever_publishes = None
+    test_what_reaches_no_queue_is_told_of_once = None
+    test_a_killed_worker_leaves_no_queue_of_his_own = None
+    test_nobody_is_there = None
+
+
 class TestFilesystem(_OnKombu):
     @pytest.fixture
     def config(self, tmp_path: Path) -> BrokerConfig:

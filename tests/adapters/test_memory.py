@@ -69,6 +69,7 @@ class TestBroker(BrokerContract):
 
 
 class TestRouting(RoutingContract):
+    crosses_processes = False
     make_broker = TestBroker.make_broker
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from celery.ports import Publication
+from celery.ports import Depth, Publication
 from celery.routing import Binding, ExchangeSpec, QueueSpec, Route
-from tests.contracts.broker import ids, message, nothing, take
+from tests.contracts.broker import DEADLINE, ids, message, nothing, take
+from tests.contracts.processes import Child
 
 if TYPE_CHECKING:
     from celery.ports import Broker
@@ -36,6 +38,8 @@ def told(id: str | int, exchange: str, key: str = "", kind: str = "", **headers:
 class RoutingContract:
     """Subclass it and override `make_broker`."""
 
+    #: False: the messages live and die with one process.
+    crosses_processes = True
     #: What a queue says of options that its broker passes over; "" where it passes over none.
     passed_over = "no effect on"
 
@@ -179,6 +183,25 @@ class RoutingContract:
         consumer.cancel_queue("bcast.1")
         broker.publish(told(2, "everybody", "celery", "fanout"))
         nothing(consumer)
+
+    def test_a_killed_worker_leaves_no_queue_of_his_own(self, broker: Broker, make_broker: MakeBroker) -> None:
+        """Once somebody has found him dead, nothing gathers for him any more."""
+        if not self.crosses_processes:
+            pytest.skip("lives in one process")
+        child = Child(lambda: make_broker("dead@host").consume([broadcast("bcast.dead")]))
+        child.done()
+        consumer = broker.consume([broadcast("bcast.alive")])
+        broker.publish(told(0, "everybody", "celery", "fanout"))
+        child.kill()
+        assert isinstance(broker, Depth)
+        end, number = time.monotonic() + DEADLINE, 0
+        while True:
+            number += 1
+            broker.publish(told(number, "everybody", "celery", "fanout"))
+            consumer.fetch(10, 0.2)
+            if broker.depth("bcast.dead") == 0:
+                break
+            assert time.monotonic() < end, "messages are still kept for the dead"
 
     def test_nobody_is_there(self, broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.WARNING, "celery"):

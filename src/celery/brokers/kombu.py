@@ -93,6 +93,8 @@ class KombuBroker:
                     declare_queue(line, route.queue)
                 elif not route.exchange:
                     ready_queue(line, route.routing_key)
+                elif kind := route.exchange_type or self.config.exchange_type_of(route.exchange):
+                    declare_exchange(line, route.exchange, kind, durable=True)
                 made = prepared(line, message.body, message)
                 line.channel.basic_publish(made, exchange=route.exchange, routing_key=route.routing_key)
 

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from celery.drivers.kombu import Line
     from celery.routing import QueueSpec
 
-__all__ = ["declare_exchange", "declare_queue", "envelope_of", "message_of", "notice_of", "prepared", "ready_queue"]
+__all__ = [
+    "declare_exchange",
+    "declare_exchanges",
+    "declare_queue",
+    "envelope_of",
+    "message_of",
+    "notice_of",
+    "prepared",
+    "ready_queue",
+]
 
 #: Of what travels, what kombu writes anew.
 _KOMBUS = frozenset({"delivery_info", "delivery_tag", "body_encoding", "priority"})
@@ -45,12 +54,14 @@ def prepared(line: Line, body: bytes, message: _Addressed, **properties: Any) ->
 
 
 def declare_queue(line: Line, queue: QueueSpec) -> None:
-    """Declare a queue, its exchange and its binding, once for each line."""
+    """Declare a queue, its exchanges and its bindings, once for each line."""
     known = line.declared.get(queue.name)
     if known is queue or known == queue:
         return
-    if queue.exchange:
-        declare_exchange(line, queue.exchange, queue.exchange_type, durable=queue.durable)
+    line.declared[queue.name] = queue
+    if queue.no_declare:
+        return
+    declare_exchanges(line, queue)
     line.channel.queue_declare(
         queue=queue.name,
         durable=queue.durable,
@@ -58,9 +69,17 @@ def declare_queue(line: Line, queue: QueueSpec) -> None:
         auto_delete=queue.auto_delete,
         arguments=dict(queue.arguments) or None,
     )
-    if queue.exchange:
-        line.channel.queue_bind(queue.name, queue.exchange, queue.routing_key)
-    line.declared[queue.name] = queue
+    for binding in queue.bound:
+        line.channel.queue_bind(
+            queue.name, binding.exchange.name, binding.routing_key, arguments=dict(binding.arguments) or None
+        )
+
+
+def declare_exchanges(line: Line, queue: QueueSpec) -> None:
+    """Those that a queue is bound to. A publisher needs them too: it is here that kombu finds out their types."""
+    for exchange in (binding.exchange for binding in queue.bound):
+        if not exchange.no_declare:
+            declare_exchange(line, exchange.name, exchange.type, durable=exchange.durable)
 
 
 def ready_queue(line: Line, name: str) -> None:
