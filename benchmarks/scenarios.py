@@ -42,6 +42,20 @@ class Session:
                 self.say(f"{what}: {name}, round {turn + 1}: {seen[name][-1]:,.1f}")
         return {name: statistics.median(values) for name, values in seen.items()}
 
+    def paired(
+        self, what: str, names: tuple[str, str], measure: Callable[[str], float], rounds: int
+    ) -> tuple[dict[str, float], float]:
+        """Medians, and the median of the ratios of two that follow each other at once, in changing order: for what
+        depends on a disk, whose speed changes by the minute."""
+        seen: dict[str, list[float]] = {name: [] for name in names}
+        for turn in range(max(2, int(rounds * self.scale))):
+            for name in names if turn % 2 else reversed(names):
+                seen[name].append(measure(name))
+            ours, other = (seen[name][-1] for name in names)
+            self.say(f"{what}: round {turn + 1}: {ours:,.0f} to {other:,.0f}, {ours / other:.2f}")
+        ratio = statistics.median(ours / other for ours, other in zip(*seen.values(), strict=True))
+        return {name: statistics.median(values) for name, values in seen.items()}, ratio
+
     def count(self, name: str, ours: int, others: int) -> int:
         return max(100, int((ours if name == "ours" else others) * self.scale))
 
@@ -453,7 +467,7 @@ def _sqlite_rows(session: Session, mode: str, folder: Path) -> list[Row]:
 
     def send(name: str) -> float:
         fresh(name)
-        n = session.count(name, 5_000, 5_000)
+        n = session.count(name, 2_500, 2_500)
         return n / float(session.subjects[name].drive(env(name), "enqueue", "noop", "noop", n)["seconds"])
 
     def empty(name: str) -> float:
@@ -473,8 +487,7 @@ def _sqlite_rows(session: Session, mode: str, folder: Path) -> list[Row]:
 
     rows = []
     for what, measure in (("`delay()`", send), ("drain, 2 processes", empty)):
-        values = session.interleaved(f"SQLite {mode} {what}", ["ours", "huey"], measure)
-        ratio = values["ours"] / values["huey"]
+        values, ratio = session.paired(f"SQLite {mode} {what}", ("ours", "huey"), measure, 20 if measure is send else 4)
         rows.append(
             Row(f"SQLite, synchronous={mode}: {what}", "/s", values, "≥ 1× Huey", f"{ratio:.2f}× Huey", ratio >= 1)
         )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Self
 
 import hiredis
@@ -68,8 +68,9 @@ class RedisServer:
         self.socket = os.path.join(self.directory, "redis.sock")
         self._process: subprocess.Popen[bytes] | None = None
 
-    def url(self, db: int = 0) -> str:
-        return f"redis://127.0.0.1:{self.port}/{db}"
+    def url(self, db: int = 0, *, port: int = 0) -> str:
+        """`port`: of a proxy before it."""
+        return f"redis://127.0.0.1:{port or self.port}/{db}"
 
     @property
     def pid(self) -> int:
@@ -110,6 +111,15 @@ class RedisServer:
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
+
+    kind = "redis"
+
+    def freeze(self) -> None:
+        """It does nothing at all until it thaws."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
 
     def call(self, *command: Any, db: int = 0) -> Any:
         """One command, over a connection of its own."""
@@ -295,6 +305,32 @@ class RabbitServer:
             raise ConnectionError(f"{verb} {path}: {answer.status} {text!r}")
         return json.loads(text) if text else None
 
+    def evaluate(self, erlang: str) -> str:
+        """Run something in the node."""
+        command = ["/usr/lib/rabbitmq/bin/rabbitmqctl", "eval", erlang]
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=True)
+        return done.stdout
+
+    @contextlib.contextmanager
+    def consumer_timeout(self, milliseconds: int) -> Iterator[None]:
+        """For channels that are opened meanwhile; looked at each half second. Without this it is half an hour."""
+        for timeout, tick in ((milliseconds, 500), (1_800_000, 60_000)):
+            self.evaluate(
+                f"application:set_env(rabbit, consumer_timeout, {timeout}), "
+                f"application:set_env(rabbit, channel_tick_interval, {tick})."
+            )
+            if timeout == milliseconds:
+                yield
+
+    @contextlib.contextmanager
+    def short_of_memory(self) -> Iterator[None]:
+        """An alarm is raised: the node takes no messages meanwhile."""
+        self.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.00001).")
+        try:
+            yield
+        finally:
+            self.evaluate("vm_memory_monitor:set_vm_memory_high_watermark(0.4).")
+
     def _stop_epmd(self) -> None:
         """It stays for as long as it believes that its node lives."""
         epmd = shutil.which("epmd") or "epmd"
@@ -303,6 +339,15 @@ class RabbitServer:
             if subprocess.run(command, env=self._environment(), capture_output=True, check=False).returncode == 0:
                 return
             time.sleep(0.1)
+
+    def freeze(self) -> None:
+        """It does nothing at all until it thaws."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def make_vhost(self, name: str) -> str:
         """An empty virtual host; returns its URL."""

@@ -280,6 +280,11 @@ class Message:
         return self._body
 
     @property
+    def filled(self) -> tuple[Form, str, str] | None:
+        """The form that it was filled into, its argsrepr and its reply address; None: it was laid out by itself."""
+        return self._form
+
+    @property
     def reply_to(self) -> str:
         """Where an rpc reply goes (`[wire.23]`); "" if nowhere."""
         address = self.properties.get("reply_to")
@@ -321,7 +326,7 @@ class Message:
                 "properties": {
                     **self._properties,
                     "delivery_info": info,
-                    "priority": self.priority,
+                    "priority": self._properties.get("priority", 0),
                     "body_encoding": "base64",
                     "delivery_tag": delivery_tag,
                 },
@@ -367,11 +372,15 @@ class Form:
     third of laying out and encoding anew.
     """
 
-    __slots__ = ("_text", "kin")
+    __slots__ = ("_text", "kept", "kin", "marks")
 
     def __init__(self, kin: Message, task_id: str, body: bytes, argsrepr: str, reply_to: str, tag: str) -> None:
         """`kin`: a message whose id, body, argsrepr and reply address are these, which occur nowhere else in it."""
         self.kin = kin
+        #: Id, argsrepr and reply address of the one that it was made from.
+        self.marks = (task_id, argsrepr, reply_to)
+        #: For a broker that does not write envelopes: what it has made of this form.
+        self.kept: Any = None
         text = kin.to_envelope(tag).replace(b"%", b"%%")
         holes = ((b64encode(body), b"b"), (task_id.encode(), b"i"), (_write(argsrepr), b"a"))
         for mark, name in (*holes, (reply_to.encode(), b"r"), (tag.encode(), b"t")):

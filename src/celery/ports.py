@@ -59,6 +59,8 @@ class BrokerConfig(Struct, frozen=True):
     dead_letters: DeadLetterBounds = DeadLetterBounds()
     #: `broker_failover_strategy`: in which order several URLs are tried.
     failover: Any = "round-robin"
+    #: The type of an exchange that a message is sent to without a word about it; "" if nobody knows.
+    exchange_type_of: Callable[[str], str] = lambda _: ""
 
 
 class Publication(Struct, eq=False):
@@ -421,8 +423,12 @@ class Listener(Protocol):
 class Broadcasting(Protocol):
     """A broker that carries notices (`[control.39]`). Thread-safe, like the broker."""
 
-    def tell(self, notices: Sequence[Notice]) -> None:
-        """To every mailbox that is bound to their exchanges and routing keys now. Raises `OperationalError`."""
+    def tell(self, notices: Sequence[Notice]) -> int | None:
+        """To every mailbox that is bound to their exchanges and routing keys now. Raises `OperationalError`.
+
+        How many listeners have been told, summed over the notices: never too few, but one that has just died may be
+        among them. None: the broker does not say.
+        """
 
     def listen(self, mailboxes: Sequence[QueueSpec]) -> Listener:
         """Hear what is told from now on: on return each mailbox is bound as it says. Belongs to the calling thread.

@@ -204,7 +204,7 @@ class Tracer:
             "delivery_info": {
                 "exchange": message.exchange,
                 "routing_key": message.routing_key,
-                "priority": message.priority,
+                "priority": properties.get("priority", message.priority),
                 "redelivered": message.redelivered,
             },
             "is_eager": False,

@@ -27,6 +27,7 @@ from tests.contracts.broadcasting import BroadcastingContract
 from tests.contracts.broker import BrokerContract, ids, message, numbers, spec, take, to
 from tests.contracts.dead_letters import BOUNDS, DeadLetterContract, letters, refuse
 from tests.contracts.processes import Child, in_child
+from tests.contracts.routing import RoutingContract
 from tests.flow.engine import until
 from tests.servers import free_port
 
@@ -335,7 +336,14 @@ class TestDeadLetters(DeadLetterContract):
         assert again.message.deaths == 1
 
 
+class TestRouting(RoutingContract):
+    passed_over = ""
+    make_broker = TestBroker.make_broker
+
+
 class TestBroadcasting(BroadcastingContract):
+    counts = False
+
     @pytest.fixture
     def make_carrier(self, make_amqp: MakeAmqp) -> MakeCarrier:
         return make_amqp

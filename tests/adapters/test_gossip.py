@@ -123,8 +123,13 @@ def test_an_election_that_comes_to_nothing_is_forgotten(
 ) -> None:
     worker = fleet.worker("a@h")
     gossip = worker.gossip
-    gossip.state.event(Event("worker-heartbeat", hostname="mute@h", clock=1, freq=60, utcoffset=0, pid=1,
-                             local_received=1e12, timestamp=1e12))  # fmt: skip
+    mute = fleet.app.events.Dispatcher(hostname="mute@h")
+
+    def heard() -> bool:
+        mute.send("worker-heartbeat", freq=60)
+        return "mute@h" in others(worker)
+
+    until(heard, "it listens")
     gossip.election("e", "task", {"task": "note"})
     until(lambda: gossip.consensus_requests, "it stands")
     monkeypatch.setattr("celery.worker.consumer.gossip._ELECTION_LASTS", -1.0)

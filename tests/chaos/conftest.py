@@ -15,7 +15,7 @@ from tests.chaos.scene import FULL, Scene, durable_redis
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.servers import RedisServer
+    from tests.servers import RabbitServer, RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "CHAOS.md"
@@ -39,18 +39,71 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
+class Server(Protocol):
+    """What is done to a broker's server, whichever it is."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+    def url(self, *, port: int = 0) -> str:
+        """`port`: of a proxy before it."""
+
+    def freeze(self) -> None: ...
+
+    def thaw(self) -> None: ...
+
+    def start(self) -> Any: ...
+
+    def stop(self, *, keep_directory: bool = False) -> None:
+        """As `kill -9` would."""
+
+
+class Node:
+    """The RabbitMQ node that tests share, and a virtual host for this one."""
+
+    kind = "rabbit"
+
+    def __init__(self, server: RabbitServer, url: str) -> None:
+        self._url = url
+        self.port = server.port
+        self.freeze, self.thaw = server.freeze, server.thaw
+        self.start, self.stop = server.start, server.stop
+
+    def url(self, *, port: int = 0) -> str:
+        return self._url.replace(f":{self.port}/", f":{port or self.port}/")
+
+
+@pytest.fixture
+def rabbit(rabbit_session: RabbitServer, rabbit_url: str) -> Node:
+    return Node(rabbit_session, rabbit_url)
+
+
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[MakeScene]:
     """Makes the scene of a case: on a SQLite file of its own, unless a URL is given."""
     made: list[Scene] = []
 
     def make(url: str | None = None, **options: Any) -> Scene:
-        made.append(Scene(tmp_path, url or f"sqlite:///{tmp_path}/chaos.sqlite3", **options))
+        file = f"sqlite:///{tmp_path}/chaos.sqlite3"
+        if options.get("backend") == "sqlite":
+            options["backend"] = file
+        made.append(Scene(tmp_path, url or file, **options))
         return made[-1]
 
     yield make
     for one in made:
         one.close()
+
+
+def scene_at(server: Server, make: MakeScene, *, port: int = 0, **settings: Any) -> Scene:
+    """A scene on that server. RabbitMQ keeps no results: those are in a file."""
+    if server.kind == "redis":
+        return make(server.url(port=port), **settings)
+    sure = {"confirm_publish": True, "heartbeat": 2, **settings.pop("broker_transport_options", {})}
+    return make(server.url(port=port), backend="sqlite", broker_transport_options=sure, **settings)
 
 
 @pytest.fixture

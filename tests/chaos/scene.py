@@ -87,6 +87,7 @@ class Scene:
     def __init__(self, folder: Path, url: str, *, backend: str | None = None, **settings: Any) -> None:
         self.folder = folder
         self.url = url
+        self.backend = backend
         self.settings = settings
         (folder / "proj.py").write_text(PROJECT % {"settings": settings})
         self.ledger = Ledger(folder / "notes")
@@ -102,7 +103,7 @@ class Scene:
 
     def client(self, url: str) -> Celery:
         """An app of the same project that reaches the broker by another way."""
-        app = Celery("proj", broker=url, backend=url, set_as_current=False)
+        app = Celery("proj", broker=url, backend=self.backend or url, set_as_current=False)
         app.conf.update(self.settings)
         return app
 
@@ -159,6 +160,18 @@ class Scene:
                     window = max(window, killed[0] - run.ended)
         assert window < slack, f"a task ran again {window:.3f} s after it had ended"
         return window
+
+    def check_interrupted(self, interruptions: Sequence[tuple[float, float]], slack: float = 1.0) -> None:
+        """Whatever ran twice was running, or had just ended, when its connection was lost.
+
+        `interruptions`: from when until when (monotonic) connections were lost. Raises `AssertionError` for any other.
+        """
+        for task_id, runs in self.ledger.twice.items():
+            for run in runs[:-1]:
+                assert any(
+                    run.began < until and (run.ended is None or run.ended > since - slack)
+                    for since, until in interruptions
+                ), f"{task_id} ran again although nothing interrupted it: {runs}, {interruptions}"
 
     def settled(self) -> set[str]:
         """Ids whose results are stored by now."""

@@ -1,4 +1,4 @@
-"""`delay()` while Redis is down, blackholed, silent, or answers into nowhere: an error in time (PAINS 13)."""
+"""`delay()` while the broker is down, blackholed, silent, full or answers into nowhere: an error in time (PAINS 13)."""
 
 from __future__ import annotations
 
@@ -13,25 +13,32 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from celery import Celery
+from tests.chaos.crowd import GRACE, PROMISED, THREADS, Crowd
 from tests.chaos.ledger import Ledger
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.scene import scaled
+from tests.running import wait_until
 from tests.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.chaos.conftest import MakeScene
-    from tests.servers import RedisServer
+    from tests.chaos.conftest import MakeScene, Node, Server
+    from tests.servers import RabbitServer, RedisServer
 
     Book = Callable[[dict[str, str]], None]
 
 pytestmark = pytest.mark.server
 
-THREADS = 100
-#: Seconds that are promised, and some for a machine that has other things to do.
-PROMISED, GRACE = 10.0, 5.0
+BROKERS = ["redis", pytest.param("rabbit", marks=pytest.mark.xdist_group("rabbit"))]
+
+
+@pytest.fixture(params=BROKERS)
+def server(request: pytest.FixtureRequest) -> Server:
+    """One of either kind."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture
@@ -40,69 +47,47 @@ def proxy(redis: RedisServer) -> Iterator[FaultProxy]:
         yield proxy
 
 
-class Crowd:
-    """Many threads that each call one task at the same time."""
-
-    def __init__(self, app: Celery, threads: int = THREADS) -> None:
-        self.errors: list[BaseException] = []
-        self.ids: list[str] = []
-        self.slowest = 0.0
-        self._app = app
-        self._threads = [threading.Thread(target=self._call, args=(n,), daemon=True) for n in range(threads)]
-
-    def go(self) -> Crowd:
-        began = time.monotonic()
-        for thread in self._threads:
-            thread.start()
-        for thread in self._threads:
-            thread.join(began + 60 - time.monotonic())
-            assert not thread.is_alive(), "delay() hangs"
-        return self
-
-    def _call(self, number: int) -> None:
-        began = time.monotonic()
-        try:
-            self._app.send_task("proj.late", (0.0,), task_id=f"c{number}")
-        except BaseException as exc:  # noqa: BLE001 - looked at by the test
-            self.errors.append(exc)
-        else:
-            self.ids.append(f"c{number}")
-        self.slowest = max(self.slowest, time.monotonic() - began)
-
-    def check_refused(self) -> None:
-        assert not self.ids
-        assert all(isinstance(error, OperationalError) for error in self.errors), self.errors
-        assert self.slowest < PROMISED + GRACE
-
-
 def app_on(url: str) -> Celery:
-    return Celery("proj", broker=url, set_as_current=False)
+    """An app that knows when its messages are safe."""
+    app = Celery("proj", broker=url, set_as_current=False)
+    if url.startswith("amqp"):
+        app.conf.broker_transport_options = {"confirm_publish": True}
+    return app
 
 
 def refused(folder: Path, crowd: Crowd, how: str, book: Book) -> None:
     crowd.check_refused()
     said = f"{len(crowd.errors)} errors, the last after {crowd.slowest:.1f} s"
-    book(Ledger(folder / "notes").row(f"delay(), redis {how}, {THREADS} threads", None, said))
+    book(Ledger(folder / "notes").row(f"delay(), {how}, {THREADS} threads", None, said))
 
 
-def test_nobody_listens(tmp_path: Path, book: Book) -> None:
-    app = app_on(f"redis://127.0.0.1:{free_port()}/0")
-    refused(tmp_path, Crowd(app).go(), "down", book)
+#: Nothing needs to be there: how a broker on this port is called.
+SCHEMES = {"redis": "redis://127.0.0.1:%d/0", "rabbit": "amqp://guest:s3cret@127.0.0.1:%d//"}
+
+
+@pytest.mark.parametrize("kind", SCHEMES)
+def test_nobody_listens(kind: str, tmp_path: Path, book: Book) -> None:
+    app = app_on(SCHEMES[kind] % free_port())
+    crowd = Crowd(app).go()
+    refused(tmp_path, crowd, f"{kind} down", book)
+    assert "s3cret" not in str(crowd.errors)
     app.close()
 
 
-def test_a_server_that_accepts_and_never_answers(tmp_path: Path, book: Book) -> None:
-    """Real Celery blocks for more than a minute here."""
+@pytest.mark.parametrize("kind", SCHEMES)
+def test_a_server_that_accepts_and_never_answers(kind: str, tmp_path: Path, book: Book) -> None:
+    """Real Celery blocks for more than a minute here, on Redis."""
     with FaultProxy(free_port()) as proxy:
         proxy.swallow()
-        app = app_on(proxy.url())
+        app = app_on(SCHEMES[kind] % proxy.port)
         crowd = Crowd(app).go()
-        refused(tmp_path, crowd, "accepts and is silent", book)
+        refused(tmp_path, crowd, f"{kind} accepts and is silent", book)
         assert "127.0.0.1" in str(crowd.errors[0])
         app.close()
 
 
-def test_a_port_behind_which_packets_vanish(tmp_path: Path, book: Book) -> None:
+@pytest.mark.parametrize("kind", SCHEMES)
+def test_a_port_behind_which_packets_vanish(kind: str, tmp_path: Path, book: Book) -> None:
     """A listener whose queue is full answers no SYN: the connection is not even made."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         port = listener.getsockname()[1]
@@ -111,35 +96,58 @@ def test_a_port_behind_which_packets_vanish(tmp_path: Path, book: Book) -> None:
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", port))
         time.sleep(0.2)
-        app = app_on(f"redis://127.0.0.1:{port}/0")
-        refused(tmp_path, Crowd(app).go(), "blackholed", book)
+        app = app_on(SCHEMES[kind] % port)
+        refused(tmp_path, Crowd(app).go(), f"{kind} blackholed", book)
         app.close()
         for filler in fillers:
             filler.close()
 
 
-def test_a_server_that_is_frozen(tmp_path: Path, redis: RedisServer, book: Book) -> None:
-    app = app_on(redis.url())
+def test_a_server_that_is_frozen(tmp_path: Path, server: Server, book: Book) -> None:
+    app = app_on(server.url())
     app.send_task("proj.late", (0.0,), task_id="first")
-    os.kill(redis.pid, signal.SIGSTOP)
+    server.freeze()
     try:
-        refused(tmp_path, Crowd(app).go(), "frozen", book)
+        refused(tmp_path, Crowd(app).go(), f"{server.kind} frozen", book)
     finally:
-        os.kill(redis.pid, signal.SIGCONT)
+        server.thaw()
     app.send_task("proj.late", (0.0,), task_id="last")
     app.close()
 
 
-def test_connections_that_are_half_open_are_replaced(redis: RedisServer, proxy: FaultProxy) -> None:
+def test_connections_that_are_half_open_are_replaced(server: Server) -> None:
     """The server lives, only the connections of before are dead: every call succeeds in time."""
-    app = app_on(proxy.url())
-    assert not Crowd(app, 10).go().errors  # the pool is full of connections
-    proxy.half_open()
-    crowd = Crowd(app).go()
-    assert not crowd.errors
-    assert crowd.slowest < PROMISED + GRACE
-    assert len(app.assembly.broker._pool._places) == 10  # type: ignore[attr-defined]
+    with FaultProxy(server.port) as proxy:
+        app = app_on(server.url(port=proxy.port))
+        assert not Crowd(app, 10).go().errors  # the pool is full of connections
+        proxy.half_open()
+        crowd = Crowd(app).go()
+        assert not crowd.errors
+        assert crowd.slowest < PROMISED + GRACE
+        if server.kind == "redis":
+            assert len(app.assembly.broker._pool._places) == 10  # type: ignore[attr-defined]
+        app.close()
+
+
+@pytest.mark.xdist_group("rabbit")
+def test_a_server_short_of_memory(tmp_path: Path, rabbit: Node, rabbit_session: RabbitServer, book: Book) -> None:
+    """RabbitMQ says so, and takes nothing: no call waits for ever, and each says why; then all goes on by itself."""
+    app = app_on(rabbit.url())
+    app.conf.broker_transport_options["confirm_timeout"] = 3.0
+    plain = Celery("proj", broker=rabbit.url(), set_as_current=False, broker_pool_limit=1)
+    with rabbit_session.short_of_memory():
+        plain.send_task("proj.late", (0.0,), task_id="nobody knows")  # it is told when it has sent something
+        (idle,) = plain.assembly.broker._idle  # type: ignore[attr-defined]
+        wait_until(lambda: idle.is_stale() or idle.blocked, "it is told")
+        crowd = Crowd(app).go()
+        with pytest.raises(OperationalError, match="takes no messages now: low on memory"):
+            plain.send_task("proj.late", (0.0,), task_id="refused")
+        refused(tmp_path, crowd, "rabbit short of memory", book)
+        assert all("low on memory" in str(error) for error in crowd.errors), crowd.errors
+    app.send_task("proj.late", (0.0,), task_id="last")
+    plain.send_task("proj.late", (0.0,), task_id="last too")
     app.close()
+    plain.close()
 
 
 def test_a_repeat_keeps_its_id(scene: MakeScene, redis: RedisServer, proxy: FaultProxy, book: Book) -> None:

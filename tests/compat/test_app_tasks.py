@@ -399,13 +399,13 @@ def test_send_task_needs_no_task_but_takes_its_options(app, sent):
     with pytest.warns(CDeprecationWarning, match="'queue'"):
         app.finalize()
     app.send_task("unknown", (1,), countdown=3, headers={"a": 1})
-    assert sent[-1] == ("unknown", (1,), None, {"countdown": 3, "headers": {"a": 1}}, None)
+    assert sent[-1] == ("unknown", (1,), None, {"countdown": 3, "headers": {"a": 1}, "priority": 0}, None)
     app.send_task("known", time_limit=None, add_to_parent=False)
     _, _, _, options, task = sent[-1]
     assert task is app.tasks["known"]
     assert options == {
         "queue": "lopri", "serializer": "json", "expires": 5, "time_limit": None, "add_to_parent": False,
-        "ignore_result": None,
+        "ignore_result": None, "priority": 0,
     }  # fmt: skip
 
 

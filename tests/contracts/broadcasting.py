@@ -45,6 +45,9 @@ def hear(listener: Listener, n: int) -> list[str]:
 class BroadcastingContract:
     """Subclass it and override `make_carrier`."""
 
+    #: Whether the broker says how many have heard a notice.
+    counts = True
+
     @pytest.fixture
     def make_carrier(self) -> MakeCarrier:
         """Each call a new broker on the test's own fresh storage; closed after the test."""
@@ -138,6 +141,27 @@ class BroadcastingContract:
         gone.close()
         carrier.tell([notice("told")])
         assert hear(still, 1) == ["told"]
+
+    def test_it_says_how_many_have_heard(self, carrier: Broadcasting, listen: Callable[..., Listener]) -> None:
+        def told(*notices: Notice) -> int | None:
+            return carrier.tell(notices)
+
+        assert not told(notice("nobody"))
+        ears = [listen(ear(f"n{i}.pidbox")) for i in range(3)]
+        if not self.counts:
+            assert told(notice("one")) is None
+            return
+        assert told() == told(notice("nobody", "no.pidbox")) == 0
+        listen(ear("ev.1", "ev", "topic", "worker.#"), ear("else.pidbox", "else.pidbox"))
+        assert told(notice("one")) == 3
+        assert told(notice("one"), notice("two"), notice("else", "else.pidbox"), notice("nobody", "no.pidbox")) == 7
+        ears[0].close()
+        assert told(notice("one")) == 2
+        reply = notice("reply", "reply.pidbox", "direct", "oid")
+        assert told(reply) == 0
+        for _ in range(2):  # they share a mailbox: one of them hears it
+            listen(ear("oid.reply", "reply.pidbox", "direct", "oid"))
+        assert told(reply) == 1
 
     def test_a_descriptor_ends_the_wait(self, listen: Callable[..., Listener]) -> None:
         listener = listen(ear("n.pidbox"))

@@ -153,12 +153,13 @@ def test_two_nodes_of_one_name(app: Celery) -> None:
 class Patient:
     """A carrier whose replies come one after the other, each after some seconds of a clock of its own."""
 
-    def __init__(self, gaps: Sequence[float], make: Callable[[int], Notice]) -> None:
-        self.now, self.gaps, self.make = 0.0, list(gaps), make
+    def __init__(self, gaps: Sequence[float], make: Callable[[int], Notice], hearers: int | None = None) -> None:
+        self.now, self.gaps, self.make, self.hearers = 0.0, list(gaps), make, hearers
         self.closed = False
 
-    def tell(self, notices: Sequence[Notice]) -> None:
+    def tell(self, notices: Sequence[Notice]) -> int | None:
         (self.command,) = notices
+        return self.hearers
 
     def listen(self, mailboxes: Sequence[QueueSpec]) -> Patient:
         return self
@@ -174,16 +175,32 @@ class Patient:
         self.closed = True
 
 
-def test_each_reply_starts_the_clock_anew(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`[wirectl.9]`."""
+@pytest.mark.parametrize(
+    ("hearers", "limit", "expected", "took"),
+    [
+        (None, None, ["n4", "n3", "n2"], 3.7),
+        (None, 2, ["n4", "n3"], 1.8),
+        (0, None, [], 0.0),
+        (2, None, ["n4", "n3"], 1.8),
+        (2, 1, ["n4"], 0.9),
+        (1, 2, ["n4"], 0.9),
+        (5, None, ["n4", "n3", "n2"], 3.7),
+    ],
+)
+def test_each_reply_starts_the_clock_anew(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, hearers: int | None, limit: int | None, expected: list[str],
+    took: float,
+) -> None:  # fmt: skip
+    """`[wirectl.9]`; and nobody is waited for once all who have heard have answered."""
 
     def reply(left: int) -> Notice:
         return Notice("reply", "direct", "", b'{"n%d": 1}' % left, headers={"ticket": command.body["ticket"]})
 
-    patient = Patient([0.9, 0.9, 0.9, 1.1, 0.1], reply)
+    patient = Patient([0.9, 0.9, 0.9, 1.1, 0.1], reply, hearers)
     monkeypatch.setattr("celery.app.commands.time", SimpleNamespace(monotonic=lambda: patient.now, time=time.time))
     command = command_of(app, mailbox_settings(app.conf), "ping", {}, None, None, None)
-    assert [list(reply) for reply in gather(patient, command, 1.0, None, None)] == [["n4"], ["n3"], ["n2"]]
+    assert [next(iter(reply)) for reply in gather(patient, command, 1.0, limit, None)] == expected
+    assert patient.now == pytest.approx(took)
     assert patient.closed
 
 

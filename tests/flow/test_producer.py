@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from kombu.exceptions import EncodeError, OperationalError
 
 from celery import codecs
+from celery.brokers.amqp_methods import message_properties, publish
+from celery.brokers.amqp_publishing import frames_of_message
 from celery.brokers.memory import MemoryBroker
-from celery.ports import BrokerConfig
+from celery.drivers.amqp_frames import content
+from celery.ports import BrokerConfig, Publication
 from celery.producer import Call, Producer, PublishDefaults, new_id
 from celery.retry import PublishPolicy
 from celery.routing import QueueSpec, Route
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from celery.message import Message
-    from celery.ports import Publication
 
 NOW = dt.datetime(2030, 1, 1, 12, 0, tzinfo=dt.UTC)
 
@@ -374,6 +376,22 @@ def test_forms_write_what_laying_out_does(calls: Any, priority: int | None) -> N
             assert getattr(ours, name) == getattr(theirs, name)
     assert quick.producer._forms, "the quick way was not taken at all"
     assert not long.producer._forms
+
+
+@given(st.lists(st.lists(argument, max_size=3).map(tuple), min_size=1, max_size=3), st.none() | st.integers(0, 9))
+@example([('%s %(i)b \\ "',), ("\ud800", "x" * 3000)], 3)
+def test_amqp_fills_the_same_form(calls: list[Any], priority: int | None) -> None:
+    """What goes over AMQP is what the whole message would have been, byte for byte."""
+    bench = remembering(Bench(priority=priority))
+    link: Any = SimpleNamespace(frame_max=131072)
+    for args in calls:
+        bench.producer.send(Call("proj.add", (), {}, {"serializer": "json"}))
+        ours = bench.producer.send(Call("proj.add", args, {}, {"serializer": "json"}))
+        assert ours.filled is not None
+        route = Route("", "q")
+        written = frames_of_message(link, Publication(ours, route))
+        assert written == publish("", "q") + content(message_properties(ours), ours.body, link.frame_max)
+        assert ours.filled[0].kept.route is route
 
 
 def test_a_form_is_made_anew_when_the_task_or_the_route_changes() -> None:

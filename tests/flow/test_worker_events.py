@@ -232,12 +232,14 @@ class Line:
         self.away = True
         self.tries = threading.Semaphore(0)
         self.told: list[Any] = []
+        self.hearers: int | None = None
 
-    def tell(self, notices: Any) -> None:
+    def tell(self, notices: Any) -> int | None:
         self.tries.release()
         if self.away:
             raise OperationalError("away")
         self.told += [event for one in notices for event in json.loads(one.body)]
+        return self.hearers
 
     def listen(self, mailboxes: Any) -> Any:
         raise OperationalError("away")
@@ -265,6 +267,26 @@ def test_events_wait_for_a_broker_that_is_away(app: Celery, monkeypatch: pytest.
     told.stop(None)
     assert [event["uuid"] for event in line.told] == ["a", "b", "c"]
     assert [event["clock"] for event in line.told] == sorted({event["clock"] for event in line.told})
+
+
+def test_what_nobody_hears_is_not_made(app: Celery) -> None:
+    """A few ask whether somebody does; from the first that is heard on, none is missing."""
+    line = Line()
+    line.away, line.hearers = False, 0
+    told = course(app, line)
+    try:
+        told.received([message("first")])
+        until(lambda: len(line.told) == 1, "nobody has heard the first")
+        told.received([message(f"lost-{n}") for n in range(5000)])
+        until(lambda: len(line.told) > 1 and not told._notes, "they are forgotten")
+        assert len(line.told) <= 1 + 10
+        line.hearers = 1
+        told.received([message(f"heard-{n}") for n in range(1500)])
+        until(lambda: line.told[-1]["uuid"] == "heard-1499", "the last is told")
+    finally:
+        told.stop(None)
+    assert [event["uuid"] for event in line.told[-1500:]] == [f"heard-{n}" for n in range(1500)]
+    assert told.dropped == 0
 
 
 def test_not_too_many_wait(app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -278,6 +278,7 @@ def test_remote_control(project: Project) -> None:
 
 @not_rabbit
 @pytest.mark.usefixtures("worker")
+@pytest.mark.process
 def test_events(project: Project) -> None:
     def said(number: int) -> str:
         [(command, _)] = block(f"remote-control-{number}").commands()

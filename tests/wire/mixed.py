@@ -1,4 +1,4 @@
-"""A mixed fleet on one Redis: workers and clients of this project and of the real Celery, all running one project."""
+"""A mixed fleet on one Redis, or with a broker of its own: this project and the real Celery, running one project."""
 
 from __future__ import annotations
 
@@ -34,14 +34,16 @@ class Side:
 
     name: str
     folder: Path
+    #: The broker's and that of the results.
     url: str
+    results: str
 
     @property
     def python(self) -> str:
         return sys.executable if self.name == OURS else golden.REFERENCE
 
     def environment(self, **variables: str) -> dict[str, str]:
-        fleet = {"FLEET_URL": self.url, "FLEET_FOLDER": str(self.folder), **variables}
+        fleet = {"FLEET_URL": self.url, "FLEET_RESULTS": self.results, "FLEET_FOLDER": str(self.folder), **variables}
         if self.name == THEIRS:
             return golden.reference_environment(self.folder, **fleet)
         path = f"{ROOT / 'src'}:{golden.SCRIPTS}"
@@ -109,10 +111,11 @@ class Client:
 class Fleet:
     """A worker and a client of each side. Each worker takes from the queue that bears its side's name."""
 
-    def __init__(self, server: RedisServer, folder: Path, **variables: str) -> None:
+    def __init__(self, server: RedisServer, folder: Path, broker: str = "", **variables: str) -> None:
+        """`server` has the results, and the queues unless there is another `broker`."""
         self.server = server
         self.folder = folder
-        self.sides = {name: Side(name, folder, server.url()) for name in SIDES}
+        self.sides = {name: Side(name, folder, broker or server.url(), server.url()) for name in SIDES}
         self.workers = {name: side.worker("-Q", name, **variables) for name, side in self.sides.items()}
         self.clients = {name: side.client(**variables) for name, side in self.sides.items()}
 

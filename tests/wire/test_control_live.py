@@ -49,6 +49,12 @@ def test_everybody_answers(fleet: Fleet, side: str) -> None:
     assert queues == {f"{name}@fleet": {name} for name in SIDES}
 
 
+def test_ours_waits_for_no_more_than_have_heard(fleet: Fleet) -> None:
+    """Nobody says how many workers there are: the server counts who hears the command."""
+    replies = fleet.clients["ours"]("app.control.ping(timeout=3600)")
+    assert {node for reply in replies for node in reply} == NODES
+
+
 @pytest.mark.parametrize("side", SIDES)
 def test_who_is_meant(fleet: Fleet, side: str) -> None:
     for other in SIDES:

@@ -74,7 +74,7 @@ def call(side: Side, queue: str) -> dict[str, str]:
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     folder, told = tmp_path_factory.mktemp("told"), Told()
     with RedisServer() as server, ExitStack() as stack:
-        sides = {name: Side(name, folder, server.url()) for name in SIDES}
+        sides = {name: Side(name, folder, server.url(), server.url()) for name in SIDES}
         script = str(golden.SCRIPTS / "told.py")
         workers = {}
         for name in (THEIRS, OURS):

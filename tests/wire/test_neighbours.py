@@ -28,7 +28,7 @@ def test_it_leaves_alone_what_ours_runs_and_what_ours_parked(tmp_path: Path) -> 
     conf = json.dumps(CONF)
     names = [f"delayed{n}" for n in range(5)]
     with RedisServer() as server:
-        ours, theirs = (Side(name, tmp_path, server.url()) for name in (OURS, THEIRS))
+        ours, theirs = (Side(name, tmp_path, server.url(), server.url()) for name in (OURS, THEIRS))
         with ours.client(FLEET_CONF=conf) as client, ours.worker("-Q", "shared", FLEET_CONF=conf) as first:
             first.wait_for(r"ready\.")
             began = time.time()

@@ -35,7 +35,7 @@ CASES = [
 def noted_by(name: str, url: str, folder: Path) -> dict[str, Any]:
     """Run all cases with a worker and a client of one side."""
     folder.mkdir()
-    side = Side(name, folder, url)
+    side = Side(name, folder, url, url)
     environment = side.environment(RUNS_URL=url, RUNS_FOLDER=str(folder), C_FORCE_ROOT="1")
     worker = Background(f"{side.python} -m celery -A runs worker -P solo -l INFO", folder, environment)
     try:

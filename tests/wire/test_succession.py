@@ -33,7 +33,7 @@ def succession(held_by: str, folder: Path) -> dict[str, Any]:
     folder.mkdir()
     heir = THEIRS if held_by == OURS else OURS
     with RedisServer() as server:
-        sides = {name: Side(name, folder, server.url()) for name in SIDES}
+        sides = {name: Side(name, folder, server.url(), server.url()) for name in SIDES}
         with sides[heir].client(FLEET_CONF=CONF) as client:
             first = sides[held_by].worker("-Q", "estate", FLEET_CONF=CONF)
             try:

@@ -14,7 +14,7 @@ import sys
 import threading
 from functools import partial
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from celery import codecs, current
 from celery.app.adapters import (
@@ -357,9 +357,9 @@ class Assembly:
             node=f"{socket.gethostname()}-{os.getpid()}-{new_id()[:8]}",
             failover=conf.broker_failover_strategy,
             dead_letters=dead_letter_bounds(conf),
+            exchange_type_of=lambda name: self._app.amqp.queues.exchange_type(name),
         )
-        broker: Broker = factory(config)
-        return broker
+        return cast("Broker", factory(config))
 
     def _make_store(self) -> ResultBackend | None:
         from celery.backends.bridge import Bridged, brings_storage

@@ -22,6 +22,8 @@ def whole_url(url: str, conf: Any) -> str:
         return url
     if not separator:
         scheme, rest = "", url  # a host, or nothing
+    if isinstance(transport, type):
+        transport = f"{transport.__module__}:{transport.__qualname__}"
     scheme = transport or scheme or "amqp"
     if scheme in _EMBEDDED:
         return f"{scheme}://"
@@ -44,6 +46,7 @@ def amqp_options(conf: Any, scheme: str) -> dict[str, Any]:
         return {}
     options: dict[str, Any] = {
         "login_method": conf.get("broker_login_method"),
+        "pool_acquire_timeout": conf.get("broker_pool_acquire_timeout"),
         "delayed_queue_type": conf.get("broker_native_delayed_delivery_queue_type"),
     }
     if conf.value_set_for("broker_heartbeat"):

@@ -179,13 +179,16 @@ def gather(
 ) -> list[dict[str, Any]]:
     """Tell a command and hear what is answered: until `limit` replies have come, or none for `timeout` seconds.
 
-    Raises `OperationalError`.
+    Where the broker says how many have heard the command, no more replies than these are waited for. Raises
+    `OperationalError`.
     """
     ticket = command.ask()
     notice = command.notice()
     listener = carrier.listen([command.settings.replies(command.oid)])
     try:
-        carrier.tell([notice])
+        told = carrier.tell([notice])
+        if told is not None:
+            limit = told if limit is None else min(limit, told)
         return list(_collected(listener, _Wanted(command.settings, ticket, limit, callback), timeout))
     finally:
         listener.close()

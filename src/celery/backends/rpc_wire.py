@@ -8,6 +8,8 @@ from celery.brokers.amqp_methods import publish
 from celery.drivers.amqp_frames import framed, method, packed, properties_of, short, table
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from celery.drivers.amqp_frames import Came
     from celery.outcome import Record
 

@@ -17,19 +17,17 @@ from celery.brokers.amqp_consumer import AmqpConsumer, heartbeat_of
 from celery.brokers.amqp_dead import AmqpDeadLetters
 from celery.brokers.amqp_delay import NEEDED, DelayingConsumer
 from celery.brokers.amqp_listening import AmqpListener, frames_of
-from celery.brokers.amqp_methods import (
-    CONFIRMED_WITHIN,
-    await_confirms,
-    declare_queue,
-    exists,
-    message_properties,
-    passive_queue,
-    publish,
-    ready_queue,
-    with_confirms,
+from celery.brokers.amqp_methods import await_confirms, declare_queue, exists, passive_queue
+from celery.brokers.amqp_publishing import (
+    PATIENCE,
+    Convoy,
+    NotTaking,
+    await_taking,
+    frames_of_message,
 )
+from celery.brokers.amqp_routing import Destinations
 from celery.drivers.amqp import Endpoint
-from celery.drivers.amqp_frames import content, method, short
+from celery.drivers.amqp_frames import method, short
 from celery.ports import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -51,33 +49,49 @@ class AmqpBroker:
         self.config = config
         self.endpoint = Endpoint(config)
         self.url_text = self.endpoint.shown
+        self._destinations = Destinations(config, clock)
         self._confirm = bool(config.options.get("confirm_publish"))
-        self._confirmed_within = float(config.options.get("confirm_timeout") or CONFIRMED_WITHIN)
+        self._confirmed_within = float(config.options.get("confirm_timeout") or PATIENCE)
+        self._pool_patience = float(config.options.get("pool_acquire_timeout") or PATIENCE)
         self._letters = AmqpDeadLetters(self.link, config.dead_letters, clock)
+        self._pid = os.getpid()
+        self._idle: list[Link] = []
+        self._places: threading.BoundedSemaphore | None = None
+        self._convoy = Convoy(self.endpoint, self._confirmed_within, self._destinations)
         self._begin()
 
     def _begin(self) -> None:
+        """With no connections: those that were there are the parent's."""
+        for stranger in self._idle:
+            stranger.hang_up()
+        self._convoy.hang_up()
         self._pid = os.getpid()
-        self._idle: list[Link] = []
+        self._idle = []
         self._places = threading.BoundedSemaphore(self.config.pool_limit) if self.config.pool_limit else None
+        self._convoy = Convoy(self.endpoint, self._confirmed_within, self._destinations)
 
     @contextmanager
-    def link(self) -> Iterator[Link]:
-        """A connection for this thread alone. Raises `OperationalError`."""
+    def link(self, patience: float = 30.0) -> Iterator[Link]:
+        """A connection for this thread alone, on which the server may take so many seconds over an answer.
+
+        Raises `OperationalError`.
+        """
         if self._pid != os.getpid():
-            for stranger in self._idle:
-                stranger.hang_up()
             self._begin()
         places, idle = self._places, self._idle
-        if places is not None and not places.acquire(timeout=30.0):
+        if places is not None and not places.acquire(timeout=self._pool_patience):
             raise OperationalError(
-                f"all {self.config.pool_limit} connections to {self.url_text} were busy for 30 s: raise "
-                "broker_pool_limit or publish from fewer threads"
+                f"all {self.config.pool_limit} connections to {self.url_text} were busy for {self._pool_patience:g} s: "
+                "raise broker_pool_limit or broker_pool_acquire_timeout, or publish from fewer threads"
             )
         try:
             link = self._take(idle)
+            link.patience = patience
             try:
                 yield link
+            except NotTaking:  # nothing was sent; who keeps the connection learns when it is over
+                idle.append(link)
+                raise
             except BaseException:
                 link.hang_up()  # an answer may be on its way, which nobody else is to take for his own
                 raise
@@ -109,33 +123,28 @@ class AmqpBroker:
         return None
 
     def publish(self, publications: Sequence[Publication]) -> None:
-        """See `Broker.publish`."""
+        """See `Broker.publish`. Raises `OperationalError`, within some ten seconds whatever is wrong."""
         if not publications:
             return
-        with self.link() as link:
-            if self._confirm:
-                with_confirms(link)
+        if self._confirm:
+            if self._pid != os.getpid():
+                self._begin()
+            self._convoy.publish(publications)
+            return
+        with self.link(PATIENCE) as link:
             self.publish_over(link, publications)
 
     def publish_over(self, link: Link, publications: Sequence[Publication]) -> None:
         """Publish over this connection; where that one has been asked for confirms, all are confirmed on return."""
+        await_taking(link)
+        self._destinations.hear(link)
         frames = []
         for publication in publications:
-            self._ready(link, publication)
-            message, route = publication.message, publication.route
-            frames.append(publish(route.exchange, route.routing_key))
-            frames.append(content(message_properties(message), message.body, link.frame_max))
+            self._destinations.ready(link, publication)
+            frames.append(frames_of_message(link, publication, self._destinations))
         link.send(b"".join(frames))
         if link.published is not None:
             await_confirms(link, len(publications), self._confirmed_within)
-
-    def _ready(self, link: Link, publication: Publication) -> None:
-        route = publication.route
-        queue = route.queue
-        if queue is not None and queue.declare:
-            declare_queue(link, queue)
-        elif not route.exchange and route.routing_key not in link.declared:
-            ready_queue(link, route.routing_key)
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
         """See `Broker.declare`. Raises `ImproperlyConfigured` for one that is there with others, naming both."""
@@ -169,7 +178,7 @@ class AmqpBroker:
         return self._letters
 
     def tell(self, notices: Sequence[Notice]) -> None:
-        """See `Broadcasting.tell`."""
+        """See `Broadcasting.tell`: an exchange does not say how many queues it has put a notice on."""
         with self.link() as link:
             link.send(b"".join(frames_of(link, notice) for notice in notices))
             if link.published is not None:
@@ -181,8 +190,11 @@ class AmqpBroker:
 
     def close(self) -> None:
         """See `Broker.close`."""
+        self._convoy.close()
         while self._idle:
-            self._idle.pop().close()
+            link = self._idle.pop()
+            link.close()
+            self._destinations.hear(link)
 
     def __repr__(self) -> str:
         return f"<AmqpBroker: {self.url_text}>"

@@ -12,8 +12,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
@@ -21,13 +21,15 @@ from celery.brokers.amqp_dead import Refused
 from celery.brokers.amqp_deaths import Deaths
 from celery.brokers.amqp_methods import declare_queue, envelope_of, message_of
 from celery.drivers.amqp_errors import MissingQueue
-from celery.drivers.amqp_frames import long_tag, method, short
+from celery.drivers.amqp_frames import long_tag, method, short, table
 from celery.ports import Clock, Delivery, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from celery.brokers.amqp import AmqpBroker
+    from celery.brokers.amqp_leases import Leases
     from celery.drivers.amqp import Link
     from celery.drivers.amqp_frames import Came
     from celery.ports import BrokerConfig
@@ -35,17 +37,34 @@ if TYPE_CHECKING:
 
 __all__ = ["AmqpConsumer", "heartbeat_of"]
 
+#: Seconds between two looks at a server where waiting for a message is not possible.
+_PAUSE = 0.2
+#: What dead letters and deaths need of a server.
+_COUNTING = frozenset({"publisher_confirms", "basic.nack"})
 #: Requests that are sent to a queue at first, and at most, before it is known how much there is.
 _FIRST, _MOST = 8, 1024
 #: Seconds after which either side may take the other for dead; half of that between two signs of life.
-HEARTBEAT = 10.0
+HEARTBEAT = 6.0
 #: From now on subscriptions get one message at a time. It is answered, so whatever was sent before has been done then.
 _ONE = method(60, 10, b"\0\0\0\0\0\x01\0")
 
 
-def _consume(queue: str, tag: str) -> bytes:
+def _consume(queue: QueueSpec, tag: str) -> bytes:
     """Subscribe; no answer wanted."""
-    return method(60, 20, b"\0\0" + short(queue) + short(tag) + b"\x08\0\0\0\0")
+    return method(60, 20, b"\0\0" + short(queue.name) + short(tag) + b"\x08" + table(queue.consumer_arguments))
+
+
+def _is_standing(queue: QueueSpec) -> bool:
+    """Whether a subscription is to last: the queue goes with its last one, or the server is to know of consumers."""
+    return queue.auto_delete or _is_pushed(queue)
+
+
+def _is_pushed(queue: QueueSpec) -> bool:
+    """Whether its messages come by subscription alone: the server chooses who gets them."""
+    arguments = queue.arguments
+    return bool(queue.consumer_arguments) or bool(
+        arguments.get("x-single-active-consumer") or arguments.get("x-queue-type") == "stream"
+    )
 
 
 def heartbeat_of(config: BrokerConfig) -> float:
@@ -76,10 +95,16 @@ class AmqpConsumer:
         self._queues = {queue.name: queue for queue in queues}
         self._link: Link | None = None
         self._pulse: _Pulse | None = None
+        #: What keeps long runs, where the server can.
+        self._leases: Leases | None = None
+        self._lock: AbstractContextManager[Any] = nullcontext()
         #: How many connections there were: the same tag is used on each.
         self._generation = 0
         #: What is in our custody, by tag, in the order in which it came.
         self.held: dict[tuple[int, int], Delivery] = {}
+        self._newest: tuple[int, int] = (0, 0)
+        #: Something has come out of the order of its numbers.
+        self._shuffled = False
         #: What has come and was not fetched yet.
         self._early: deque[Delivery] = deque()
         self._lost: list[Delivery] = []
@@ -107,6 +132,8 @@ class AmqpConsumer:
                 self._look_up(link)
                 return taken
         deadline = time.monotonic() + timeout
+        if limit > 0 and "per_consumer_qos" not in link.capabilities:
+            return self._poll(link, limit, deadline, until_readable)
         subscribed = self._subscribe(link) if limit > 0 else 0
         while True:
             remaining = deadline - time.monotonic()
@@ -120,6 +147,18 @@ class AmqpConsumer:
         self._look_up(link)
         return self._taken(limit)
 
+    def _poll(self, link: Link, limit: int, deadline: float, until_readable: Sequence[int]) -> list[Delivery]:
+        """Look again and again: where a prefetch count is one for all of a channel, a subscription gets nothing while
+        something is held that came over another one."""
+        while (remaining := deadline - time.monotonic()) > 0:
+            ready = link.wait(min(remaining, _PAUSE), until_readable)
+            self._receive(link)
+            taken = self._taken(limit) or self._get(link, limit)
+            if ready or taken:
+                self._look_up(link)
+                return taken
+        return []
+
     def _look_up(self, link: Link) -> None:
         if self._suspects:
             suspects, self._suspects = self._suspects, []
@@ -131,7 +170,7 @@ class AmqpConsumer:
 
     def _get(self, link: Link, limit: int) -> list[Delivery]:
         """Ask the queues, in turns, until there are so many or no more."""
-        names = list(self._queues)
+        names = [name for name, queue in self._queues.items() if not _is_pushed(queue)]
         self._turn += 1
         found: list[Delivery] = []
         while names and len(found) < limit:
@@ -162,9 +201,7 @@ class AmqpConsumer:
     def _subscribe(self, link: Link) -> int:
         """To one message of each queue; returns how many answers to await."""
         frames = [
-            _consume(name, f"q{place}")
-            for place, (name, queue) in enumerate(self._queues.items())
-            if not queue.auto_delete
+            _consume(queue, f"q{place}") for place, queue in enumerate(self._queues.values()) if not _is_standing(queue)
         ]
         if frames:
             link.call(_ONE + b"".join(frames), {(60, 11)})
@@ -173,12 +210,12 @@ class AmqpConsumer:
     def _stand_by(self, link: Link, queue: QueueSpec) -> None:
         """Declare a queue. One that goes with its last consumer is subscribed to for good."""
         declare_queue(link, queue)
-        if queue.auto_delete and queue.name not in self._standing:
+        if _is_standing(queue) and queue.name not in self._standing:
             self._standing.add(queue.name)
-            link.call(_ONE + _consume(queue.name, f"s{queue.name}"), {(60, 11)})
+            link.call(_ONE + _consume(queue, f"s{queue.name}"), {(60, 11)})
 
     def _unsubscribe(self, link: Link, subscribed: int) -> None:
-        places = [place for place, queue in enumerate(self._queues.values()) if not queue.auto_delete]
+        places = [place for place, queue in enumerate(self._queues.values()) if not _is_standing(queue)]
         link.send(b"".join(method(60, 30, short(f"q{place}") + b"\0") for place in places))
         for _ in range(subscribed):
             link.answer({(60, 31)})
@@ -212,6 +249,10 @@ class AmqpConsumer:
             error = f"expected the headers of a task message or a message envelope: {exc}"
             delivery = Delivery(tag, queue, None, raw, error)
         self.held[tag] = delivery
+        if tag < self._newest:
+            self._shuffled = True
+        else:
+            self._newest = tag
         if redelivered:
             self._suspects.append(delivery)
         return delivery
@@ -220,6 +261,8 @@ class AmqpConsumer:
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """See `Consumer.ack`: sent at once; as one where they are the oldest that we hold."""
+        if self._leases is not None and self._leases.kept and (moved := self._leases.of(deliveries)):
+            self._leases.settle(self._connected(), moved)
         self._settle(deliveries, lambda tag, multiple: method(60, 80, long_tag(tag) + bytes((multiple,))))
         if self._deaths and self._link is not None:
             self._deaths.settled(self._link, deliveries)
@@ -227,6 +270,8 @@ class AmqpConsumer:
     def reject(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
         """See `Consumer.reject`. What is not given back is buried first; and it goes where the queue's own dead letter
         exchange leads, if it has one."""
+        if self._leases is not None and self._leases.kept and (moved := self._leases.of(deliveries)):
+            self._reject_moved(self._leases, moved, requeue)
         mine = self._mine(deliveries)
         if mine and self._link is not None and self._counting:
             if requeue:
@@ -238,6 +283,16 @@ class AmqpConsumer:
         if self._deaths and self._link is not None and not requeue:
             self._deaths.settled(self._link, mine)
 
+    def _reject_moved(self, leases: Leases, moved: Sequence[Delivery], requeue: bool) -> None:
+        link = self._connected()
+        if requeue:
+            marked = [delivery for delivery in moved if delivery.tag in self._deaths]
+            self._deaths.going_back(link, marked)
+            leases.give_back(link, moved)
+        else:
+            self._broker.dead_letters.bury([Refused(delivery, None) for delivery in moved])
+            leases.settle(link, moved)
+
     def begun(self, deliveries: Sequence[Delivery]) -> None:
         """See `Blaming.begun`."""
         mine = self._mine(deliveries)
@@ -247,7 +302,7 @@ class AmqpConsumer:
     @property
     def _counting(self) -> bool:
         """Dead letters and deaths need confirms: without them a message might be lost on the way."""
-        return self._link is not None and "publisher_confirms" in self._link.capabilities
+        return self._link is not None and self._link.capabilities >= _COUNTING
 
     def _mine(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         if self._link is None or self._link.closed:
@@ -257,12 +312,17 @@ class AmqpConsumer:
     def _settle(
         self, deliveries: Sequence[Delivery], frame: Callable[[int, bool], bytes], *, alone: bool = False
     ) -> None:
+        with self._lock:
+            self._settle_held(deliveries, frame, alone)
+
+    def _settle_held(self, deliveries: Sequence[Delivery], frame: Callable[[int, bool], bytes], alone: bool) -> None:
         tags = sorted({delivery.tag for delivery in deliveries if delivery.tag in self.held})
         if not tags or self._link is None or self._link.closed:
             self._find_lost()
             return
         prefix = 0
         if not alone:
+            self._put_in_order(self._link)
             for oldest, tag in zip(self.held, tags, strict=False):
                 if oldest != tag:
                     break
@@ -275,6 +335,17 @@ class AmqpConsumer:
         if self._noise:
             for tag in tags:
                 self._noise.pop(tag, None)
+
+    def _put_in_order(self, link: Link) -> None:
+        """What a standing subscription has brought while others were asked for comes after them, with a lower number:
+        it is not to be acknowledged along with them."""
+        if link.inbox:
+            self._receive(link)
+        if self._shuffled:
+            self._shuffled = False
+            items = sorted(self.held.items())
+            self.held.clear()
+            self.held.update(items)
 
     def flush(self) -> None:
         """See `Consumer.flush`: whatever was sent before the answer has been done."""
@@ -289,12 +360,16 @@ class AmqpConsumer:
                 link.hang_up()
             else:
                 self._seen_alive = time.monotonic()
-        self._find_lost()
+        with self._lock:
+            self._find_lost()
         lost, self._lost = self._lost, []
+        if self._leases is not None and (expired := self._leases.take_lost()):
+            self._deaths.lost(expired)
+            lost += expired
         return lost
 
     def _find_lost(self) -> None:
-        """With a connection goes what came over it; what was not fetched yet nobody misses."""
+        """With a connection goes what came over it; what was not fetched yet nobody misses. Called under the lock."""
         if self._link is None or not self._link.closed:
             return
         early = {delivery.tag for delivery in self._early}
@@ -329,7 +404,8 @@ class AmqpConsumer:
     def _connected(self) -> Link:
         link = self._link
         if link is None or link.closed:
-            self._find_lost()
+            with self._lock:
+                self._find_lost()
             if self._pulse is not None:
                 self._pulse.stop()
             link = self._broker.endpoint.connect(heartbeat=self._heartbeat)
@@ -339,6 +415,8 @@ class AmqpConsumer:
     def _take_over(self, link: Link) -> None:
         self._link = link
         self._generation += 1
+        if self._leases is not None:
+            self._leases.link = link
         self._pulse = _Pulse(link)
         weakref.finalize(self, self._pulse.stop)
         try:
@@ -359,6 +437,8 @@ class AmqpConsumer:
             with suppress(OperationalError):
                 if not self._link.closed:
                     self._deaths.closing(self._link, list(self.held.values()))
+            if self._leases is not None:
+                self._leases.close(self._link)
             self._link.close()  # with it everything goes back, in its old order
         self.held.clear()
         self._early.clear()

@@ -43,6 +43,10 @@ class Deaths:
         """Whether any message that is held has marks."""
         return bool(self._marks)
 
+    def __contains__(self, tag: object) -> bool:
+        """Whether that message has marks."""
+        return tag in self._marks
+
     def count(self, link: Link, deliveries: Iterable[Delivery]) -> None:
         """Look up deaths of what the server has handed out before."""
         for delivery in deliveries:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["AmqpListener", "frames_of"]
 
 #: Seconds after which either side may take the other for dead.
-_HEARTBEAT = 10.0
+_HEARTBEAT = 6.0
 
 
 def frames_of(link: Link, notice: Notice) -> bytes:

@@ -11,6 +11,7 @@ from celery.drivers.amqp_errors import closed
 from celery.drivers.amqp_frames import method, packed, properties_of, short, table
 from celery.exceptions import ImproperlyConfigured
 from celery.message import Message
+from celery.routing import ExchangeSpec
 
 if TYPE_CHECKING:
     from celery.drivers.amqp import Link
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec
 
 __all__ = [
-    "CONFIRMED_WITHIN", "await_confirms", "declare_exchange", "declare_queue", "envelope_of", "exists", "mark_deaths",
-    "message_of", "message_properties", "packed_message", "passive_queue", "publish", "ready_queue", "with_confirms",
+    "CONFIRMED_WITHIN", "CONFIRMING", "HELD", "Confirms", "await_confirms", "declare", "declare_exchange",
+    "declare_queue", "envelope_of", "exists", "has_exchange", "mark_deaths", "message_of", "message_properties",
+    "packed_message", "passive_queue", "publish", "ready_queue", "with_confirms",
 ]  # fmt: skip
 
 #: A header of ours on a copy of what somebody held before (parked, or requeued from the dead): how often its process
@@ -31,15 +33,23 @@ _HIDDEN = frozenset({_DEATHS, "x-delivery-count"})
 _DURABLE = b"\x02\0\0\0\0"
 #: Headers that the server adds on the way through levels of delay.
 _TRACES = ("x-death", "x-first-death-", "x-last-death-")
+#: How the queues are called in which long runs are kept.
+HELD = "celery.held."
 #: Seconds within which the server must have confirmed what was published.
 CONFIRMED_WITHIN = 30.0
+#: What is said of published messages: confirmed, refused, returned.
+CONFIRMING = frozenset({(60, 80), (60, 120), (60, 50)})
+#: Milliseconds by which a message outlives its task's date: whoever comes to it meanwhile says that it has expired.
+_GRACE = 60_000
+#: Milliseconds to live, at most; more closes the channel.
+_LONGEST_LIFE = 0xFFFFFFFF
 #: Of an envelope's properties, what AMQP has other places for.
 _OURS = frozenset({"delivery_info", "delivery_tag", "body_encoding"})
 
 
-def publish(exchange: str, routing_key: str) -> bytes:
-    """The method before a message; one that reaches no queue is dropped, as with kombu."""
-    return method(60, 40, b"\0\0" + short(exchange) + short(routing_key) + b"\0")
+def publish(exchange: str, routing_key: str, *, mandatory: bool = False) -> bytes:
+    """The method before a message; one that reaches no queue is dropped, as with kombu, or comes back: `mandatory`."""
+    return method(60, 40, b"\0\0" + short(exchange) + short(routing_key) + bytes((mandatory,)))
 
 
 def passive_queue(name: str, channel: int) -> bytes:
@@ -60,17 +70,18 @@ def exists(link: Link, question: bytes, answer: tuple[int, int]) -> Came | None:
 
 
 def declare_queue(link: Link, queue: QueueSpec) -> None:
-    """Declare a queue, its exchange and its binding, once for each connection. Raises `ImproperlyConfigured`."""
+    """Declare a queue, its exchanges and its bindings, once for each connection. Raises `ImproperlyConfigured`."""
     known = link.declared.get(queue.name)
     if known is queue or known == queue:
         return
-    if queue.exchange:
-        declare_exchange(link, queue.exchange, queue.exchange_type, durable=queue.durable)
-    bits = 2 * queue.durable | 4 * queue.exclusive | 8 * queue.auto_delete
-    link.call(method(50, 10, b"\0\0" + short(queue.name) + bytes((bits,)) + table(queue.arguments)), {(50, 11)})
-    if queue.exchange:
-        binding = short(queue.name) + short(queue.exchange) + short(queue.routing_key)
-        link.call(method(50, 20, b"\0\0" + binding + b"\0\0\0\0\0"), {(50, 21)})
+    if not queue.no_declare:
+        for binding in queue.bound:
+            declare(link, binding.exchange)
+        bits = 2 * queue.durable | 4 * queue.exclusive | 8 * queue.auto_delete
+        link.call(method(50, 10, b"\0\0" + short(queue.name) + bytes((bits,)) + table(queue.arguments)), {(50, 11)})
+        for binding in queue.bound:
+            named = short(queue.name) + short(binding.exchange.name) + short(binding.routing_key)
+            link.call(method(50, 20, b"\0\0" + named + b"\0" + table(binding.arguments)), {(50, 21)})
     link.declared[queue.name] = queue
 
 
@@ -84,13 +95,25 @@ def ready_queue(link: Link, name: str) -> None:
 
 def declare_exchange(link: Link, name: str, kind: str, *, durable: bool) -> None:
     """Once for each connection. One that is there is taken as it is: whether it is durable others have decided."""
-    key = f"exchange {name}"
-    if key in link.declared or name.startswith("amq."):
+    declare(link, ExchangeSpec(name, kind, durable))
+
+
+def declare(link: Link, exchange: ExchangeSpec) -> None:
+    """The same, with all that is to be said of it; nothing if others declare it."""
+    key = f"exchange {exchange.name}"
+    if key in link.declared or exchange.no_declare or exchange.name.startswith("amq."):
         return
-    named = b"\0\0" + short(name) + short(kind)
-    if exists(link, method(40, 10, named + b"\x01\0\0\0\0", 2), (40, 11)) is None:
-        link.call(method(40, 10, named + bytes((2 * durable,)) + b"\0\0\0\0"), {(40, 11)})
+    if not has_exchange(link, exchange.name):
+        bits = 2 * exchange.durable | 4 * exchange.auto_delete
+        named = b"\0\0" + short(exchange.name) + short(exchange.type)
+        link.call(method(40, 10, named + bytes((bits,)) + table(exchange.arguments)), {(40, 11)})
     link.declared[key] = None
+
+
+def has_exchange(link: Link, name: str) -> bool:
+    """Whether it is there, of whatever type."""
+    question = method(40, 10, b"\0\0" + short(name) + short("direct") + b"\x01\0\0\0\0", 2)
+    return exists(link, question, (40, 11)) is not None
 
 
 def with_confirms(link: Link) -> None:
@@ -107,21 +130,39 @@ def with_confirms(link: Link) -> None:
 
 def await_confirms(link: Link, n: int, timeout: float = CONFIRMED_WITHIN) -> None:
     """Wait until the last n messages are confirmed. Raises `OperationalError` if one is not, or was returned."""
-    assert link.published is not None
-    first = link.published + 1
-    link.published += n
-    missing = set(range(first, link.published + 1))
-    while missing:
-        came = link.answer({(60, 80), (60, 120), (60, 50)}, timeout)
+    confirms = Confirms(link, n)
+    while confirms.missing:
+        confirms.take(link.answer(CONFIRMING, timeout))
+    if confirms.refused:
+        raise OperationalError(confirms.complaint)
+
+
+class Confirms:
+    """Which of the last n messages over a connection the server has confirmed."""
+
+    def __init__(self, link: Link, n: int) -> None:
+        assert link.published is not None
+        self._shown = link.shown
+        self._first = link.published + 1
+        self._n = n
+        link.published += n
+        self.missing = set(range(self._first, link.published + 1))
+        #: Places, from 0, of those that it has refused.
+        self.refused: set[int] = set()
+
+    def take(self, came: Came) -> None:
+        """Raises `OperationalError` for a message that came back: there is no queue for it."""
         if came.kind == (60, 50):
-            raise OperationalError(f"{link.shown} has no queue for a message: {came.arguments!r}")
+            raise OperationalError(f"{self._shown} has no queue for a message: {came.arguments!r}")
         tag, multiple = int.from_bytes(came.arguments[:8], "big"), came.arguments[8] & 1
-        told = {each for each in missing if each <= tag} if multiple else {tag}
-        if came.kind == (60, 120) and told & missing:
-            raise OperationalError(
-                f"{link.shown} has not accepted {len(told & missing)} of {n} messages (a queue is full, or away)"
-            )
-        missing -= told
+        told = {each for each in self.missing if each <= tag} if multiple else {tag} & self.missing
+        if came.kind == (60, 120):
+            self.refused |= {each - self._first for each in told}
+        self.missing -= told
+
+    @property
+    def complaint(self) -> str:
+        return f"{self._shown} has not accepted {len(self.refused)} of {self._n} messages (a queue is full, or away)"
 
 
 def message_properties(message: Message) -> dict[str, Any]:
@@ -129,8 +170,15 @@ def message_properties(message: Message) -> dict[str, Any]:
     found = {name: value for name, value in message.properties.items() if name not in _OURS}
     found["headers"] = message.headers
     found["content_type"], found["content_encoding"] = message.content_type, message.content_encoding
-    found["priority"] = message.priority or 0
     found.setdefault("delivery_mode", 2)
+    if found.get("priority") is None:  # a queue with priorities takes that as 0, and a task reads what was sent
+        found.pop("priority", None)
+    if found.get("expiration"):
+        life = int(found["expiration"]) + _GRACE
+        if life > _LONGEST_LIFE:
+            del found["expiration"]
+        else:
+            found["expiration"] = str(life)
     return found
 
 
@@ -155,12 +203,15 @@ def message_of(came: Came, exchange: str, routing_key: str, redelivered: bool) -
     properties = properties_of(came.properties)
     headers = properties.pop("headers", None) or {}
     if exchange == "celery_delayed_delivery":  # what it went through is nobody's concern
-        exchange, routing_key = "", routing_key.split(".", 28)[-1]
-        headers = {name: value for name, value in headers.items() if not name.startswith(_TRACES)}
+        exchange, routing_key = "", routing_key.split(".", 28)[-1].removeprefix("to:")
+        headers = _untraced(headers)
+    elif str(headers.get("x-first-death-queue", "")).startswith(HELD):
+        headers = _untraced(headers)
     if not _HIDDEN.isdisjoint(headers):
         if _DEATHS in headers:
             redelivered, properties["delivery_info"] = True, {"deaths": headers[_DEATHS]}
         headers = {name: value for name, value in headers.items() if name not in _HIDDEN}
+    properties.setdefault("priority", None)
     return Message(
         headers,
         came.body,
@@ -171,6 +222,10 @@ def message_of(came: Came, exchange: str, routing_key: str, redelivered: bool) -
         routing_key=routing_key,
         redelivered=redelivered,
     )
+
+
+def _untraced(headers: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in headers.items() if not name.startswith(_TRACES)}
 
 
 def envelope_of(came: Came, exchange: str, routing_key: str) -> bytes:

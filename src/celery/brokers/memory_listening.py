@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 __all__ = ["MemoryListener", "tell"]
 
 
-def tell(server: Server, notices: Sequence[Notice]) -> None:
-    """Put each notice to those who listen for it now."""
+def tell(server: Server, notices: Sequence[Notice]) -> int:
+    """Put each notice to those who listen for it now; how many those were in all."""
+    told = 0
     with server.changed:
         for notice in notices:
             answered: set[str] = set()
             for listener in server.notice_listeners:
-                listener.take(notice, answered)
+                told += listener.take(notice, answered)
+    return told
 
 
 class MemoryListener:
@@ -43,8 +45,8 @@ class MemoryListener:
         with server.changed:
             server.notice_listeners.append(self)
 
-    def take(self, notice: Notice, answered: set[str]) -> None:
-        """Keep a notice if it is for us. The caller holds the server's lock.
+    def take(self, notice: Notice, answered: set[str]) -> bool:
+        """Keep a notice if it is for us; whether it is. The caller holds the server's lock.
 
         `answered`: names of the mailboxes on direct exchanges that it has reached already.
         """
@@ -60,7 +62,8 @@ class MemoryListener:
             self._heard.append(notice)
             with suppress(BlockingIOError):
                 write(self._writable, b"\0")
-            return
+            return True
+        return False
 
     def hear(self, timeout: float, until_readable: Sequence[int] = ()) -> list[Notice]:
         """See `Listener.hear`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from celery import exceptions
 from celery.brokers.bindings import matches
@@ -38,7 +38,10 @@ _BURY_EVERY = 5.0
 #: Seconds between two looks at the file while waiting.
 _PAUSES = (0.001, 0.002, 0.005, 0.01, *[0.025] * 80, 0.05)
 
-_BOUND = "SELECT name, exchange, kind, routing_key FROM mailboxes WHERE exchange IN ({})"
+#: A listener's number, and its mailbox: name, exchange, kind and routing key.
+_Bound: TypeAlias = "tuple[int, str, str, str, str]"
+
+_BOUND = "SELECT listener, name, exchange, kind, routing_key FROM mailboxes WHERE exchange IN ({})"
 _TELL = "INSERT INTO notices (mailbox, exchange, told, envelope) VALUES (?, ?, ?, ?)"
 _SWEEP = "DELETE FROM notices WHERE told < ? OR told > ? OR id <= (SELECT max(id) FROM notices) - ?"
 _HEAR = """
@@ -59,22 +62,23 @@ class Teller:
         self._handle = Handle(file, "NORMAL", timeout)
         self._next_burial = 0.0
 
-    def tell(self, notices: Sequence[Notice]) -> None:
+    def tell(self, notices: Sequence[Notice]) -> int:
         """See `Broadcasting.tell`. Writes nothing if nobody listens."""
         exchanges = list({notice.exchange for notice in notices})
         if not exchanges:
-            return
+            return 0
         self._bury_now_and_then()
         question = _BOUND.format(_marks(exchanges))
         with self._handle.reading as db:
             bound = db.execute(question, exchanges).fetchall()
         if not any(_is_for(notice, row) for notice in notices for row in bound):
-            return
+            return 0
         now = self._clock.time()
         with self._handle.writing as db:
             bound = db.execute(question, exchanges).fetchall()
             db.executemany(_TELL, [row for notice in notices for row in _rows(notice, bound, now)])
             db.execute(_SWEEP, (now - _KEPT, now + _KEPT, _MOST))
+        return sum(_told(notice, bound) for notice in notices)
 
     def bury(self) -> None:
         """Take away the mailboxes of listeners that have died, and what was told to nobody else."""
@@ -230,18 +234,22 @@ def forget(db: sqlite3.Connection, listener: int) -> None:
     db.execute("DELETE FROM notices WHERE mailbox IS NULL AND NOT EXISTS (SELECT 1 FROM mailboxes)")
 
 
-def _rows(
-    notice: Notice, bound: Iterable[tuple[str, str, str, str]], now: float
-) -> list[tuple[str | None, str, float, bytes]]:
-    names = {row[0]: None for row in bound if _is_for(notice, row)}
+def _rows(notice: Notice, bound: Iterable[_Bound], now: float) -> list[tuple[str | None, str, float, bytes]]:
+    names = {row[1]: None for row in bound if _is_for(notice, row)}
     if not names:
         return []
     places: Iterable[str | None] = names if notice.exchange_type == "direct" else [None]
     return [(place, notice.exchange, now, to_envelope(notice)) for place in places]
 
 
-def _is_for(notice: Notice, row: tuple[str, str, str, str]) -> bool:
-    _, exchange, kind, routing_key = row
+def _told(notice: Notice, bound: Iterable[_Bound]) -> int:
+    """How many hear it: of those who share a mailbox of replies, one."""
+    by = 1 if notice.exchange_type == "direct" else 0
+    return len({row[by] for row in bound if _is_for(notice, row)})
+
+
+def _is_for(notice: Notice, row: _Bound) -> bool:
+    _, _, exchange, kind, routing_key = row
     return exchange == notice.exchange and matches(kind, routing_key, notice.routing_key)
 
 

@@ -119,6 +119,7 @@ class Link:
         self._connection = connection  # so that its socket stays open
         self._line: socket.socket = connection.sock
         self._line.settimeout(_PATIENCE)
+        self._patience = _PATIENCE
         with suppress(OSError):  # py-amqp's read timeout is for the login
             self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
         self._reader = Reader()
@@ -148,6 +149,18 @@ class Link:
     def fileno(self) -> int:
         return self._line.fileno()
 
+    @property
+    def patience(self) -> float:
+        """Seconds that the server may take over an answer, or to take what is sent to it."""
+        return self._patience
+
+    @patience.setter
+    def patience(self, seconds: float) -> None:
+        if seconds != self._patience:
+            self._patience = seconds
+            with suppress(OSError):  # closed: whoever sends over it is told
+                self._line.settimeout(seconds)
+
     def send(self, data: bytes) -> None:
         """Raises `OperationalError`; then the connection is closed."""
         try:
@@ -163,7 +176,7 @@ class Link:
         with suppress(OperationalError):
             self.send(HEARTBEAT)
 
-    def call(self, data: bytes, answers: Collection[tuple[int, int]], timeout: float = _PATIENCE) -> Came:
+    def call(self, data: bytes, answers: Collection[tuple[int, int]], timeout: float | None = None) -> Came:
         """Send, and wait for one of these methods; the rest of what comes stays in `inbox`.
 
         Raises `OperationalError` if the connection fails or no answer comes, and what a refusal means.
@@ -171,8 +184,18 @@ class Link:
         self.send(data)
         return self.answer(answers, timeout)
 
-    def answer(self, answers: Collection[tuple[int, int]], timeout: float = _PATIENCE) -> Came:
+    def answer(self, answers: Collection[tuple[int, int]], timeout: float | None = None) -> Came:
         """The next of these methods; the rest stays in `inbox`. Raises as `call`."""
+        seconds = self._patience if timeout is None else timeout
+        came = self.heard(answers, seconds)
+        if came is None:
+            self.hang_up()
+            blocked = f"; it had stopped taking messages: {self.blocked}" if self.blocked else ""
+            raise OperationalError(f"{self.shown} did not answer for {seconds:g} s{blocked}")
+        return came
+
+    def heard(self, answers: Collection[tuple[int, int]], timeout: float) -> Came | None:
+        """As `answer`; None if nothing came in time."""
         deadline = time.monotonic() + timeout
         looked = 0
         while True:
@@ -184,12 +207,16 @@ class Link:
             looked = len(self.inbox)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                self.hang_up()
-                raise OperationalError(f"{self.shown} did not answer for {timeout:g} s")
+                return None
             self.wait(remaining)
 
     def wait(self, timeout: float, until_readable: Sequence[int] = ()) -> list[int]:
-        """Wait for the server or one of the descriptors; takes in what the server sent. Returns those descriptors."""
+        """Wait for the server or one of the descriptors; takes in what the server sent. Returns those descriptors.
+
+        May return early: a silent server is found out while somebody waits, however long he would.
+        """
+        if self.heartbeat:
+            timeout = min(timeout, self.heartbeat / 2)
         pending = getattr(self._line, "pending", None)
         waiting = pending is not None and bool(pending())
         try:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amqp.serialization import dumps, loads
 
+from celery.drivers.amqp_tables import read_table, write_table
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -25,11 +27,16 @@ _header = Struct(">HHQ")
 _long_long = Struct(">Q")
 #: Methods that a message follows: return, deliver, get-ok.
 _WITH_CONTENT = frozenset({(60, 50), (60, 60), (60, 71)})
-#: Basic properties in the order of their flags, the first at bit 15, and how each is written.
-_PROPERTIES = (
-    ("content_type", "s"), ("content_encoding", "s"), ("headers", "F"), ("delivery_mode", "o"), ("priority", "o"),
-    ("correlation_id", "s"), ("reply_to", "s"), ("expiration", "s"), ("message_id", "s"), ("timestamp", "T"),
-    ("type", "s"), ("user_id", "s"), ("app_id", "s"), ("cluster_id", "s"),
+#: Basic properties: the bit of each, its name, and how it is written.
+_PROPERTIES = tuple(
+    (1 << (15 - place), name, kind)
+    for place, (name, kind) in enumerate(
+        (
+            ("content_type", "s"), ("content_encoding", "s"), ("headers", "F"), ("delivery_mode", "o"),
+            ("priority", "o"), ("correlation_id", "s"), ("reply_to", "s"), ("expiration", "s"), ("message_id", "s"),
+            ("timestamp", "T"), ("type", "s"), ("user_id", "s"), ("app_id", "s"), ("cluster_id", "s"),
+        )
+    )
 )  # fmt: skip
 
 
@@ -54,8 +61,7 @@ def short(text: str) -> bytes:
 
 def table(values: Mapping[str, Any]) -> bytes:
     """A field table."""
-    written: bytes = dumps("F", [dict(values)])
-    return written
+    return write_table(values)
 
 
 def long_tag(tag: int) -> bytes:
@@ -74,14 +80,22 @@ def content(properties: Mapping[str, Any], body: bytes, frame_max: int) -> bytes
 
 
 def packed(properties: Mapping[str, Any]) -> bytes:
-    """Basic properties as they travel: flags and values."""
-    flags, values = 0, b""
-    for place, (name, kind) in enumerate(_PROPERTIES):
-        value = properties.get(name)
+    """Basic properties as they travel: flags and values. Raises `ValueError` for what AMQP cannot carry."""
+    flags, values = 0, []
+    get = properties.get
+    for bit, name, kind in _PROPERTIES:
+        value = get(name)
         if value is not None:
-            flags |= 1 << (15 - place)
-            values += short(str(value)) if kind == "s" else dumps(kind, [value])
-    return flags.to_bytes(2, "big") + values
+            flags |= bit
+            if kind == "s":
+                values.append(short(str(value)))
+            elif kind == "F":
+                values.append(write_table(value))
+            elif kind == "o":
+                values.append(bytes((value,)))
+            else:
+                values.append(dumps(kind, [value]))
+    return flags.to_bytes(2, "big") + b"".join(values)
 
 
 def framed(properties: bytes, body: bytes, frame_max: int) -> bytes:
@@ -98,11 +112,24 @@ def framed(properties: bytes, body: bytes, frame_max: int) -> bytes:
 def properties_of(data: bytes) -> dict[str, Any]:
     """Read basic properties. Raises `ValueError` for what is none."""
     try:
-        flags, offset, found = int.from_bytes(data[:2], "big"), 2, {}
-        for place, (name, kind) in enumerate(_PROPERTIES):
-            if flags & 1 << (15 - place):
-                values, offset = loads(kind, data, offset)
-                found[name] = values[0]
+        flags, offset = int.from_bytes(data[:2], "big"), 2
+        found: dict[str, Any] = {}
+        for bit, name, kind in _PROPERTIES:
+            if not flags & bit:
+                continue
+            if kind == "s":
+                end = offset + 1 + data[offset]
+                found[name] = data[offset + 1 : end].decode("utf-8", "surrogatepass")
+                offset = end
+            elif kind == "F":
+                found[name], offset = read_table(data, offset)
+            elif kind == "o":
+                found[name] = data[offset]
+                offset += 1
+            else:
+                (found[name],), offset = loads(kind, data, offset)
+        if offset > len(data):
+            raise ValueError("they are cut short")
     except Exception as exc:  # whatever its reader raises for what a stranger wrote
         raise ValueError(f"expected AMQP properties, got {data[:40]!r}: {exc!r}") from exc
     return found

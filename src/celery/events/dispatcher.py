@@ -292,11 +292,12 @@ class EventDispatcher:
                 events = [self._event(type, fields, False, Event, utcoffset) for fields in fields_of_each]
                 self._publish(events, self.producer, f"{group}.multi")
 
-    def tell_many(self, group: str, encoded: tuple[str, str, bytes]) -> None:
-        """Tell a list of events of one group that is encoded already. Raises `OperationalError`; nothing is kept."""
+    def tell_many(self, group: str, encoded: tuple[str, str, bytes]) -> int | None:
+        """Tell a list of events of one group that is encoded already; returns how many heard it, None if that is not
+        known. Raises `OperationalError`; nothing is kept."""
         with self.mutex:
             if isinstance(self.producer, NoticeProducer):
-                self.producer.tell(encoded, f"{group}.multi", self.headers, self.delivery_mode)
+                return self.producer.tell(encoded, f"{group}.multi", self.headers, self.delivery_mode)
             elif self.producer is not None:
                 content_type, content_encoding, body = encoded
                 exchange = get_exchange(connection_of(self.producer.channel), name=self._exchange_name)
@@ -310,6 +311,7 @@ class EventDispatcher:
                     headers=self.headers,
                     delivery_mode=self.delivery_mode,
                 )
+        return None
 
     def extend_buffer(self, other: EventDispatcher) -> None:
         """Take over what another dispatcher could not send."""

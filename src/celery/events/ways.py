@@ -44,8 +44,9 @@ class NoticeProducer:
         routing_key: str,
         headers: Mapping[str, Any] | None,
         delivery_mode: int | None = 1,
-    ) -> None:
-        """As `publish`, of a body that is encoded: content type, content encoding and bytes."""
+    ) -> int | None:
+        """As `publish`, of a body that is encoded: content type, content encoding and bytes. How many heard it
+        (`Broadcasting.tell`)."""
         content_type, content_encoding, body = encoded
         notice = Notice(
             self._exchange,
@@ -58,7 +59,7 @@ class NoticeProducer:
             {"delivery_mode": delivery_mode or 1},
             durable=self._durable,
         )
-        self._carrier.tell([notice])
+        return self._carrier.tell([notice])
 
     def close(self) -> None:
         """Nothing to be done: the connections are the broker's."""

@@ -2,7 +2,8 @@
 
 The engine's thread notes what happened, a report at a time; a thread of its own makes events of that and sends them as
 `task.multi`. If it falls behind, the engine waits for it. While the broker is away, the newest 20,000 wait; what had to
-be left out is told in one line.
+be left out is told in one line. Where the broker can say that nobody hears them, the first few of each round are sent
+to ask it, and the others are not made: telling everything costs 12 us of processor time a task.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ _LIMIT = 20_000
 _CATCH_UP = 1.0
 #: Events that are told in one message at most.
 _BATCH = 500
+#: Tasks whose events ask whether somebody hears, after others that nobody has heard.
+_FEW = 10
 #: Seconds between two rounds of sending: the first event after a pause goes at once, those behind it together.
 _LINGER = 0.05
 #: Seconds between two tries while the broker is away.
@@ -162,6 +165,8 @@ class Course:
         self._stopping = False
         #: The last message could not be sent.
         self._away = False
+        #: The last message was heard by nobody.
+        self._unheard = False
         for changed in (dispatcher.on_enabled, dispatcher.on_disabled, dispatcher.groups.on_change):
             changed.add(self.look)
         self.look()
@@ -271,7 +276,7 @@ class Course:
                 return
 
     def _try_to_send(self) -> bool:
-        """False: it is not to be tried again."""
+        """False: there is nothing more to be tried in this round."""
         try:
             self._send_some()
         except Exception as exc:  # noqa: BLE001 - whatever a broker raises
@@ -282,7 +287,7 @@ class Course:
             self._pause(_AGAIN)  # a stop that comes meanwhile has it tried once more
         else:
             self._away = False
-        return True
+        return not self._unheard
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -294,11 +299,15 @@ class Course:
         taken: list[_Note] = []
         size = 0
         with self._lock:
-            while self._notes and size < _BATCH:
-                note = self._notes.popleft()
-                taken.append(note)
-                size += len(note[2])
+            while self._notes and size < _BATCH and not (self._unheard and taken):
+                make, when, subjects = self._notes.popleft()
+                if self._unheard and len(subjects) > _FEW:
+                    self._notes.appendleft((make, when, subjects[_FEW:]))
+                    subjects = subjects[:_FEW]
+                taken.append((make, when, subjects))
+                size += len(subjects)
             self._count -= size
+            behind = len(self._notes)
         events: list[Any] = []
         clock = self._dispatcher.clock
         with clock.mutex:  # so many at the most; what is left out does no harm
@@ -307,18 +316,28 @@ class Course:
         common = _Common(self._dispatcher.hostname, utcoffset(), self._dispatcher.pid, ticks.__next__)
         for make, when, subjects in taken:
             make(events, common, when, subjects)
+            time.sleep(0)  # or the engine waits for the interpreter, 5 ms each time
         if not events:
             return
         try:
-            self._dispatcher.tell_many("task", self._encode(events))
+            heard = self._dispatcher.tell_many("task", self._encode(events))
         except Exception:
             with self._lock:
                 self._notes.extendleft(reversed(taken))
                 self._count += size
             raise
+        self._unheard = heard == 0
+        if self._unheard:
+            self._forget(behind)
         if self.dropped:
             dropped, self.dropped = self.dropped, 0
             logger.warning("%s events were not sent: the broker was away for too long", dropped)
+
+    def _forget(self, notes: int) -> None:
+        """The oldest ones, which were there when it turned out that nobody hears."""
+        with self._lock:
+            for _ in range(min(notes, len(self._notes))):
+                self._count -= len(self._notes.popleft()[2])
 
     def _encode(self, events: list[Any]) -> tuple[str, str, bytes]:
         if self._dispatcher.serializer == "json":

@@ -27,7 +27,7 @@ register("own-bytes", _reversed, lambda b: json.loads(bytes(b)[:0:-1].decode("ut
 
 FOLDER = Path(os.environ["FLEET_FOLDER"])
 
-app = Celery("fleet", broker=os.environ["FLEET_URL"], backend=os.environ["FLEET_URL"])
+app = Celery("fleet", broker=os.environ["FLEET_URL"], backend=os.environ["FLEET_RESULTS"])
 app.conf.update(
     accept_content=["json", "pickle", "yaml", "msgpack", "own-text", "own-bytes"],
     broker_connection_retry_on_startup=True,
@@ -224,6 +224,12 @@ def silent(name: str) -> str:
 @app.task(bind=True)
 def parent(self: Any, queue: str) -> str:
     return add.apply_async((1, 2), queue=queue).id
+
+
+@app.task(bind=True, ignore_result=True)
+def heard(self: Any, name: str) -> None:
+    with (FOLDER / f"heard-{name}").open("a") as file:
+        file.write(f"{self.request.hostname}\n")
 
 
 @app.task

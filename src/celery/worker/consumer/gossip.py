@@ -30,6 +30,8 @@ logger = logging.getLogger("celery.worker.consumer.gossip")
 _ELECTION_VERSION = 1
 #: Seconds after which an election is forgotten that came to nothing.
 _ELECTION_LASTS = 60.0
+#: Seconds that a start waits until others are heard.
+_READY_WITHIN = 2.0
 #: Seconds between two tries to listen.
 _AGAIN = 1.0
 
@@ -90,6 +92,8 @@ class Gossip:
         self._thread: threading.Thread | None = None
         self._wake: WakeUp | None = None
         self._stopping = False
+        #: It was tried to listen.
+        self._tried = threading.Event()
 
     def compatible_transport(self, app: Any) -> bool:
         """Whether workers of this app's broker may be on other machines, and hear each other."""
@@ -98,7 +102,7 @@ class Gossip:
     # -- life --------------------------------------------------------------------------------------------------------
 
     def start(self, c: Any = None) -> None:
-        """Listen from now on, in a thread."""
+        """Listen from now on, in a thread; returns when others are heard, or cannot be for now."""
         carrier = self.app.assembly.broker_for_read
         if not self.enabled or self._thread is not None or not isinstance(carrier, Broadcasting):
             return
@@ -108,10 +112,12 @@ class Gossip:
         )
         self._receiver = events.Receiver(None, {"*": self._hear}, "worker.#", queue_ttl=self.heartbeat_interval)
         self._stopping = False
+        self._tried.clear()
         self._wake = WakeUp()
         self.register_timer()
         self._thread = threading.Thread(target=self._run, args=(carrier,), name="celery-gossip", daemon=True)
         self._thread.start()
+        self._tried.wait(_READY_WITHIN)
 
     def stop(self, c: Any = None, deadline: float | None = None) -> None:
         """Listen no more. Idempotent. `deadline`: see `Part.stop`."""
@@ -139,10 +145,12 @@ class Gossip:
             try:
                 with closing(carrier.listen([self._receiver.mailbox])) as listener:
                     told = False
+                    self._tried.set()
                     self._listen(listener)
             except Exception as exc:  # noqa: BLE001 - whatever a broker raises: it is listened to anew
                 logger.log(logging.DEBUG if told else logging.WARNING, "Other workers cannot be heard: %r", exc)
                 told = True
+                self._tried.set()
                 self._pause(_AGAIN)
 
     def _listen(self, listener: Listener) -> None:

@@ -12,7 +12,7 @@ __all__ = ["Mingle", "transport_of"]
 
 logger = logging.getLogger("celery.worker.consumer.mingle")
 
-#: Seconds in which the others answer.
+#: Seconds in which the others answer, where the broker does not say how many they are.
 _PATIENCE = 1.0
 #: Scheme of a URL → kombu's name of the transport, where that is another.
 _TRANSPORTS = {"pyamqp": "amqp", "amqps": "amqp", "librabbitmq": "amqp", "rediss": "redis", "sentinel": "redis"}
@@ -47,7 +47,7 @@ class Mingle:
             self.sync(c)
 
     def sync(self, c: Any) -> None:
-        """Ask, and wait a second for answers. Who cannot be asked does not keep a worker from starting."""
+        """Ask, and wait up to a second for each answer. Who cannot be asked does not keep a worker from starting."""
         logger.info("mingle: searching for neighbors")
         try:
             replies = self.send_hello(c)
