@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -111,9 +112,10 @@ def test_pains_11_long_tasks_run_once(project: Project, rabbit_session: RabbitSe
         )
         with project.ready("-P threads -c 6") as worker:
             results = [project.send("note", str(note), f"long{i}", 9.0) for i in range(4)]
-            results += [project.send("note", str(note), f"late{i}", countdown=6) for i in range(4)]
+            results += [project.send("note", str(note), f"late{i}", countdown=11) for i in range(4)]
             wait_until(lambda: lines(note) == 4, "the long ones run")
             wait_until(lambda: kept(rabbit_session, project.url) == 4, "their messages are moved")
+            time.sleep(0.5)  # the copies are there, and what they are copies of is about to be acknowledged
             for _ in range(2):
                 proxy.reset()
                 lost = worker.output.count("Connected to")
