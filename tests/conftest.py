@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +27,12 @@ KEPT = {"CELERY_REFERENCE_PYTHON"}  # where the real Celery lives, for wire test
 for name in [n for n in os.environ if n.startswith(("CELERY", "C_STRICT", "C_WARN", "C_FORCE_ROOT")) and n not in KEPT]:
     del os.environ[name]
 
-settings.register_profile("unhurried", deadline=None, max_examples=50)
+# Programs that tests start are to find the package compiled, whatever the caller wants of his own: without that, each
+# spends a second of a processor on it; and each process of pytest twenty on the tests themselves.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+settings.register_profile("unhurried", deadline=None, max_examples=500 if os.environ.get("FUZZ") else 20)
 settings.load_profile("unhurried")
 
 
@@ -49,6 +56,12 @@ def _apps_of_their_own() -> Iterator[None]:
         log.level, log.propagate, log.disabled, log.handlers[:] = before[name]
     _state.set_default_app(default)
     _state._set_current_app(current)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays: collections need not look at it, and some tests ask for many."""
+    gc.collect()
+    gc.freeze()
 
 
 _vhosts = itertools.count()

@@ -26,7 +26,7 @@ __all__ = [
     "Depth", "Examinable", "Exhaustible", "Fenced", "Finding", "Firing", "Full", "Gathered", "Groups",
     "Inspectable", "Inspection", "Interruptible", "Job", "Joining", "Killable", "Listener", "Notice", "Pool",
     "Publication", "QueueStats", "Report", "Resizable", "Restartable", "Resting", "ResultBackend", "Runner",
-    "Seated", "Settled", "Streaming", "SystemClock", "Tracked", "Watching", "Yielding",
+    "Seated", "Sending", "Settled", "Streaming", "SystemClock", "Tracked", "Watching", "Yielding",
 ]  # fmt: skip
 
 
@@ -54,11 +54,15 @@ class BrokerConfig(Struct, frozen=True):
     connect_timeout: float = 4.0
     #: Connections that publishers may hold at once; None or 0: one is opened for each publish.
     pool_limit: int | None = 10
+    #: Seconds that a publisher waits for one of them; None: as long as the adapter thinks fit.
+    pool_timeout: float | None = None
     #: Names this process as a holder of deliveries (leases, tags). Unique for each worker start.
     node: str = ""
     dead_letters: DeadLetterBounds = DeadLetterBounds()
     #: `broker_failover_strategy`: in which order several URLs are tried.
     failover: Any = "round-robin"
+    #: The type of an exchange that a message is sent to without a word about it; "" if nobody knows.
+    exchange_type_of: Callable[[str], str] = lambda _: ""
 
 
 class Publication(Struct, eq=False):
@@ -460,6 +464,10 @@ class BackendConfig(Struct, frozen=True):
     #: The state that an encoded document says, for a serializer of the user's own. None: it is one of kombu's four,
     #: whose documents adapters know.
     state_of: Callable[[bytes], str] | None = None
+    #: Content type and encoding of documents, where they travel as messages (`[wire.23]`).
+    content: tuple[str, str] = ("application/json", "utf-8")
+    #: Such messages survive a restart of the broker (`result_persistent`).
+    persistent: bool = False
 
 
 class ResultBackend(Protocol):
@@ -530,6 +538,14 @@ class Barrier(Protocol):
 
     def standing(self, id: str) -> tuple[int | None, int]:
         """(members awaited, members arrived); (None, …) if nobody knows the barrier, or not any more."""
+
+
+@runtime_checkable
+class Sending(Protocol):
+    """A barrier that sends bodies itself, since it can tell whether all of it is still in this worker's hands."""
+
+    def fire(self, firings: Sequence[Firing]) -> Sequence[Full]:
+        """See `Joining.fire`; in several steps, of which the last takes the barrier away."""
 
 
 @runtime_checkable

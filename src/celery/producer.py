@@ -118,7 +118,8 @@ class Router(Protocol):
 class Address(Protocol):
     """Where replies to this thread go."""
 
-    text: str
+    @property
+    def text(self) -> str: ...
 
 
 #: Options that say something to this process or are laid out elsewhere; every other one becomes a message property.

@@ -13,9 +13,31 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
-    "DESTINATION", "DefaultRoute", "MapRoute", "QueueSpec", "Route", "destination", "expand_route", "merge_options",
-    "queue_spec",
+    "DESTINATION", "Binding", "DefaultRoute", "ExchangeSpec", "MapRoute", "QueueSpec", "Route", "destination",
+    "expand_route", "merge_options", "queue_spec",
 ]  # fmt: skip
+
+
+class ExchangeSpec(Struct, frozen=True):
+    """An exchange as brokers see it."""
+
+    name: str
+    #: "direct", "topic", "fanout" or "headers"; on AMQP whatever else its server knows.
+    type: str = "direct"
+    durable: bool = True
+    auto_delete: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    #: It is there already, and declared by others.
+    no_declare: bool = False
+
+
+class Binding(Struct, frozen=True):
+    """What of an exchange a queue gets."""
+
+    exchange: ExchangeSpec
+    routing_key: str = ""
+    #: What a headers exchange looks at.
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 class QueueSpec(Struct, frozen=True):
@@ -33,6 +55,19 @@ class QueueSpec(Struct, frozen=True):
     arguments: Mapping[str, Any] = field(default_factory=dict)
     #: False for queues that a publisher must not declare (`Broadcast`, `[wire.18]`).
     declare: bool = True
+    #: It is there already, and declared by others, with whatever it is bound to.
+    no_declare: bool = False
+    #: Handed on when a worker subscribes to it.
+    consumer_arguments: Mapping[str, Any] = field(default_factory=dict)
+    #: All its bindings, where `exchange`, `exchange_type` and `routing_key` do not say everything.
+    bindings: tuple[Binding, ...] = ()
+
+    @property
+    def bound(self) -> tuple[Binding, ...]:
+        """Its bindings; on the default exchange it needs none."""
+        if self.bindings or not self.exchange:
+            return self.bindings
+        return (Binding(ExchangeSpec(self.exchange, self.exchange_type, self.durable), self.routing_key),)
 
 
 class Route(Struct, frozen=True):
@@ -41,6 +76,8 @@ class Route(Struct, frozen=True):
     exchange: str
     routing_key: str
     queue: QueueSpec | None = None
+    #: Of the exchange, for brokers that have to be told; "": nobody said.
+    exchange_type: str = ""
 
 
 #: Options of a call that say where it goes; a call without any of them goes where its name goes.
@@ -75,6 +112,35 @@ def queue_spec(queue: Any) -> QueueSpec:
         arguments=_queue_arguments(queue),
         # A Broadcast queue is each worker's own: a publisher that declared it would be one more reader (`[wire.18]`).
         declare=not any(kind.__name__ == "Broadcast" for kind in type(queue).__mro__),
+        no_declare=bool(getattr(queue, "no_declare", False)),
+        consumer_arguments=dict(getattr(queue, "consumer_arguments", None) or {}),
+        bindings=_bindings(queue, exchange),
+    )
+
+
+def _bindings(queue: Any, exchange: Any) -> tuple[Binding, ...]:
+    """kombu's: those that were given as such, else the one to the queue's exchange, where that has anything special."""
+    given = getattr(queue, "bindings", None)
+    if given:
+        found = [Binding(_exchange_spec(b.exchange), b.routing_key or "", dict(b.arguments or {})) for b in given]
+        return tuple(sorted(found, key=repr))  # they come as a set
+    arguments = dict(getattr(queue, "binding_arguments", None) or {})
+    if not getattr(exchange, "name", ""):
+        return ()
+    spec = _exchange_spec(exchange)
+    if not arguments and spec == ExchangeSpec(spec.name, spec.type, bool(getattr(queue, "durable", True))):
+        return ()
+    return (Binding(spec, queue.routing_key or "", arguments),)
+
+
+def _exchange_spec(exchange: Any) -> ExchangeSpec:
+    return ExchangeSpec(
+        exchange.name,
+        exchange.type or "direct",
+        durable=bool(getattr(exchange, "durable", True)),
+        auto_delete=bool(getattr(exchange, "auto_delete", False)),
+        arguments=dict(getattr(exchange, "arguments", None) or {}),
+        no_declare=bool(getattr(exchange, "no_declare", False) or getattr(exchange, "passive", False)),
     )
 
 
@@ -105,13 +171,15 @@ def destination(options: Mapping[str, Any], queue: QueueSpec | None, default: De
     """
     exchange, routing_key = _name(options.get("exchange")), options.get("routing_key")
     kind = options.get("exchange_type") or (queue.exchange_type if queue else "direct")
+    said = options.get("exchange_type") or getattr(options.get("exchange"), "type", None) or ""
     if queue is None:
-        return Route(exchange or default.exchange, routing_key or default.routing_key)
+        return Route(exchange or default.exchange, routing_key or default.routing_key, None, said)
     if kind == "direct" and not (exchange and routing_key):
         return Route("", queue.name, queue)
-    return Route(
-        exchange or queue.exchange or default.exchange, routing_key or queue.routing_key or default.routing_key, queue
-    )
+    name = exchange or queue.exchange or default.exchange
+    if not said and name == queue.exchange:
+        said = queue.exchange_type
+    return Route(name, routing_key or queue.routing_key or default.routing_key, queue, said)
 
 
 def _name(exchange: Any) -> str | None:

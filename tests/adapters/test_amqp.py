@@ -28,6 +28,7 @@ from tests.contracts.broadcasting import BroadcastingContract
 from tests.contracts.broker import BrokerContract, ids, message, numbers, spec, take, to
 from tests.contracts.dead_letters import BOUNDS, DeadLetterContract, letters, refuse
 from tests.contracts.processes import Child, in_child
+from tests.contracts.routing import RoutingContract
 from tests.flow.engine import until
 from tests.servers import free_port
 
@@ -336,6 +337,11 @@ class TestDeadLetters(DeadLetterContract):
         assert again.message.deaths == 1
 
 
+class TestRouting(RoutingContract):
+    passed_over = ""
+    make_broker = TestBroker.make_broker
+
+
 class TestBroadcasting(BroadcastingContract):
     counts = False
 
@@ -397,11 +403,17 @@ def test_nobody_answers() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_confirms_that_the_server_does_not_offer(make_amqp: MakeAmqp) -> None:
+def test_confirms_that_the_server_does_not_offer(make_amqp: MakeAmqp, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other servers speak AMQP 0-9-1 without RabbitMQ's extensions."""
     broker = make_amqp()
-    with broker.link() as link:
+    connect = broker.endpoint.connect
+
+    def plainly(*, heartbeat: float = 0.0) -> Link:
+        link = connect(heartbeat=heartbeat)
         link.capabilities = frozenset()
+        return link
+
+    monkeypatch.setattr(broker.endpoint, "connect", plainly)
     with pytest.raises(ImproperlyConfigured, match="confirm_publish needs publisher confirms"):
         broker.publish(to("q", message(1)))
     broker.close()

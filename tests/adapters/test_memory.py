@@ -18,6 +18,7 @@ from tests.contracts.broker import BrokerContract, ids, message, nothing, spec, 
 from tests.contracts.dead_letters import BOUNDS, DeadLetterContract
 from tests.contracts.inspecting import InspectingContract
 from tests.contracts.processes import in_child
+from tests.contracts.routing import RoutingContract
 
 if TYPE_CHECKING:
     from tests.contracts.backend import MakeBackend, PassTime
@@ -65,6 +66,11 @@ class TestBroker(BrokerContract):
                 server.put(queue, raw)
 
         return put
+
+
+class TestRouting(RoutingContract):
+    crosses_processes = False
+    make_broker = TestBroker.make_broker
 
 
 class TestInspecting(InspectingContract):

@@ -14,6 +14,7 @@ from tests.contracts.broadcasting import BroadcastingContract
 from tests.contracts.broker import BrokerContract
 from tests.contracts.dead_letters import BOUNDS, DeadLetterContract
 from tests.contracts.inspecting import InspectingContract
+from tests.contracts.routing import RoutingContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,6 +115,11 @@ class TestBrokerWithPrefix(TestBroker):
     @pytest.fixture
     def put_raw(self, redis_server: RedisServer) -> PutRaw:
         return lambda queue, raw: redis_server.call("LPUSH", "p:" + queue, raw, db=2)
+
+
+class TestRouting(RoutingContract):
+    options = TestBroker.options
+    make_broker = TestBroker.make_broker
 
 
 class TestInspecting(InspectingContract):

@@ -14,7 +14,7 @@ import pytest
 from kombu.exceptions import OperationalError
 
 from celery import Celery
-from celery.brokers import redis_listening
+from celery.brokers import redis_ears, redis_listening
 from celery.brokers.notices import to_envelope
 from celery.brokers.redis import RedisBroker
 from celery.ports import BrokerConfig
@@ -170,7 +170,8 @@ class TestTrouble:
             assert hear(listener, 1) == ["x"]
 
     def test_a_silent_server(self, mailbox: Any, told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(redis_listening, "_ROUND", 1.0)
+        for module in (redis_ears, redis_listening):
+            monkeypatch.setattr(module, "ROUND", 1.0)
         with RedisServer() as server:
             broker = RedisBroker(BrokerConfig(server.url(), {"socket_timeout": 1.0}))
             with closing(broker), closing(broker.listen([mailbox])) as listener:
@@ -192,7 +193,8 @@ class TestTrouble:
 
     def test_signs_of_life(self, broker: RedisBroker, mailbox: Any, told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         """A listener that hears nothing for long stays where it is."""
-        monkeypatch.setattr(redis_listening, "_ROUND", 0.05)
+        for module in (redis_ears, redis_listening):
+            monkeypatch.setattr(module, "ROUND", 0.05)
         with closing(broker.listen([mailbox])) as listener:
             assert listener.hear(1.2) == []
             broker.tell([told])

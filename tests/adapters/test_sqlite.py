@@ -25,6 +25,7 @@ from tests.contracts.broker import BrokerContract, ids, message, nothing, spec, 
 from tests.contracts.dead_letters import BOUNDS, DeadLetterContract
 from tests.contracts.inspecting import InspectingContract
 from tests.contracts.processes import Child, in_child
+from tests.contracts.routing import RoutingContract
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +74,10 @@ class TestBroker(BrokerContract):
             db.close()
 
         return put
+
+
+class TestRouting(RoutingContract):
+    make_broker = TestBroker.make_broker
 
 
 class TestInspecting(InspectingContract):
@@ -386,6 +391,7 @@ def test_no_handle_crosses_a_fork(url: str, path: Path) -> None:
     backend.close()
 
 
+@pytest.mark.slow
 def test_forks_while_other_threads_publish(url: str) -> None:
     broker = SqliteBroker(BrokerConfig(url, options={"synchronous": "NORMAL"}))
     stop = threading.Event()

@@ -56,6 +56,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.assembly", "celery.app.trace"): SENDING,
     ("celery.app.assembly", "celery.pending"): SENDING,
     ("celery.app.assembly", "celery.documents"): SENDING,
+    ("celery.app.storing", "celery.documents"): SENDING,
     ("celery.app.assembly", "celery.backends.bridge"): SENDING,
     ("celery.result", "celery.utils.graph"): "few results are drawn as graphs",
     ("celery.app.assembly", "celery.tracer"): SENDING,
@@ -70,6 +71,9 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.concurrency.prefork", "celery.concurrency.spawned"): "multiprocessing is slow to import; forks need none",
     ("celery.drivers.redis", "celery.drivers.redis_errors"): "its base is kombu's, and few servers refuse anything",
     ("celery.drivers.redis", "celery.drivers.redis_tls"): "ssl: 5 ms to import, and only TLS needs it",
+    ("celery.app.adapters", "celery.drivers.kombu"): "it stands on kombu, which no broker of ours needs",
+    ("celery.app.connecting", "celery.drivers.kombu"): "it stands on kombu, which only those need who ask for it",
+    ("celery.drivers.kombu", "celery.drivers.kombu_files"): "it stands on a transport, which only its URL asks for",
     ("celery.drivers.redis", "celery.drivers.redis_failover"): "for lists of servers, and it stands on this module",
 }
 

@@ -449,6 +449,7 @@ def program(source: str) -> dict[str, Any]:
     return printed
 
 
+@pytest.mark.slow
 def test_sentry() -> None:
     seen = program(SENTRY)
     assert seen["kinds"] == ["Success", "Failure"]
@@ -456,6 +457,7 @@ def test_sentry() -> None:
     assert (seen["transactions"], seen["task"]) == (["ok", "bad"], ["queue.task.celery"] * 2)
 
 
+@pytest.mark.slow
 def test_opentelemetry() -> None:
     seen = program(OTEL)
     assert seen["kinds"] == ["Success", "Failure"]

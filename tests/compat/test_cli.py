@@ -99,6 +99,7 @@ def test_version_and_help(cli: Shell) -> None:
         ("sqlite:////no/such/folder/x.db", "/no/such/folder/x.db cannot be made"),
     ],
 )
+@pytest.mark.slow
 def test_a_worker_that_cannot_start_says_why_and_no_more(cli: Shell, broker: str, says: str) -> None:
     (cli.folder / "urls.py").write_text("from celery import Celery\napp = Celery('urls')\n")
     code, output = cli.run(f"-q -A urls -b {broker} worker -c 1")
@@ -108,6 +109,7 @@ def test_a_worker_that_cannot_start_says_why_and_no_more(cli: Shell, broker: str
     assert code == 1
 
 
+@pytest.mark.slow
 def test_a_setting_that_cannot_be_right_is_told_without_a_traceback(cli: Shell) -> None:
     (cli.folder / "wrong.py").write_text(
         "from celery import Celery\napp = Celery('wrong')\napp.conf.result_expires = 'abc'\n"
@@ -167,6 +169,7 @@ def test_what_is_wrong_is_said_and_ends_with_2(cli: Shell, arguments: str, says:
         ("", "-c 1000000000", "there is no memory for", ""),
     ],
 )
+@pytest.mark.slow
 def test_what_keeps_a_worker_from_starting_is_told_in_short(
     cli: Shell, app: str, arguments: str, says: str, shows: str
 ) -> None:
@@ -183,6 +186,7 @@ def test_what_keeps_a_worker_from_starting_is_told_in_short(
     assert "importlib" not in output
 
 
+@pytest.mark.slow
 def test_a_module_of_settings_that_is_not_there(cli: Shell) -> None:
     (cli.folder / "made.py").write_text(
         "from celery import Celery\napp = Celery('made')\napp.config_from_object('no_such_settings')\n"
@@ -233,6 +237,7 @@ def test_errors_of_a_command_are_one_line(
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_the_app_comes_before_the_command(cli: Shell) -> None:
     code, output = cli.run("worker -l INFO -A proj")
     assert "celery -A celeryapp worker" in output
@@ -245,6 +250,7 @@ def test_options_come_from_the_environment_too(cli: Shell) -> None:
     assert "'soli' is not one of" in cli.invoke("-A proj worker", CELERY_WORKER_POOL="soli")[1]
 
 
+@pytest.mark.slow
 def test_global_options_reach_the_app(cli: Shell) -> None:
     (cli.folder / "shows.py").write_text(
         "import os\nfrom celery import Celery\napp = Celery('shows')\n"
@@ -263,6 +269,7 @@ def test_global_options_reach_the_app(cli: Shell) -> None:
         {"CELERY_BROKER": "memory://b", "CELERY_RESULT_BACKEND": "cache+memory://"},
     ],
 )
+@pytest.mark.slow
 def test_both_families_of_variables_are_read(cli: Shell, variables: dict[str, str]) -> None:
     (cli.folder / "shows.py").write_text(
         "from celery import Celery\napp = Celery('shows')\nprint(app.conf.broker_url, app.conf.result_backend)\n"
@@ -270,6 +277,7 @@ def test_both_families_of_variables_are_read(cli: Shell, variables: dict[str, st
     assert cli.run("-A shows call x", **variables)[1].splitlines()[0] == "memory://b cache+memory://"
 
 
+@pytest.mark.slow
 def test_strict_settings_refuse_the_start(cli: Shell) -> None:
     (cli.folder / "slip.py").write_text(
         "from celery import Celery\napp = Celery('slip', broker='memory://')\napp.conf.update(worker_concurency=3)\n"
@@ -284,6 +292,7 @@ def test_strict_settings_refuse_the_start(cli: Shell) -> None:
     assert "did you mean 'worker_concurrency'" in output
 
 
+@pytest.mark.slow
 def test_a_package_adds_a_command(cli: Shell) -> None:
     info = cli.folder / "plug-1.0.dist-info"
     info.mkdir()
@@ -304,6 +313,7 @@ def test_a_package_adds_a_command(cli: Shell) -> None:
     assert "The command broken (plug:nothing) cannot be loaded" in output
 
 
+@pytest.mark.slow
 def test_an_app_adds_options(cli: Shell) -> None:
     (cli.folder / "more.py").write_text(
         "import click\nfrom celery import Celery\nfrom celery.signals import user_preload_options\n"

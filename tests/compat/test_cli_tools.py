@@ -285,6 +285,7 @@ def test_completion(tools: Tools, shell: str) -> None:
     assert (ROOT / "extra" / f"{shell}-completion" / f"celery.{shell}").read_text() == script
 
 
+@pytest.mark.slow
 def test_completion_completes(tools: Tools) -> None:
     """As a shell asks: commands, then options."""
     variables = environment(tools.folder, _CELERY_COMPLETE="bash_complete", COMP_CWORD="1")

@@ -70,6 +70,7 @@ def test_sphinx_documents_tasks(tmp_path: Path) -> None:
     assert "silent" not in text
 
 
+@pytest.mark.slow
 def test_django_tasks_wait_for_the_commit(tmp_path: Path) -> None:
     script = """
         import django

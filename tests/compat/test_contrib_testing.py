@@ -236,6 +236,7 @@ class TestStartWorker:
         assert f"Task add[{result.id}] received" in caplog.messages
         assert surroundings() == before
 
+    @pytest.mark.slow
     def test_a_hundred_times(self, app):
         with start_worker(app):
             pass

@@ -54,6 +54,7 @@ def run(program: list[str], folder: Path, **variables: str) -> subprocess.Comple
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_switches_are_read_at_import(tmp_path: Path) -> None:
     assert json.loads(run(["-c", READS], tmp_path).stdout) == {
         "revokes": [50000, 10800.0], "successful": [1000, 10800.0], "debug": False, "timer": None, "fork": None,
@@ -124,6 +125,7 @@ def test_term_may_stand_for_quit(monkeypatch: pytest.MonkeyPatch, value: str | N
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.slow
 def test_a_fake_fork_stays_in_the_foreground(tmp_path: Path) -> None:
     (tmp_path / "made.py").write_text(
         "from celery import Celery\napp = Celery('made', broker='memory://made', include=['no_such_module'])\n"

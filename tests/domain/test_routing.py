@@ -9,12 +9,14 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu import Exchange, Queue, binding
 
 from celery.routing import (
+    Binding,
     DefaultRoute,
+    ExchangeSpec,
     MapRoute,
     QueueSpec,
-    Route,
     destination,
     expand_route,
     merge_options,
@@ -122,11 +124,28 @@ DEFAULT = DefaultRoute("dx", "dk")
     ],
 )
 def test_destinations(said: dict[str, object], queue: QueueSpec | None, exchange: str, routing_key: str) -> None:
-    assert destination(said, queue, DEFAULT) == Route(exchange, routing_key, queue)
+    route = destination(said, queue, DEFAULT)
+    assert (route.exchange, route.routing_key, route.queue) == (exchange, routing_key, queue)
+
+
+@pytest.mark.parametrize(
+    ("said", "queue", "kind"),
+    [
+        ({}, TOPIC, "topic"),
+        ({}, FANOUT, "fanout"),
+        ({"exchange": "e"}, FANOUT, ""),  # of another exchange than its queue's nobody knows
+        ({"exchange": "e", "exchange_type": "headers"}, FANOUT, "headers"),
+        ({"exchange": SimpleNamespace(name="e", type="headers"), "routing_key": "k"}, DIRECT, "headers"),
+        ({"exchange": "e", "exchange_type": "topic"}, None, "topic"),
+        ({"exchange": "e"}, None, ""),
+    ],
+)
+def test_types_of_exchanges(said: dict[str, object], queue: QueueSpec | None, kind: str) -> None:
+    assert destination(said, queue, DEFAULT).exchange_type == kind
 
 
 def test_a_queue_as_a_value() -> None:
-    exchange = SimpleNamespace(name="e", type="topic")
+    exchange = SimpleNamespace(name="e", type="topic", durable=False)
     queue = SimpleNamespace(
         name="q",
         exchange=exchange,
@@ -140,5 +159,27 @@ def test_a_queue_as_a_value() -> None:
         "q", "e", "topic", "k", durable=False, arguments={"x-a": 1, "x-expires": 1500, "x-max-length": 7}
     )
     assert queue_spec(DIRECT) is DIRECT
+    assert DIRECT.bound == (Binding(ExchangeSpec("other"), "key"),)
+    assert QueueSpec("plain", routing_key="plain").bound == ()
     with pytest.raises(TypeError, match=r"expected a queue's name or a kombu\.Queue, got 3 \(int\)"):
         queue_spec(3)
+
+
+def test_bindings_of_a_queue() -> None:
+    """[route.13] [route.22] Those that are given as such are all that it has, as with kombu."""
+    papers = Exchange("papers", type="headers", durable=False, auto_delete=True, arguments={"x": 1})
+    (bound,) = queue_spec(
+        Queue("q", papers, "k", binding_arguments={"format": "pdf"}, consumer_arguments={"c": 1})
+    ).bound
+    assert bound.exchange == ExchangeSpec("papers", "headers", durable=False, auto_delete=True, arguments={"x": 1})
+    assert (bound.routing_key, bound.arguments) == ("k", {"format": "pdf"})
+    several = Queue(
+        "q", [binding(Exchange("b"), "2"), binding(Exchange("a", no_declare=True), "1", arguments={"z": 0})]
+    )
+    several.exchange = Exchange("default")  # as it is given to each queue of an app
+    assert queue_spec(several).bound == (
+        Binding(ExchangeSpec("a", no_declare=True), "1", {"z": 0}),
+        Binding(ExchangeSpec("b"), "2"),
+    )
+    spec = queue_spec(Queue("q", Exchange("e"), no_declare=True, consumer_arguments={"c": 1}))
+    assert (spec.no_declare, spec.consumer_arguments) == (True, {"c": 1})

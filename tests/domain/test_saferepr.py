@@ -82,6 +82,7 @@ def test_what_has_no_repr():
     assert saferepr((10**5000,), 50).startswith("(<Unrepresentable <class 'int'>")
 
 
+@pytest.mark.slow
 def test_deep_nesting_does_not_exhaust_the_stack():
     deep = []
     for _ in range(20_000):

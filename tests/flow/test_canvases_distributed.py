@@ -1,6 +1,6 @@
 """Random canvases, run by a worker on each broker: the value of plain evaluation, or the error at the same place.
 
-Marked `process` where it is not for a process but for its time. `FUZZ=1` runs ten times as many.
+Marked `process` where it is not for a process but for its time. `FUZZ=1` runs 20,000 on `memory://`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-TIMES = 10 if os.environ.get("FUZZ") else 1
+FUZZ = bool(os.environ.get("FUZZ"))
+#: How many on each server, and how many of those that fail.
+VALUES, FAILURES = (1200, 800) if FUZZ else (60, 40)
 #: Canvases that are under way at once.
 BATCH = 25
 PATIENCE = 60.0
@@ -109,17 +111,18 @@ class TestMemory:
         result = canvases.build(app, GROUP_THAT_NEVER_BEGINS).apply_async((1,))
         assert seen(result) == outcome_of(GROUP_THAT_NEVER_BEGINS) == "Boom(23)"
 
+    @pytest.mark.slow
     def test_some(self, app: Celery) -> None:
         check(app, range(60), failing=False)
         check(app, range(40), failing=True)
 
     @pytest.mark.process
     def test_values(self, app: Celery) -> None:
-        check(app, range(60, 1200 * TIMES), failing=False)
+        check(app, range(60, 12_000 if FUZZ else 360), failing=False)
 
     @pytest.mark.process
     def test_failures(self, app: Celery) -> None:
-        check(app, range(40, 800 * TIMES), failing=True)
+        check(app, range(40, 8_000 if FUZZ else 240), failing=True)
 
 
 @pytest.mark.process
@@ -127,8 +130,8 @@ class TestMemory:
 def test_sqlite(tmp_path: Path) -> None:
     app = app_on(f"sqlite:///{tmp_path}/flow.db")
     with working(app):
-        check(app, range(120 * TIMES), failing=False)
-        check(app, range(80 * TIMES), failing=True)
+        check(app, range(VALUES), failing=False)
+        check(app, range(FAILURES), failing=True)
 
 
 @pytest.mark.server
@@ -137,5 +140,5 @@ def test_redis() -> None:
     with RedisServer() as server:
         app = app_on(server.url())
         with working(app):
-            check(app, range(120 * TIMES), failing=False)
-            check(app, range(80 * TIMES), failing=True)
+            check(app, range(VALUES), failing=False)
+            check(app, range(FAILURES), failing=True)

@@ -17,6 +17,7 @@ PATCHED = {
 
 
 @pytest.mark.parametrize("library", PATCHED)
+@pytest.mark.slow
 def test_the_contract(library: str) -> None:
     arguments = ["-q", "-p", "no:xdist", "-p", "no:cacheprovider", "tests/contracts/green.py"]
     code = f"{PATCHED[library]}\nimport sys, pytest\nsys.exit(pytest.main({arguments!r}))"

@@ -41,6 +41,7 @@ def app(request: pytest.FixtureRequest) -> Iterator[Celery]:
     app.close()
 
 
+@pytest.mark.slow
 def test_two_hundred_hostile_exceptions(app: Celery, caplog: pytest.LogCaptureFixture) -> None:
     """[state.4] [state.5] [state.6]: FAILURE with readable text of at most 64 KB, in every serializer."""
     assert len(hostile.LABELS) >= 200
@@ -78,6 +79,7 @@ def test_the_cause_and_the_notes_stand_in_the_traceback(app: Celery) -> None:
     assert text.index("the cause") < text.index("direct cause of the following") < text.index("chained")
 
 
+@pytest.mark.slow
 def test_fifty_megabytes_take_no_time(app: Celery) -> None:
     began = time.monotonic()
     with Running(app):

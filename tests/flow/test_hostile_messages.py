@@ -178,6 +178,7 @@ def follows(data: bytes) -> bool:
 
 
 @pytest.mark.parametrize("pool", ["solo", pytest.param("prefork", marks=pytest.mark.process)])
+@pytest.mark.slow
 def test_fuzzed_messages(app: Celery, lines: Lines, pool: str) -> None:
     """Of thousands each is either run, dropped as its headers say, put off, or kept byte for byte."""
     add, late = app.tasks["add"], app.tasks["late"]

@@ -187,6 +187,7 @@ def test_ten_thousand_nodes_fifty_levels_deep(plain: Celery, monkeypatch: pytest
     assert len(document) < 20 << 20
 
 
+@pytest.mark.slow
 def test_all_levels_run(plain: Celery) -> None:
     result = levels(plain, 50, 10).apply_async()
     barriers = plain.assembly.store.server.barriers  # type: ignore[union-attr]

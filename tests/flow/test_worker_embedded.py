@@ -83,6 +83,7 @@ def test_the_program_stays_as_it_was(app: Celery) -> None:
     assert surroundings() == before
 
 
+@pytest.mark.slow
 def test_a_hundred_times(app: Celery) -> None:
     def descriptors() -> int:
         return len(os.listdir("/proc/self/fd"))

@@ -103,24 +103,36 @@ def text(name: str) -> str:
     return block(name).text
 
 
-@pytest.fixture(scope="module", params=["sqlite", pytest.param("redis", marks=pytest.mark.server)])
-def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+REDIS = pytest.param("redis", marks=pytest.mark.server)
+RABBIT = pytest.param("rabbit", marks=[pytest.mark.server, pytest.mark.xdist_group("rabbit")])
+#: Of tests that say nothing of results, and take long.
+not_rabbit = pytest.mark.parametrize("urls", ["sqlite", REDIS], indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", params=["sqlite", REDIS, RABBIT])
+def urls(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Of the broker, and of the result backend."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path_factory.mktemp('guide')}/guide.sqlite3"
-        return
-    with RedisServer() as server:
-        yield server.url()
+        url = f"sqlite:///{tmp_path_factory.mktemp('guide')}/guide.sqlite3"
+        yield url, url
+    elif request.param == "redis":
+        with RedisServer() as server:
+            yield server.url(), server.url()
+    else:  # as the guide's example project has them
+        server = request.getfixturevalue("rabbit_session")
+        yield server.make_vhost("guide"), "rpc://"
+        server.drop_vhost("guide")
 
 
 @pytest.fixture(scope="module")
-def project(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(urls: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     folder = tmp_path_factory.mktemp("src")
     shutil.copytree(EXAMPLE / "proj", folder / "proj")
     # The guide's last signature passes `debug=`, which the example's `add` does not take: refused at the call, as in
     # Celery 5.7. Here it takes it, so that the block runs to its end.
     tasks = folder / "proj" / "tasks.py"
     tasks.write_text(tasks.read_text().replace("def add(x, y):", "def add(x, y, debug=False):"))
-    variables = environment(folder, CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND=url)
+    variables = environment(folder, CELERY_BROKER_URL=urls[0], CELERY_RESULT_BACKEND=urls[1])
     with Prompt(folder, variables) as prompt:
         yield Project(folder, variables, prompt)
 
@@ -160,6 +172,7 @@ def test_starting_the_worker(project: Project, worker: Background) -> None:
         assert re.search(rf"^ +\. {re.escape(task)}$", printed, re.M), printed
 
 
+@not_rabbit
 def test_help_without_an_app(project: Project) -> None:
     [(command, _)] = block("starting-the-worker-2").commands()
     printed = shell(command, project.folder, project.variables)
@@ -168,6 +181,7 @@ def test_help_without_an_app(project: Project) -> None:
 
 
 @pytest.mark.process
+@not_rabbit
 def test_stopping_the_worker(project: Project) -> None:
     [(command, _)] = block("starting-the-worker-1").commands()
     with project.start(f"{command} -n another@%h -Q elsewhere") as worker:
@@ -262,7 +276,9 @@ def test_remote_control(project: Project) -> None:
     assert re.search(r"^  enable_events  ", said(4), re.M)
 
 
+@not_rabbit
 @pytest.mark.usefixtures("worker")
+@pytest.mark.process
 def test_events(project: Project) -> None:
     def said(number: int) -> str:
         [(command, _)] = block(f"remote-control-{number}").commands()
@@ -339,6 +355,7 @@ def no_nodes_left(project: Project) -> Iterator[None]:
 
 
 @pytest.mark.process
+@not_rabbit
 @pytest.mark.usefixtures("no_nodes_left")
 def test_in_the_background(project: Project) -> None:
     run = project.folder / "var" / "run" / "celery"

@@ -377,6 +377,7 @@ def test_memory_does_what_the_model_says(tmp_path: Path) -> None:
     walk_all(lambda messages: RealMemory(tmp_path, messages), ALL)
 
 
+@pytest.mark.slow
 def test_sqlite_does_what_the_model_says(tmp_path: Path) -> None:
     walk_all(lambda messages: RealSqlite(tmp_path, messages), ALL | {"kill -9", "tick.lua"})
 

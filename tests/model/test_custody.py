@@ -26,6 +26,7 @@ FULLER = [((LATE, LATE), 2), ((DELAYED,), 2), ((APART, AGAIN), 1), ((EARLY,), 2)
 
 
 @pytest.mark.parametrize(("kinds", "faults"), FULL + (FULLER if os.environ.get("CHAOS") else []))
+@pytest.mark.slow
 def test_nothing_is_lost_nothing_runs_again_by_itself_and_all_comes_to_an_end(
     kinds: tuple[Kind, ...], faults: int
 ) -> None:

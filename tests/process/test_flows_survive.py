@@ -46,13 +46,13 @@ def last(numbers):
 class Place:
     """A project in a folder, on one broker."""
 
-    def __init__(self, folder: Path, url: str) -> None:
-        self.folder, self.url = folder, url
+    def __init__(self, folder: Path, url: str, results: str = "") -> None:
+        self.folder, self.url, self.results = folder, url, results or url
         (folder / "proj.py").write_text(SOURCE)
-        self.app = Celery("proj", broker=url, backend=url, set_as_current=False)
+        self.app = Celery("proj", broker=url, backend=self.results, set_as_current=False)
 
     def worker(self, name: str) -> Background:
-        variables = environment(self.folder, CELERY_BROKER_URL=self.url, CELERY_RESULT_BACKEND=self.url)
+        variables = environment(self.folder, CELERY_BROKER_URL=self.url, CELERY_RESULT_BACKEND=self.results)
         return Background(f"celery -A proj worker -n {name}@here -l INFO -c 2", self.folder, variables)
 
     def apart(self) -> None:
@@ -81,8 +81,13 @@ class Place:
         assert (self.folder / "bodies").read_text() == f"{total}\n"
 
 
-@pytest.fixture(params=["redis", "sqlite"])
+@pytest.fixture(params=["redis", "sqlite", pytest.param("rabbit", marks=pytest.mark.xdist_group("rabbit"))])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "rabbit":
+        place = Place(tmp_path, request.getfixturevalue("rabbit_url"), "rpc://")
+        yield place
+        place.app.close()
+        return
     if request.param == "sqlite":
         place = Place(tmp_path, f"sqlite:///{tmp_path}/flow.db")
         yield place
@@ -108,6 +113,7 @@ def test_workers_are_killed_half_way(place: Place) -> None:
         place.check(result)
 
 
+@pytest.mark.parametrize("place", ["redis", "sqlite"], indirect=True)
 def test_workers_are_killed_half_way_and_the_body_is_kept_apart(place: Place) -> None:
     """As above, where the members carry but a name of the body; it goes when the chord is fired."""
     place.apart()

@@ -145,3 +145,56 @@ def test_results_expire(fleet: Fleet, runner: str) -> None:
     key = f"celery-task-meta-{identifier}"
     assert fleet.server.call("TYPE", key) == b"string"
     assert 86400 - 60 < fleet.server.call("TTL", key) <= 86400
+
+
+#: As each process of a project has it; then what a program does that has declared the exchange by itself.
+BROADCAST = """
+from kombu import Exchange
+from kombu.common import Broadcast
+app.amqp.queues.add(Broadcast("noise"))
+heard.apply_async((NAME,), queue="noise")
+None
+"""
+DECLARED = """
+from kombu import Exchange
+noise = Exchange("noise", type="fanout")
+heard.apply_async((NAME,), exchange=noise, exchange_type="fanout", routing_key="celery", declare=[noise])
+None
+"""
+
+
+def test_a_broadcast_reaches_the_workers_of_both(fleet: Fleet) -> None:
+    """[route.14] [redis.11] Where a client of the real one has not declared the exchange, it takes it for a direct one,
+    and puts a copy on the list of each worker: its own workers do not look there, ours do."""
+    ours, theirs = fleet.clients[OURS], fleet.clients[THEIRS]
+    command = (
+        "app.control.add_consumer('{}', 'noise', 'fanout', 'celery', destination=['{}@fleet'], reply=True, limit=1)"
+    )
+    for side in SIDES:
+        assert "ok" in str(ours(command.format(f"noise-{side}", side)))
+    everybody = ["ours@fleet", "theirs@fleet"]
+
+    def both_listen() -> bool:  # the real one says so before it does
+        ours(BROADCAST.replace("NAME", "'try'"))
+        return set(heard(fleet, "try")) == {*everybody}
+
+    wait_until(both_listen, "both listen")
+    for name, client, source, expected in (
+        ("ours", ours, BROADCAST, everybody),
+        ("theirs", theirs, BROADCAST, everybody[:1]),
+        ("declared", theirs, DECLARED, everybody),
+    ):
+        client(source.replace("NAME", repr(name)))
+        wait_until(lambda name=name, all_=expected: len(heard(fleet, name)) >= len(all_), name)
+        assert heard(fleet, name) == expected
+    fleet.server.call("DEL", "noise-theirs")
+    for side in SIDES:
+        ours(f"app.control.cancel_consumer('noise-{side}', destination=['{side}@fleet'], reply=True, limit=1)")
+    for name, n in (("ours", 2), ("declared", 2), ("theirs", 1)):  # nobody has run one twice meanwhile
+        assert len(heard(fleet, name)) == n
+
+
+def heard(fleet: Fleet, name: str) -> list[str]:
+    """Which workers have run it."""
+    path = fleet.folder / f"heard-{name}"
+    return sorted(path.read_text().split()) if path.exists() else []

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.running import ROOT, Background, environment
+from tests.running import ROOT, Background, environment, wait_until
 from tests.servers import RedisServer
 from tests.wire import golden
 
@@ -26,13 +26,23 @@ pytestmark = [
 SOURCE = """
 import os
 from celery import Celery, chain, group
-from kombu import Queue
+from kombu import Exchange, Queue
+from kombu.common import Broadcast
 
 app = Celery("mixed", broker=os.environ["BROKER"], backend=os.environ["RESULTS"])
 app.conf.task_queues = [
     Queue("ours", routing_key="ours", max_priority=9),
     Queue("theirs", routing_key="theirs", max_priority=9),
+    Broadcast("all"),
 ]
+for side in ("ours", "theirs"):
+    app.conf.task_queues += [
+        Queue(
+            side + "-delayed", Exchange("delays", type="topic"), routing_key=side + ".delayed",
+            queue_arguments={"x-queue-type": "quorum"},
+        ),
+        Queue(side + "-forms", Exchange("forms", type="headers"), binding_arguments={"for": side}),
+    ]
 app.conf.worker_enable_remote_control = False
 
 
@@ -54,6 +64,12 @@ def seen(self):
     return [info["routing_key"], info["priority"], info["redelivered"], self.request.headers]
 
 
+@app.task(bind=True, ignore_result=True)
+def told(self, what):
+    with open("told", "a") as file:
+        file.write(f"{self.request.hostname} {what}\\n")
+
+
 @app.task
 def fail():
     raise KeyError("no")
@@ -61,8 +77,9 @@ def fail():
 #: What one side sends to the worker of the other, and what comes of it.
 CLIENT = """
 import json, sys
-from mixed import add, again, chain, fail, group, seen
-to = dict(queue=sys.argv[1])
+from mixed import add, again, chain, fail, group, seen, told
+told.apply_async((sys.argv[2],), queue="all")
+to, forms = dict(queue=sys.argv[1]), dict(exchange="forms", exchange_type="headers")
 found = {
     "plain": add.apply_async((2, 3), **to).get(timeout=60),
     "eta": add.apply_async((1, 1), countdown=1.2, **to).get(timeout=60),
@@ -70,6 +87,8 @@ found = {
     "seen": seen.apply_async(priority=5, headers={"own": [1, None, {"a": 1.5}]}, **to).get(timeout=60)[:3],
     "zlib": add.apply_async((["x" * 9000], ["y"]), compression="zlib", **to).get(timeout=60)[1],
     "failed": type(fail.apply_async(**to).get(timeout=60, propagate=False)).__name__,
+    "delayed": add.apply_async((3, 4), countdown=2.5, queue=sys.argv[1] + "-delayed").get(timeout=60),
+    "form": add.apply_async((5, 6), headers={"for": sys.argv[1]}, **forms).get(timeout=60),
     "chain": chain(add.s(1, 1).set(**to), add.s(5).set(**to)).apply_async().get(timeout=60),
     "group": group(add.s(i, i).set(**to) for i in range(5)).apply_async().get(timeout=60),
     "chord": (group(add.s(i, i).set(**to) for i in range(3)) | seen.si().set(**to)).apply_async().get(timeout=60)[0],
@@ -94,18 +113,27 @@ class Fleet:
     def worker(self, side: str) -> Background:
         python, variables = self._sides[side]
         quiet = " --without-mingle --without-gossip --without-heartbeat" if side == "theirs" else ""
-        command = f"{python} -m celery -A mixed worker -l INFO -c 1 -P solo -Q {side} -n {side}@rabbit{quiet}"
+        queues = f"{side},{side}-delayed,{side}-forms,all"
+        command = f"{python} -m celery -A mixed worker -l INFO -c 1 -P solo -Q {queues} -n {side}@rabbit{quiet}"
         return Background(command, self._folder, {**variables, "C_FORCE_ROOT": "1"})
 
     def send(self, side: str, to: str) -> dict[str, Any]:
         python, variables = self._sides[side]
         ran = subprocess.run(
-            [python, "client.py", to], cwd=self._folder, env=variables, capture_output=True, text=True, timeout=180,
-            check=False,
+            [python, "client.py", to, f"{side} to {to}"], cwd=self._folder, env=variables, capture_output=True,
+            text=True, timeout=180, check=False,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
         found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
         return found
+
+    def told(self, n: int) -> set[str]:
+        """What the workers have heard: so many lines, each another."""
+        path = self._folder / "told"
+        wait_until(lambda: path.exists() and len(path.read_text().splitlines()) >= n, f"{n} copies have run")
+        lines = path.read_text().splitlines()
+        assert len(lines) == n
+        return set(lines)
 
 
 @pytest.fixture
@@ -119,6 +147,10 @@ def test_each_runs_what_the_other_sends(fleet: Fleet) -> None:
         for worker in (ours, theirs):
             worker.wait_for(r"ready\.")
         found = {(side, to): fleet.send(side, to) for side in ("ours", "theirs") for to in ("ours", "theirs")}
+        heard = fleet.told(8)
+    assert heard == {
+        f"{worker}@rabbit {side} to {to}" for worker in ("ours", "theirs") for side, to in found
+    }  # each copy of a broadcast, once
     for (_, to), results in found.items():
         assert results == {
             "plain": 5,
@@ -127,6 +159,8 @@ def test_each_runs_what_the_other_sends(fleet: Fleet) -> None:
             "seen": [to, 5, False],
             "zlib": "y",
             "failed": "KeyError",
+            "delayed": 7,
+            "form": 11,
             "chain": 7,
             "group": [0, 2, 4, 6, 8],
             "chord": to,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "BACKENDS", "BROKERS", "adapter", "all_urls", "dead_letter_bounds", "longer", "max_deaths", "scheme_of", "seconds",
-    "usable_urls",
+    "BACKENDS", "BROKERS", "adapter", "all_urls", "by_kombu", "dead_letter_bounds", "longer", "max_deaths", "scheme_of",
+    "seconds", "usable_urls",
 ]  # fmt: skip
 
 logger = logging.getLogger("celery.app.adapters")
@@ -32,7 +32,10 @@ BROKERS: dict[str, str] = {
     "amqp": "celery.brokers.amqp:AmqpBroker",
     "amqps": "celery.brokers.amqp:AmqpBroker",
     "pyamqp": "celery.brokers.amqp:AmqpBroker",
+    "librabbitmq": "celery.brokers.amqp:AmqpBroker",
 }
+#: Whatever else kombu has a transport for.
+_BY_KOMBU = "celery.brokers.kombu:kombu_broker"
 BACKENDS: dict[str, str] = {
     "memory": "celery.backends.memory:MemoryBackend",
     "cache+memory": "celery.backends.memory:MemoryBackend",
@@ -42,6 +45,7 @@ BACKENDS: dict[str, str] = {
     "redis+socket": "celery.backends.redis_store:RedisStore",
     "socket": "celery.backends.redis_store:RedisStore",
     "sentinel": "celery.backends.redis_store:RedisStore",
+    "rpc": "celery.backends.rpc_store:RpcStore",
 }
 #: Schemes that do not exist → what was meant.
 _HINTS = {
@@ -50,7 +54,7 @@ _HINTS = {
     "unix": ": write redis+socket:///path",
 }
 #: Adapters that can be given several URLs.
-_SEVERAL = frozenset({"redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp"})
+_SEVERAL = frozenset({"redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp", "librabbitmq"})
 
 
 def adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> Any:
@@ -58,9 +62,10 @@ def adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> A
     try:
         path = table[scheme]
     except KeyError:
-        known = ", ".join(sorted(table))
-        hint = _HINTS.get(scheme, "")
-        raise ImproperlyConfigured(f"{setting}: expected a {what} among {known}; got {scheme!r}{hint}") from None
+        if table is BROKERS and by_kombu(scheme):
+            path = _BY_KOMBU
+        else:
+            raise _unknown(table, scheme, setting, what) from None
     module, _, name = path.partition(":")
     try:
         return getattr(import_module(module), name)
@@ -71,6 +76,25 @@ def adapter(table: Mapping[str, str], scheme: str, setting: str, what: str) -> A
             f"{setting}: the {scheme} {what} needs the package {exc.name!r}; install it with "
             f"`pip install 'celery[{'redis' if 'Redis' in path else scheme.partition('+')[0]}]'`"
         ) from exc
+
+
+def by_kombu(scheme: str) -> bool:
+    """Whether a broker with this scheme is one of kombu's, and none of ours."""
+    if scheme in BROKERS:
+        return False
+    from celery.drivers.kombu import is_known
+
+    return is_known(scheme)
+
+
+def _unknown(table: Mapping[str, str], scheme: str, setting: str, what: str) -> ImproperlyConfigured:
+    known, hint = sorted(table), _HINTS.get(scheme, "")
+    others = ""
+    if table is BROKERS and not hint:
+        from celery.drivers.kombu import near
+
+        hint, others = near(scheme, known), ", or one of kombu's transports"
+    return ImproperlyConfigured(f"{setting}: expected a {what} among {', '.join(known)}{others}; got {scheme!r}{hint}")
 
 
 def all_urls(url: Any) -> list[str]:
@@ -88,6 +112,8 @@ def usable_urls(url: Any, setting: str) -> str:
     if not urls:
         return ""
     scheme = scheme_of(urls[0])
+    if setting == "broker_url" and by_kombu(scheme):
+        return ";".join(urls)
     urls[1:] = [each if "://" in each else f"{scheme}://{each}" for each in urls[1:]]
     if len(urls) > 1 and scheme not in _SEVERAL:
         logger.warning("%s: %s:// has no failover; only the first of %d URLs is used", setting, scheme, len(urls))

@@ -14,30 +14,27 @@ import sys
 import threading
 from functools import partial
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from celery import codecs, current
 from celery.app.adapters import (
-    BACKENDS,
     BROKERS,
     adapter,
     all_urls,
     dead_letter_bounds,
-    longer,
     scheme_of,
-    seconds,
     usable_urls,
 )  # fmt: skip
 from celery.app.amqp import AMQP
 from celery.app.around import around
 from celery.app.broker_parts import amqp_options, whole_url
 from celery.app.kombu_seam import KombuSeam
-from celery.app.publishing import Address, PublishSignals
-from celery.app.redis_parts import completed, redis_options
+from celery.app.publishing import PublishSignals, address_of
 from celery.app.sent_events import SentEvents
+from celery.app.storing import open_backend
 from celery.failures import exception_info
 from celery.lifecycle import SHUT
-from celery.ports import BackendConfig, BrokerConfig, SystemClock
+from celery.ports import BrokerConfig, SystemClock
 from celery.producer import Call, Gathered, Producer, PublishDefaults, new_id
 from celery.states import SUCCESS
 from celery.utils.saferepr import saferepr
@@ -50,6 +47,7 @@ if TYPE_CHECKING:
     from celery.app.chords import Closing
     from celery.app.eager import Eager
     from celery.app.following import Following
+    from celery.app.publishing import Address, ReplyQueue
     from celery.app.trace import LogLines
     from celery.documents import Documents, Reading
     from celery.lifecycle import Gate
@@ -115,7 +113,7 @@ class Assembly:
     @property
     def adapter(self) -> ResultBackend | None:
         """The adapter that the setting `result_backend` names; None if it names none."""
-        adapter: ResultBackend | None = self._part("adapter", lambda: self._open_backend(self._conf.result_backend))
+        adapter: ResultBackend | None = self._part("adapter", lambda: open_backend(self._app))
         return adapter
 
     @property
@@ -133,6 +131,12 @@ class Assembly:
         producer: Producer = self._part("producer", self._make_producer)
         self._producer = producer
         return producer
+
+    @property
+    def address(self) -> Address | ReplyQueue:
+        """Where replies to what this thread sends go."""
+        address: Address | ReplyQueue = self._part("address", lambda: address_of(self._app))
+        return address
 
     @property
     def kombu(self) -> KombuSeam:
@@ -350,50 +354,18 @@ class Assembly:
             ssl=conf.broker_use_ssl,
             connect_timeout=conf.broker_connection_timeout or 4.0,
             pool_limit=conf.broker_pool_limit,
+            pool_timeout=conf.get("broker_pool_acquire_timeout"),
             node=f"{socket.gethostname()}-{os.getpid()}-{new_id()[:8]}",
             failover=conf.broker_failover_strategy,
             dead_letters=dead_letter_bounds(conf),
+            exchange_type_of=lambda name: self._app.amqp.queues.exchange_type(name),
         )
-        broker: Broker = factory(config)
-        return broker
+        return cast("Broker", factory(config))
 
     def _make_store(self) -> ResultBackend | None:
         from celery.backends.bridge import Bridged, brings_storage
 
         return Bridged(self._app) if brings_storage(self._app.backend) else self.adapter
-
-    def _open_backend(self, url: Any) -> ResultBackend | None:
-        conf = self._conf
-        urls = usable_urls(url, "result_backend")
-        if not urls or urls in ("disabled", "disabled://"):
-            return None
-        scheme = scheme_of(urls)
-        factory = adapter(BACKENDS, scheme, "result_backend", "result backend")
-        options = dict(conf.result_backend_transport_options or {})
-        if "redis" in BACKENDS[scheme]:
-            options = {**redis_options(conf), **options}
-        config = BackendConfig(
-            url=completed(urls, conf),
-            options=options,
-            expires=seconds(conf.result_expires),
-            key_prefix=options.get("global_keyprefix") or "",
-            ssl=conf.redis_backend_use_ssl or False,
-            failure_expires=seconds(conf.result_failure_expires, 0.0),
-            chord_expires=longer(seconds(conf.result_expires), seconds(conf.result_chord_expires, 0.0)),
-            pool_limit=conf.redis_max_connections or 10,
-            state_of=self._state_of(conf.result_serializer),
-        )
-        store: ResultBackend = factory(config)
-        return store
-
-    def _state_of(self, serializer: str) -> Callable[[bytes], str] | None:
-        if serializer == "json":
-            return None
-        from celery.documents import states_by
-
-        conf = self._conf
-        accepted = conf.result_accept_content or conf.accept_content or ("json",)
-        return states_by(serializer, codecs.accept_types(accepted))
 
     def _make_producer(self) -> Producer:
         conf, app = self._conf, self._app
@@ -420,7 +392,7 @@ class Assembly:
             represent=partial(saferepr, maxlen=_REPRESENTED, maxlevels=conf.task_repr_maxlevels),
             running=current.task_stack,
             parent=current.current_request,
-            address=Address(app),
+            address=self.address,
             defaults=defaults,
             clock=self._clock,
             observer=PublishSignals(app.amqp.kombu_queue, SentEvents(app)),

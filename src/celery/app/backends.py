@@ -24,6 +24,7 @@ BACKEND_ALIASES: dict[str, str] = {
 }
 BACKEND_ALIASES["socket"] = BACKEND_ALIASES["redis"]
 BACKEND_ALIASES["sentinel"] = "celery.backends.redis:SentinelBackend"
+BACKEND_ALIASES["rpc"] = "celery.backends.rpc:RPCBackend"
 BACKEND_ALIASES["disabled"] = "celery.backends.base:DisabledBackend"
 
 

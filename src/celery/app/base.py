@@ -366,10 +366,8 @@ class Celery:
         given = sending.given_options(dict(locals(), **options))
         sending.warn_if_eager(self)
         task = task_type if task_type is not None else self._tasks.get(name)
-        if task is not None and task_type is None:
-            given = {**task._get_given_options(), "ignore_result": None, **given}  # for the worker's task to say
-        if task_type is None and "priority" not in given:
-            sending.set_priority(self, given)
+        if task_type is None:
+            given = sending.by_name(self, task, given)
         return self.assembly.send(name, args, kwargs, given, task=task)
 
     def signature(self, *args: Any, **kwargs: Any) -> Signature[Any]:

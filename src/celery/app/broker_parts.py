@@ -22,6 +22,8 @@ def whole_url(url: str, conf: Any) -> str:
         return url
     if not separator:
         scheme, rest = "", url  # a host, or nothing
+    if isinstance(transport, type):
+        transport = f"{transport.__module__}:{transport.__qualname__}"
     scheme = transport or scheme or "amqp"
     if scheme in _EMBEDDED:
         return f"{scheme}://"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from celery.app.adapters import by_kombu, scheme_of
 from celery.utils.objects import FallbackContext
 
 if TYPE_CHECKING:
@@ -37,14 +38,25 @@ def connection(app: Celery, url: Any, **given: Any) -> Any:
     """
     from kombu import Connection
 
+    from celery.drivers.kombu import address
+
     conf = app.conf
     transport_options = {**(conf.broker_transport_options or {}), **(given.pop("transport_options") or {})}
     for argument, setting in _FROM_SETTINGS.items():
         if given[argument] is None:
             given[argument] = conf.get(setting)
-    if str(url or conf.broker_write_url).startswith(_EMBEDDED) and given["transport"] is None:
+    url = url or conf.broker_write_url
+    if str(url).startswith(_EMBEDDED) and given["transport"] is None:
         return app.assembly.kombu_connection(transport_options=transport_options, **given)
-    return Connection(url or conf.broker_write_url, transport_options=transport_options, **given)
+    if isinstance(url, str):
+        scheme = scheme_of(url)
+        if by_kombu(scheme) and ("+" in scheme or ":" in scheme):  # as only we write it, perhaps
+            found = address(url)
+            url = found.pop("hostname")
+            given |= {name: value for name, value in found.items() if value is not None}
+        elif scheme == "librabbitmq":  # as ours, it needs no library of its own
+            url = f"pyamqp{url.removeprefix(scheme)}"
+    return Connection(url, transport_options=transport_options, **given)
 
 
 def connection_or_acquire(app: Celery, connection: Any, pooled: bool) -> Any:

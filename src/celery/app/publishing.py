@@ -6,6 +6,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
+from celery.app.adapters import scheme_of
+from celery.result import task_join_will_block
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from celery.producer import Sketch
     from celery.routing import QueueSpec
 
-__all__ = ["Address", "PublishSignals"]
+__all__ = ["Address", "PublishSignals", "ReplyQueue", "address_of"]
 
 
 class PublishSignals:
@@ -72,3 +74,27 @@ class Address(threading.local):
 
     def __init__(self, app: Celery) -> None:
         self.text: str = app.thread_oid
+
+
+class ReplyQueue:
+    """Where replies go that are results (`rpc://`): one queue for all threads of a process.
+
+    Within a task it is not there unless the task may wait for what it sends: replies that nobody reads are dropped.
+    """
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    @property
+    def text(self) -> str:
+        """Raises `OperationalError` if the queue is not there and cannot be declared now."""
+        store = self._store
+        name: str = store.name() if task_join_will_block() else store.address()
+        return name
+
+
+def address_of(app: Celery) -> Address | ReplyQueue:
+    """Where replies to what this app sends go."""
+    if scheme_of(str(app.conf.result_backend or "")) == "rpc":
+        return ReplyQueue(app.assembly.adapter)
+    return Address(app)

@@ -86,6 +86,11 @@ class Queues(MutableMapping[str, "Queue"]):
         """The value of a queue that brokers understand. Adds a missing one, or raises KeyError."""
         return queue_spec(self.entry(name))
 
+    def exchange_type(self, exchange: str) -> str:
+        """The type of the exchange of this name that queues here are bound to; "" if none is."""
+        specs = map(queue_spec, list(self._entries.values()))
+        return next((b.exchange.type for spec in specs for b in spec.bound if b.exchange.name == exchange), "")
+
     def __getitem__(self, name: str) -> Queue:
         entry = self.entry(name)
         if isinstance(entry, QueueSpec):

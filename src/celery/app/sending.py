@@ -9,8 +9,9 @@ from celery.exceptions import AlwaysEagerIgnored
 
 if TYPE_CHECKING:
     from celery.app.base import Celery
+    from celery.app.task import Task
 
-__all__ = ["OMITTED", "given_options", "set_priority", "warn_if_eager"]
+__all__ = ["OMITTED", "by_name", "given_options", "warn_if_eager"]
 
 #: Tells "not given" from None, which clears a limit that the task has.
 OMITTED: Any = object()
@@ -37,8 +38,14 @@ def warn_if_eager(app: Celery) -> None:
         )
 
 
-def set_priority(app: Celery, given: dict[str, Any]) -> None:
-    """0, as kombu sends it where a name is called; a task that is called says that it has none (`[wire.8]`)."""
+def by_name(app: Celery, task: Task[..., Any] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The options of a call by name: the task's, if it is known here, below those that were given.
+
+    Without a priority it is sent with 0, kombu's default; a task that is called says that it has none (`[wire.8]`).
+    """
+    if task is not None:
+        given = {**task._get_given_options(), "ignore_result": None, **given}  # for the worker's task to say
     conf = app.conf
-    if conf.task_default_priority is None and not conf.task_inherit_parent_priority:
+    if "priority" not in given and conf.task_default_priority is None and not conf.task_inherit_parent_priority:
         given["priority"] = 0
+    return given

@@ -36,13 +36,18 @@ class StartupInfo:
     results: str
     concurrency: str
     events: bool
+    #: Whether the broker carries notices: commands, replies and events.
+    notices: bool = True
     #: One line each.
     queues: list[str] = field(default_factory=list)
 
 
 def banner(info: StartupInfo, *, art: bool = True) -> str:
     """The banner in Celery's shape (`[worker.1]`); without `art` only its words."""
-    events = "ON" if info.events else "OFF (enable -E to monitor tasks in this worker)"
+    if info.notices:
+        events = "ON" if info.events else "OFF (enable -E to monitor tasks in this worker)"
+    else:
+        events = "OFF, and no remote control (this broker has no fanout)"
     words = [
         f"{info.hostname} v{info.version}",
         "",

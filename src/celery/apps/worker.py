@@ -18,6 +18,7 @@ from celery.apps.banner import StartupInfo, banner
 from celery.apps.launching import Launched
 from celery.apps.signals import SignalLadder
 from celery.platforms import check_privileges, create_pidlock, set_mp_process_title
+from celery.ports import Broadcasting
 from celery.worker.worker import WorkController
 
 __all__ = ["Worker"]
@@ -161,6 +162,7 @@ class Worker(WorkController):
             results=_results(app),
             concurrency=f"{self._shown_size()} ({getattr(self.pool_cls, '__module__', self.pool_cls)})",
             events=bool(self.task_events),
+            notices=isinstance(app.assembly.broker_for_read, Broadcasting),
             queues=app.amqp.queues.format(indent=0, indent_first=False).splitlines(),
         )
         return banner(info, art=artlines)

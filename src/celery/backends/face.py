@@ -63,7 +63,7 @@ class StoreBackend(Backend, SyncBackendMixin):
     ) -> Any:
         text = traceback if traceback is None else str(traceback)
         meta = self._documents.write(state, result, request, text, task_id)
-        self.store.save([Record(task_id, state, meta)])
+        self.store.save([Record(task_id, state, meta, str(getattr(request, "reply_to", None) or ""))])
         return result
 
     def _get_task_meta_for(self, task_id: str) -> Meta:

@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from celery.backends.readiness import is_ready
 from celery.backends.redis_barriers import RedisBarriers
-from celery.backends.redis_waiting import Waiting, is_ready
+from celery.backends.redis_waiting import Waiting
 from celery.documents import COMPRESSED
 from celery.drivers.redis import open_endpoint
 from celery.drivers.redis_pool import LinkPool

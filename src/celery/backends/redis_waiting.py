@@ -8,27 +8,24 @@ at what is stored already travel together: whatever is stored after the look is 
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import hiredis
-import msgspec
 
 from celery import exceptions
-from celery.documents import decompressed
-from celery.states import READY_STATES
+from celery.backends.readiness import is_ready
 from celery.waits import wait_readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from celery.drivers.redis import Command, Endpoint, Link
     from celery.ports import Clock
 
-__all__ = ["Waiting", "is_ready"]
+__all__ = ["Waiting"]
 
 #: Seconds of silence after which the server is asked whether it is still there.
 _SILENCE = 10.0
@@ -40,34 +37,6 @@ _LOOK, _LOOK_MOST = 0.005, 0.25
 
 class _OldProtocolError(Exception):
     """The server does not speak RESP3."""
-
-
-class _Head(msgspec.Struct):
-    status: str = ""
-
-
-_read_head = msgspec.json.Decoder(_Head).decode
-#: pickle, msgpack and yaml: the state stands a few bytes behind its name.
-_STATUS = re.compile(rb"status.{1,15}?(" + "|".join(sorted(READY_STATES)).encode() + rb")", re.DOTALL)
-
-
-def is_ready(
-    document: bytes, states: Collection[str] = READY_STATES, state_of: Callable[[bytes], str] | None = None
-) -> bool:
-    """True if an encoded state document is final (or in one of `states`), however it is encoded and compressed.
-
-    `state_of`: see `BackendConfig`.
-    """
-    if state_of is not None:
-        return state_of(document) in states
-    document = decompressed(document)
-    if document[:1] == b"{":
-        try:
-            return _read_head(document).status in states
-        except msgspec.MsgspecError:
-            pass
-    found = _STATUS.search(document)
-    return found is not None and found[1].decode() in states
 
 
 class _Waiter:

@@ -60,7 +60,7 @@ class Shell:
             except Exception as again:  # noqa: BLE001
                 self.cli.error(f"closing the connection failed too: {again}")
             return
-        if answer is not None:
+        if isinstance(answer, str):  # drivers return this and that
             self.cli.echo(answer)
         self.cli.echo(self.cli.OK)
 
@@ -101,7 +101,7 @@ def amqp(ctx: click.Context) -> None:
 @click.argument("auto_delete", type=bool, default=False)
 @click.pass_obj
 def exchange_declare(shell: Shell, exchange: str, type: str, passive: bool, durable: bool, auto_delete: bool) -> None:
-    """Declare an exchange: direct, topic or fanout."""
+    """Declare an exchange: direct, topic, fanout or headers."""
 
     def declare(channel: Any) -> None:
         channel.exchange_declare(exchange, type, passive=passive, durable=durable, auto_delete=auto_delete)
@@ -153,7 +153,8 @@ def queue_delete(shell: Shell, queue: str, if_unused: bool, if_empty: bool) -> N
     """Delete a queue, and say how many messages it had."""
 
     def delete(channel: Any) -> str:
-        count = channel.queue_declare(queue=queue, passive=True).message_count
+        # kombu's own transports do not say how many there were; RabbitMQ does, 0 if there is no such queue.
+        count = channel.queue_declare(queue=queue, passive=True).message_count if hasattr(channel, "_size") else 0
         answer = channel.queue_delete(queue=queue, if_unused=if_unused, if_empty=if_empty)
         if answer is None and not if_empty:  # kombu's own transports delete what was bound here, and say nothing
             channel.queue_purge(queue=queue)

@@ -30,8 +30,9 @@ def bindings(ctx: click.Context) -> None:
         specs = [app.amqp.queues.spec(name) for name in sorted(app.amqp.queues)]
         app.assembly.broker.declare(specs)
         found = [
-            {"destination": one.name, "source": one.exchange or one.name, "routing_key": one.routing_key or one.name}
-            for one in specs
+            {"destination": queue.name, "source": exchange, "routing_key": key or queue.name}
+            for queue in specs
+            for exchange, key in [(b.exchange.name, b.routing_key) for b in queue.bound] or [(queue.name, "")]
         ]
     else:
         found = _asked(app)

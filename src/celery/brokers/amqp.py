@@ -24,8 +24,8 @@ from celery.brokers.amqp_publishing import (
     NotTaking,
     await_taking,
     frames_of_message,
-    ready_route,
 )
+from celery.brokers.amqp_routing import Destinations
 from celery.drivers.amqp import Endpoint
 from celery.drivers.amqp_frames import method, short
 from celery.ports import Clock, SystemClock
@@ -49,6 +49,7 @@ class AmqpBroker:
         self.config = config
         self.endpoint = Endpoint(config)
         self.url_text = self.endpoint.shown
+        self._destinations = Destinations(config, clock)
         self._confirm = bool(config.options.get("confirm_publish"))
         self._confirmed_within = float(config.options.get("confirm_timeout") or PATIENCE)
         self._pool_patience = float(config.options.get("pool_acquire_timeout") or PATIENCE)
@@ -56,7 +57,7 @@ class AmqpBroker:
         self._pid = os.getpid()
         self._idle: list[Link] = []
         self._places: threading.BoundedSemaphore | None = None
-        self._convoy = Convoy(self.endpoint, self._confirmed_within)
+        self._convoy = Convoy(self.endpoint, self._confirmed_within, self._destinations)
         self._begin()
 
     def _begin(self) -> None:
@@ -67,7 +68,7 @@ class AmqpBroker:
         self._pid = os.getpid()
         self._idle = []
         self._places = threading.BoundedSemaphore(self.config.pool_limit) if self.config.pool_limit else None
-        self._convoy = Convoy(self.endpoint, self._confirmed_within)
+        self._convoy = Convoy(self.endpoint, self._confirmed_within, self._destinations)
 
     @contextmanager
     def link(self, patience: float = 30.0) -> Iterator[Link]:
@@ -113,6 +114,14 @@ class AmqpBroker:
             link.hang_up()
         return self.endpoint.connect()
 
+    def idle_link(self) -> Link | None:
+        """A connection that nobody needs now, if there is one; it is the caller's from now on."""
+        while self._pid == os.getpid() and self._idle:
+            link = self._idle.pop()
+            if not link.is_stale():
+                return link
+        return None
+
     def publish(self, publications: Sequence[Publication]) -> None:
         """See `Broker.publish`. Raises `OperationalError`, within some ten seconds whatever is wrong."""
         if not publications:
@@ -123,12 +132,19 @@ class AmqpBroker:
             self._convoy.publish(publications)
             return
         with self.link(PATIENCE) as link:
-            await_taking(link)
-            frames = []
-            for publication in publications:
-                ready_route(link, publication)
-                frames.append(frames_of_message(link, publication))
-            link.send(b"".join(frames))
+            self.publish_over(link, publications)
+
+    def publish_over(self, link: Link, publications: Sequence[Publication]) -> None:
+        """Publish over this connection; where that one has been asked for confirms, all are confirmed on return."""
+        await_taking(link)
+        self._destinations.hear(link)
+        frames = []
+        for publication in publications:
+            self._destinations.ready(link, publication)
+            frames.append(frames_of_message(link, publication, self._destinations))
+        link.send(b"".join(frames))
+        if link.published is not None:
+            await_confirms(link, len(publications), self._confirmed_within)
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
         """See `Broker.declare`. Raises `ImproperlyConfigured` for one that is there with others, naming both."""
@@ -176,7 +192,9 @@ class AmqpBroker:
         """See `Broker.close`."""
         self._convoy.close()
         while self._idle:
-            self._idle.pop().close()
+            link = self._idle.pop()
+            link.close()
+            self._destinations.hear(link)
 
     def __repr__(self) -> str:
         return f"<AmqpBroker: {self.url_text}>"

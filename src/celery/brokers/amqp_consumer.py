@@ -21,7 +21,7 @@ from celery.brokers.amqp_dead import Refused
 from celery.brokers.amqp_deaths import Deaths
 from celery.brokers.amqp_methods import declare_queue, envelope_of, message_of
 from celery.drivers.amqp_errors import MissingQueue
-from celery.drivers.amqp_frames import long_tag, method, short
+from celery.drivers.amqp_frames import long_tag, method, short, table
 from celery.ports import Clock, Delivery, SystemClock
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = ["AmqpConsumer", "heartbeat_of"]
 
+#: Seconds between two looks at a server where waiting for a message is not possible.
+_PAUSE = 0.2
+#: What dead letters and deaths need of a server.
+_COUNTING = frozenset({"publisher_confirms", "basic.nack"})
 #: Requests that are sent to a queue at first, and at most, before it is known how much there is.
 _FIRST, _MOST = 8, 1024
 #: Seconds after which either side may take the other for dead; half of that between two signs of life.
@@ -54,9 +58,22 @@ def _prefetch(n: int) -> bytes:
     return method(60, 10, b"\0\0\0\0" + n.to_bytes(2, "big") + b"\0")
 
 
-def _consume(queue: str, tag: str) -> bytes:
+def _consume(queue: QueueSpec, tag: str) -> bytes:
     """Subscribe; no answer wanted."""
-    return method(60, 20, b"\0\0" + short(queue) + short(tag) + b"\x08\0\0\0\0")
+    return method(60, 20, b"\0\0" + short(queue.name) + short(tag) + b"\x08" + table(queue.consumer_arguments))
+
+
+def _is_standing(queue: QueueSpec) -> bool:
+    """Whether a subscription is to last: the queue goes with its last one, or the server is to know of consumers."""
+    return queue.auto_delete or _is_pushed(queue)
+
+
+def _is_pushed(queue: QueueSpec) -> bool:
+    """Whether its messages come by subscription alone: the server chooses who gets them."""
+    arguments = queue.arguments
+    return bool(queue.consumer_arguments) or bool(
+        arguments.get("x-single-active-consumer") or arguments.get("x-queue-type") == "stream"
+    )
 
 
 def heartbeat_of(config: BrokerConfig) -> float:
@@ -94,9 +111,9 @@ class AmqpConsumer:
         self._generation = 0
         #: What is in our custody, by tag, in the order in which it came.
         self.held: dict[tuple[int, int], Delivery] = {}
-        #: The newest of them, and whether one was put in behind a newer one.
-        self._newest = (0, 0)
-        self._disordered = False
+        self._newest: tuple[int, int] = (0, 0)
+        #: Something has come out of the order of its numbers.
+        self._shuffled = False
         #: What has come and was not fetched yet.
         self._early: deque[Delivery] = deque()
         self._lost: list[Delivery] = []
@@ -127,6 +144,8 @@ class AmqpConsumer:
                 self._look_up(link)
                 return taken
         deadline = time.monotonic() + timeout
+        if limit > 0 and "per_consumer_qos" not in link.capabilities:
+            return self._poll(link, limit, deadline, until_readable)
         subscribed = self._subscribe(link) if limit > 0 else 0
         while True:
             remaining = deadline - time.monotonic()
@@ -140,6 +159,18 @@ class AmqpConsumer:
         self._look_up(link)
         return self._taken(limit)
 
+    def _poll(self, link: Link, limit: int, deadline: float, until_readable: Sequence[int]) -> list[Delivery]:
+        """Look again and again: where a prefetch count is one for all of a channel, a subscription gets nothing while
+        something is held that came over another one."""
+        while (remaining := deadline - time.monotonic()) > 0:
+            ready = link.wait(min(remaining, _PAUSE), until_readable)
+            self._receive(link)
+            taken = self._taken(limit) or self._get(link, limit)
+            if ready or taken:
+                self._look_up(link)
+                return taken
+        return []
+
     def _look_up(self, link: Link) -> None:
         if self._suspects:
             suspects, self._suspects = self._suspects, []
@@ -151,7 +182,7 @@ class AmqpConsumer:
 
     def _get(self, link: Link, limit: int) -> list[Delivery]:
         """Ask the queues, in turns, until there are so many or no more."""
-        names = list(self._queues)
+        names = [name for name, queue in self._queues.items() if not _is_pushed(queue)]
         self._turn += 1
         found: list[Delivery] = []
         while names and len(found) < limit:
@@ -178,7 +209,7 @@ class AmqpConsumer:
         subscription, at two thirds of the cost to both sides. Not so on quorum queues: a subscription that ends while
         messages are on their way breaks the channel there (RabbitMQ 3.10).
         """
-        large = {name: share for name, share in wanted if share >= _LARGE and self._is_classic(name)}
+        large = {name: share for name, share in wanted if share >= _LARGE and self._is_classic(link, name)}
         requests = [name for name, share in wanted for _ in range(1 if name in large else share)]
         link.send(b"".join(method(60, 70, b"\0\0" + short(name) + b"\0") for name in requests))
         found: list[Delivery] = []
@@ -199,14 +230,15 @@ class AmqpConsumer:
                 raise
         return found
 
-    def _is_classic(self, name: str) -> bool:
-        return self._all_classic and self._queues[name].arguments.get("x-queue-type", "classic") == "classic"
+    def _is_classic(self, link: Link, name: str) -> bool:
+        kind = self._queues[name].arguments.get("x-queue-type", "classic")
+        return self._all_classic and kind == "classic" and "per_consumer_qos" in link.capabilities
 
     def _gather(self, link: Link, coming: Mapping[str, int]) -> list[Delivery]:
         """What subscriptions to so many of each queue bring, until all are there, or others were faster."""
         places = {name: place for place, name in enumerate(self._queues)}
         tags = {name: f"q{places[name]}" for name in coming}
-        link.send(b"".join(_prefetch(n) + _consume(name, tags[name]) for name, n in coming.items()))
+        link.send(b"".join(_prefetch(n) + _consume(self._queues[name], tags[name]) for name, n in coming.items()))
         for _ in coming:
             link.answer({(60, 11)})
         self._receive(link)
@@ -230,9 +262,7 @@ class AmqpConsumer:
     def _subscribe(self, link: Link) -> int:
         """To one message of each queue; returns how many answers to await."""
         frames = [
-            _consume(name, f"q{place}")
-            for place, (name, queue) in enumerate(self._queues.items())
-            if not queue.auto_delete
+            _consume(queue, f"q{place}") for place, queue in enumerate(self._queues.values()) if not _is_standing(queue)
         ]
         if frames:
             link.call(_ONE + b"".join(frames), {(60, 11)})
@@ -241,12 +271,12 @@ class AmqpConsumer:
     def _stand_by(self, link: Link, queue: QueueSpec) -> None:
         """Declare a queue. One that goes with its last consumer is subscribed to for good."""
         declare_queue(link, queue)
-        if queue.auto_delete and queue.name not in self._standing:
+        if _is_standing(queue) and queue.name not in self._standing:
             self._standing.add(queue.name)
-            link.call(_ONE + _consume(queue.name, f"s{queue.name}"), {(60, 11)})
+            link.call(_ONE + _consume(queue, f"s{queue.name}"), {(60, 11)})
 
     def _unsubscribe(self, link: Link, subscribed: int) -> None:
-        places = [place for place, queue in enumerate(self._queues.values()) if not queue.auto_delete]
+        places = [place for place, queue in enumerate(self._queues.values()) if not _is_standing(queue)]
         link.send(b"".join(method(60, 30, short(f"q{place}") + b"\0") for place in places))
         for _ in range(subscribed):
             link.answer({(60, 31)})
@@ -272,10 +302,6 @@ class AmqpConsumer:
         exchange = data[10:middle].decode("utf-8", "replace")
         routing_key = data[middle + 1 : middle + 1 + data[middle]].decode("utf-8", "replace")
         tag = self._generation, number
-        if tag < self._newest:
-            self._disordered = True
-        else:
-            self._newest = tag
         try:
             delivery = Delivery(tag, queue, message_of(came, exchange, routing_key, redelivered))
         except ValueError as exc:
@@ -284,6 +310,10 @@ class AmqpConsumer:
             error = f"expected the headers of a task message or a message envelope: {exc}"
             delivery = Delivery(tag, queue, None, raw, error)
         self.held[tag] = delivery
+        if tag < self._newest:
+            self._shuffled = True
+        else:
+            self._newest = tag
         if redelivered:
             self._suspects.append(delivery)
         return delivery
@@ -333,7 +363,7 @@ class AmqpConsumer:
     @property
     def _counting(self) -> bool:
         """Dead letters and deaths need confirms: without them a message might be lost on the way."""
-        return self._link is not None and "publisher_confirms" in self._link.capabilities
+        return self._link is not None and self._link.capabilities >= _COUNTING
 
     def _mine(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         if self._link is None or self._link.closed:
@@ -351,14 +381,9 @@ class AmqpConsumer:
         if not tags or self._link is None or self._link.closed:
             self._find_lost()
             return
-        self._receive(self._link)  # whatever came before the newest of these is held too, and must not go with them
-        if self._disordered:
-            held = sorted(self.held.items())
-            self.held.clear()
-            self.held.update(held)
-            self._disordered = False
         prefix = 0
         if not alone:
+            self._put_in_order(self._link)
             for oldest, tag in zip(self.held, tags, strict=False):
                 if oldest != tag:
                     break
@@ -371,6 +396,17 @@ class AmqpConsumer:
         if self._noise:
             for tag in tags:
                 self._noise.pop(tag, None)
+
+    def _put_in_order(self, link: Link) -> None:
+        """What a standing subscription has brought while others were asked for comes after them, with a lower number:
+        it is not to be acknowledged along with them."""
+        if link.inbox:
+            self._receive(link)
+        if self._shuffled:
+            self._shuffled = False
+            items = sorted(self.held.items())
+            self.held.clear()
+            self.held.update(items)
 
     def flush(self) -> None:
         """See `Consumer.flush`: whatever was sent before the answer has been done."""

@@ -11,6 +11,7 @@ from celery.drivers.amqp_errors import closed
 from celery.drivers.amqp_frames import method, packed, properties_of, short, table
 from celery.exceptions import ImproperlyConfigured
 from celery.message import Message
+from celery.routing import ExchangeSpec
 
 if TYPE_CHECKING:
     from celery.drivers.amqp import Link
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec
 
 __all__ = [
-    "CONFIRMED_WITHIN", "CONFIRMING", "HELD", "Confirms", "await_confirms", "declare_exchange", "declare_queue",
-    "envelope_of", "exists", "mark_deaths", "message_of", "message_properties", "packed_message", "passive_queue",
-    "publish", "ready_queue", "with_confirms",
+    "CONFIRMED_WITHIN", "CONFIRMING", "HELD", "Confirms", "await_confirms", "declare", "declare_exchange",
+    "declare_queue", "envelope_of", "exists", "has_exchange", "mark_deaths", "message_of", "message_properties",
+    "packed_message", "passive_queue", "publish", "ready_queue", "with_confirms",
 ]  # fmt: skip
 
 #: A header of ours on a copy of what somebody held before (parked, or requeued from the dead): how often its process
@@ -46,9 +47,9 @@ _LONGEST_LIFE = 0xFFFFFFFF
 _OURS = frozenset({"delivery_info", "delivery_tag", "body_encoding"})
 
 
-def publish(exchange: str, routing_key: str) -> bytes:
-    """The method before a message; one that reaches no queue is dropped, as with kombu."""
-    return method(60, 40, b"\0\0" + short(exchange) + short(routing_key) + b"\0")
+def publish(exchange: str, routing_key: str, *, mandatory: bool = False) -> bytes:
+    """The method before a message; one that reaches no queue is dropped, as with kombu, or comes back: `mandatory`."""
+    return method(60, 40, b"\0\0" + short(exchange) + short(routing_key) + bytes((mandatory,)))
 
 
 def passive_queue(name: str, channel: int) -> bytes:
@@ -69,17 +70,18 @@ def exists(link: Link, question: bytes, answer: tuple[int, int]) -> Came | None:
 
 
 def declare_queue(link: Link, queue: QueueSpec) -> None:
-    """Declare a queue, its exchange and its binding, once for each connection. Raises `ImproperlyConfigured`."""
+    """Declare a queue, its exchanges and its bindings, once for each connection. Raises `ImproperlyConfigured`."""
     known = link.declared.get(queue.name)
     if known is queue or known == queue:
         return
-    if queue.exchange:
-        declare_exchange(link, queue.exchange, queue.exchange_type, durable=queue.durable)
-    bits = 2 * queue.durable | 4 * queue.exclusive | 8 * queue.auto_delete
-    link.call(method(50, 10, b"\0\0" + short(queue.name) + bytes((bits,)) + table(queue.arguments)), {(50, 11)})
-    if queue.exchange:
-        binding = short(queue.name) + short(queue.exchange) + short(queue.routing_key)
-        link.call(method(50, 20, b"\0\0" + binding + b"\0\0\0\0\0"), {(50, 21)})
+    if not queue.no_declare:
+        for binding in queue.bound:
+            declare(link, binding.exchange)
+        bits = 2 * queue.durable | 4 * queue.exclusive | 8 * queue.auto_delete
+        link.call(method(50, 10, b"\0\0" + short(queue.name) + bytes((bits,)) + table(queue.arguments)), {(50, 11)})
+        for binding in queue.bound:
+            named = short(queue.name) + short(binding.exchange.name) + short(binding.routing_key)
+            link.call(method(50, 20, b"\0\0" + named + b"\0" + table(binding.arguments)), {(50, 21)})
     link.declared[queue.name] = queue
 
 
@@ -93,13 +95,25 @@ def ready_queue(link: Link, name: str) -> None:
 
 def declare_exchange(link: Link, name: str, kind: str, *, durable: bool) -> None:
     """Once for each connection. One that is there is taken as it is: whether it is durable others have decided."""
-    key = f"exchange {name}"
-    if key in link.declared or name.startswith("amq."):
+    declare(link, ExchangeSpec(name, kind, durable))
+
+
+def declare(link: Link, exchange: ExchangeSpec) -> None:
+    """The same, with all that is to be said of it; nothing if others declare it."""
+    key = f"exchange {exchange.name}"
+    if key in link.declared or exchange.no_declare or exchange.name.startswith("amq."):
         return
-    named = b"\0\0" + short(name) + short(kind)
-    if exists(link, method(40, 10, named + b"\x01\0\0\0\0", 2), (40, 11)) is None:
-        link.call(method(40, 10, named + bytes((2 * durable,)) + b"\0\0\0\0"), {(40, 11)})
+    if not has_exchange(link, exchange.name):
+        bits = 2 * exchange.durable | 4 * exchange.auto_delete
+        named = b"\0\0" + short(exchange.name) + short(exchange.type)
+        link.call(method(40, 10, named + bytes((bits,)) + table(exchange.arguments)), {(40, 11)})
     link.declared[key] = None
+
+
+def has_exchange(link: Link, name: str) -> bool:
+    """Whether it is there, of whatever type."""
+    question = method(40, 10, b"\0\0" + short(name) + short("direct") + b"\x01\0\0\0\0", 2)
+    return exists(link, question, (40, 11)) is not None
 
 
 def with_confirms(link: Link) -> None:
@@ -189,7 +203,7 @@ def message_of(came: Came, exchange: str, routing_key: str, redelivered: bool) -
     properties = properties_of(came.properties)
     headers = properties.pop("headers", None) or {}
     if exchange == "celery_delayed_delivery":  # what it went through is nobody's concern
-        exchange, routing_key = "", routing_key.split(".", 28)[-1]
+        exchange, routing_key = "", routing_key.split(".", 28)[-1].removeprefix("to:")
         headers = _untraced(headers)
     elif str(headers.get("x-first-death-queue", "")).startswith(HELD):
         headers = _untraced(headers)

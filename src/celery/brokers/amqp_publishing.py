@@ -13,15 +13,8 @@ from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
 
-from celery.brokers.amqp_methods import (
-    CONFIRMING,
-    Confirms,
-    declare_queue,
-    message_properties,
-    publish,
-    ready_queue,
-    with_confirms,
-)
+from celery.brokers.amqp_methods import CONFIRMING, Confirms, message_properties, publish, with_confirms
+from celery.brokers.amqp_routing import RETURNED
 from celery.drivers.amqp_errors import MissingQueue
 from celery.drivers.amqp_frames import content, framed, method, packed
 from celery.exceptions import ImproperlyConfigured
@@ -29,12 +22,13 @@ from celery.exceptions import ImproperlyConfigured
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from celery.brokers.amqp_routing import Destinations
     from celery.drivers.amqp import Endpoint, Link
     from celery.message import Form
     from celery.ports import Publication
     from celery.routing import Route
 
-__all__ = ["PATIENCE", "Convoy", "NotTaking", "await_taking", "frames_of_message", "ready_route"]
+__all__ = ["PATIENCE", "Convoy", "NotTaking", "await_taking", "frames_of_message"]
 
 #: Seconds that a server may take over what publishing asks of it.
 PATIENCE = 8.0
@@ -64,17 +58,7 @@ def await_taking(link: Link) -> None:
         link.wait(remaining)
 
 
-def ready_route(link: Link, publication: Publication) -> None:
-    """Have the queue there that the message is for. Raises `ImproperlyConfigured`, `OperationalError`."""
-    route = publication.route
-    queue = route.queue
-    if queue is not None and queue.declare:
-        declare_queue(link, queue)
-    elif not route.exchange and route.routing_key not in link.declared:
-        ready_queue(link, route.routing_key)
-
-
-def frames_of_message(link: Link, publication: Publication) -> bytes:
+def frames_of_message(link: Link, publication: Publication, destinations: Destinations) -> bytes:
     """The method and the message."""
     message, route = publication.message, publication.route
     if message.filled is not None:
@@ -85,7 +69,8 @@ def frames_of_message(link: Link, publication: Publication) -> bytes:
         properties = kept.fill(message.id, argsrepr, reply_to)
         if properties is not None:
             return kept.head + framed(properties, message.body, link.frame_max)
-    head = publish(route.exchange, route.routing_key)
+    exchange, routing_key = destinations.address(link, publication)
+    head = publish(exchange, routing_key, mandatory=bool(exchange))
     return head + content(message_properties(message), message.body, link.frame_max)
 
 
@@ -97,7 +82,7 @@ class _Form:
 
     def __init__(self, form: Form, route: Route) -> None:
         self.route = route
-        self.head = publish(route.exchange, route.routing_key)
+        self.head = publish(route.exchange, route.routing_key, mandatory=bool(route.exchange))
         task_id, argsrepr, reply_to = form.marks
         properties = message_properties(form.kin)
         text = packed(properties)
@@ -146,9 +131,10 @@ class _Party:
 class Convoy:
     """Publishes with confirms, for any number of threads. What fails fails only those whom it concerns."""
 
-    def __init__(self, endpoint: Endpoint, confirmed_within: float) -> None:
+    def __init__(self, endpoint: Endpoint, confirmed_within: float, destinations: Destinations) -> None:
         """`confirmed_within`: seconds within which the server must have confirmed what was published."""
         self._endpoint = endpoint
+        self._destinations = destinations
         self._within = confirmed_within
         self._lock = threading.Lock()
         self._waiting: list[_Party] = []
@@ -224,8 +210,8 @@ class Convoy:
                 if link.closed:
                     link = self._connected()
                 for publication in party.publications:
-                    ready_route(link, publication)
-                written = [frames_of_message(link, publication) for publication in party.publications]
+                    self._destinations.ready(link, publication)
+                written = [frames_of_message(link, one, self._destinations) for one in party.publications]
             except Exception as exc:
                 if isinstance(exc, OperationalError) and not isinstance(exc, MissingQueue):
                     raise  # the line, and not the message
@@ -259,7 +245,9 @@ class Convoy:
         while confirms.missing:
             remaining = deadline - time.monotonic()
             came = link.heard(CONFIRMING, min(remaining, _SILENCE))
-            if came is not None:
+            if came is not None and came.kind == RETURNED:
+                self._destinations.came_back(came)
+            elif came is not None:
                 confirms.take(came)
             elif link.blocked:
                 if remaining <= 0:  # kept open: it tells when that is over

@@ -12,6 +12,7 @@ from celery.backends.memory import MemoryBackend
 from celery.brokers.dead_letters import Overflow, cut, priority_of
 from celery.brokers.memory_inspecting import MemoryInspection
 from celery.brokers.memory_listening import MemoryListener, tell
+from celery.brokers.queue_options import without_effect
 from celery.drivers.memory import server_of
 from celery.message import MalformedMessage, Message, mark_redelivered
 from celery.ports import DeadLetter, Delivery, SystemClock
@@ -53,9 +54,12 @@ class MemoryBroker:
 
     def publish(self, publications: Sequence[Publication]) -> None:
         with self.server.changed:
-            self.server.publish(publications, self._clock.time())
+            dropped = self.server.publish(publications, self._clock.time())
+        if dropped:
+            self.server.unrouted.note(dropped)
 
     def consume(self, queues: Sequence[QueueSpec]) -> MemoryConsumer:
+        without_effect(queues, self.url_text)
         return MemoryConsumer(self.server, queues, self._clock, self._bounds)
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
@@ -139,6 +143,7 @@ class MemoryConsumer:
         self._overflow = Overflow()
         self._clock = clock
         self._names = [queue.name for queue in queues]
+        self._queues = {queue.name: queue for queue in queues}
         self._held: dict[int, Item] = {}
         self._tags = 0
         self._backend: MemoryBackend | None = None
@@ -146,7 +151,8 @@ class MemoryConsumer:
         os.set_blocking(self._readable, False)
         self._open = True
         with server.changed:
-            server.declare(queues)
+            for queue in self._queues.values():
+                server.attend(queue)
             server.consumers += 1
             server.holding.append(self._held)
 
@@ -199,6 +205,7 @@ class MemoryConsumer:
     def settle(self, settled: Sequence[Settled]) -> Sequence[Full]:
         """See `Joining.settle`."""
         full: list[Full] = []
+        dropped: list[Publication] = []
         with self._server.changed:
             for one in settled:
                 item = self._held.pop(one.delivery.tag, None)
@@ -212,21 +219,26 @@ class MemoryConsumer:
                     assert self._backend is not None, "settle with a record needs join first"
                     self._backend.put([one.record])
                 if one.publications:
-                    self._server.publish(one.publications, self._clock.time())
+                    dropped += self._server.publish(one.publications, self._clock.time())
                 if one.further is not None:
                     full += self._put_further(one.further.records, one.further.arrivals)
+        if dropped:
+            self._server.unrouted.note(dropped)
         return full
 
     def fire(self, firings: Sequence[Firing]) -> Sequence[Full]:
         """See `Joining.fire`."""
         full: list[Full] = []
+        dropped: list[Publication] = []
         barriers = self._server.barriers
         with self._server.changed:
             for one in firings:
                 if barriers.take(one.barrier):
-                    self._server.publish(one.publications, self._clock.time())
+                    dropped += self._server.publish(one.publications, self._clock.time())
                     barriers.fired(one.barrier, one.failed, self._clock.time())
                     full += self._put_further(one.records, one.arrivals)
+        if dropped:
+            self._server.unrouted.note(dropped)
         return full
 
     def _put_further(self, records: Sequence[Record], arrivals: Sequence[Arrival]) -> list[Full]:
@@ -243,14 +255,20 @@ class MemoryConsumer:
         """Everything was settled when it was asked for."""
 
     def add_queue(self, queue: QueueSpec) -> None:
+        without_effect([queue], "memory://")
         with self._server.changed:
-            self._server.declare([queue])
-        if queue.name not in self._names:
-            self._names.append(queue.name)
+            if queue.name in self._queues:
+                self._server.declare([queue])
+            else:
+                self._server.attend(queue)
+                self._queues[queue.name] = queue
+                self._names.append(queue.name)
 
     def cancel_queue(self, name: str) -> None:
         if name in self._names:
             self._names.remove(name)
+            with self._server.changed:
+                self._server.leave(self._queues.pop(name))
 
     def close(self) -> None:
         if not self._open:
@@ -260,6 +278,8 @@ class MemoryConsumer:
             self._server.consumers -= 1
             self._server.waiting.discard(self._writable)
             self._server.give_back(self._held.values())
+            for queue in self._queues.values():
+                self._server.leave(queue)
             self._server.holding = [held for held in self._server.holding if held is not self._held]
         self._held.clear()
         os.close(self._readable)

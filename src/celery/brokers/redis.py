@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import os
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
+
+from celery.brokers.queue_options import Unrouted, without_effect
 from celery.brokers.redis_layout import Channels, Layout
 from celery.drivers.redis import open_endpoint
 from celery.drivers.redis_pool import LinkPool, run
-from celery.ports import Clock, Finding, SystemClock
+from celery.ports import Clock, Finding, Publication, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from celery.brokers.redis_consumer import RedisConsumer
     from celery.brokers.redis_dead import RedisDeadLetters
     from celery.brokers.redis_inspecting import RedisInspection
     from celery.brokers.redis_listening import RedisListener
     from celery.drivers.redis import Command, Link
-    from celery.ports import BrokerConfig, Notice, Publication
+    from celery.ports import BrokerConfig, Notice
     from celery.routing import QueueSpec
 
 __all__ = ["RedisBroker"]
 
-#: Seconds for which the bindings of a named exchange are remembered.
-_BINDINGS_KEPT = 5.0
+
+class _Named(Struct, eq=False):
+    """A message to a named exchange."""
+
+    publication: Publication
+    envelope: bytes
+    #: Of the exchange; "": nobody knows, and it is taken for one whose bindings are kombu's.
+    kind: str
+    #: Of the command whose reply says whom it reaches.
+    place: int
+    names: list[str] = []
 
 
 class RedisBroker:
@@ -37,13 +49,16 @@ class RedisBroker:
         self.endpoint = open_endpoint(config.url, config.options, config.ssl, config.connect_timeout, config.failover)
         self.layout = Layout(config.options, self.endpoint.prefix)
         sentinel = config.url.startswith("sentinel:")
-        self._channels = Channels(config.options, self.endpoint.prefix, self.endpoint.db, sentinel=sentinel)
+        self.channels = Channels(config.options, self.endpoint.prefix, self.endpoint.db, sentinel=sentinel)
         self._pool = LinkPool(self.endpoint, _pool_limit(config))
         self.bounds = config.dead_letters
         #: kombu keeps what it holds under the tag that the publisher gave: no two messages may bear the same.
         self._mark = os.urandom(8).hex()
         self._numbers = count()
-        self._bindings: dict[str, tuple[float, list[bytes]]] = {}
+        #: What was bound to each named exchange when it was last looked at.
+        self._bindings: dict[str, list[bytes]] = {}
+        self._exchange_type_of = config.exchange_type_of
+        self._unrouted = Unrouted()
 
     def publish(self, publications: Sequence[Publication]) -> None:
         """See `Broker.publish`: one round trip, and a second one for the bindings of a named exchange if unknown."""
@@ -51,10 +66,12 @@ class RedisBroker:
         link = pool.take()
         try:
             commands: list[Command] = []
+            named: list[_Named] = []
             for publication in publications:
-                self._add(link, commands, publication)
-            if commands:
-                run(link, commands)
+                self._add(link, commands, publication, named)
+            replies = run(link, commands) if commands else []
+            if named:
+                self._follow_up(link, named, replies)
         finally:
             pool.give_back(link)
 
@@ -64,17 +81,21 @@ class RedisBroker:
         declarations: list[Command] = []
         for publication in publications:
             commands: list[Command] = []
-            self._add(link, commands, publication)
+            named: list[_Named] = []
+            if publication.route.exchange:  # a script has no second look
+                self._bindings.pop(publication.route.exchange, None)
+            self._add(link, commands, publication, named)
             for command in commands:
                 if command[0] == "LPUSH":
                     flat += (command[1], command[2])  # type: ignore[arg-type]
-                else:
+                elif command[0] != "SMEMBERS":
                     declarations.append(command)
+            self._unrouted.note(one.publication for one in named if one.kind != "fanout" and not one.names)
         if declarations:
             run(link, declarations)
         return flat
 
-    def _add(self, link: Link, commands: list[Command], publication: Publication) -> None:
+    def _add(self, link: Link, commands: list[Command], publication: Publication, named: list[_Named]) -> None:
         route, message = publication.route, publication.message
         queue = route.queue
         if queue is not None and queue.declare and queue.name not in link.declared:
@@ -85,28 +106,64 @@ class RedisBroker:
         if not route.exchange:
             commands.append(("LPUSH", self.layout.list_of(route.routing_key, message.priority), envelope))
             return
-        names = self._route(link, route.exchange, route.routing_key, queue)
-        commands.extend(("LPUSH", self.layout.list_of(name, message.priority), envelope) for name in names)
+        kind = route.exchange_type or self._exchange_type_of(route.exchange)
+        one = _Named(publication, envelope, kind, len(commands))
+        named.append(one)
+        if kind == "fanout":
+            commands += [("PUBLISH", name, envelope) for name in self.channels.of(route.exchange, route.routing_key)]
+            return
+        # Taken from what was bound lately; what is bound now is asked for with it.
+        one.names = self._route(link, one)
+        commands.append(("SMEMBERS", self._key_of(one)))
+        commands.extend(("LPUSH", self.layout.list_of(name, message.priority), envelope) for name in one.names)
 
-    def _route(self, link: Link, exchange: str, key: str, queue: QueueSpec | None) -> list[str]:
-        """Queues bound to an exchange for a key. Nothing bound: the message is dropped, as kombu does (`[redis.4]`)."""
-        kept = self._bindings.get(exchange)
-        now = self._clock.monotonic()
-        if kept is None or kept[0] < now:
-            members = list(run(link, [("SMEMBERS", self.layout.bindings + exchange)])[0])
-            kept = self._bindings[exchange] = (now + _BINDINGS_KEPT, members)
-        found = self.layout.route(kept[1], key)
-        mine = queue is not None and queue.exchange == exchange and queue.name not in found
-        if mine and queue is not None and self.layout.route([self.layout.binding(queue).encode()], key):
-            found.append(queue.name)  # declared in this very round trip
+    def _key_of(self, one: _Named) -> str:
+        exchange = one.publication.route.exchange
+        return (self.layout.headers if one.kind == "headers" else self.layout.bindings) + exchange
+
+    def _route(self, link: Link, one: _Named) -> list[str]:
+        """Queues bound to an exchange for a message, as far as is known."""
+        route = one.publication.route
+        members = self._bindings.get(route.exchange)
+        if members is None:
+            members = self._bindings[route.exchange] = list(run(link, [("SMEMBERS", self._key_of(one))])[0])
+        found = self._match(one, members)
+        queue = route.queue
+        if queue is not None and queue.declare and queue.name not in found:  # declared in this very round trip
+            mine = [member.encode() for key, member in self.layout.bound(queue) if key == self._key_of(one)]
+            found += self._match(one, mine)
         return found
+
+    def _match(self, one: _Named, members: Iterable[bytes]) -> list[str]:
+        if one.kind == "headers":
+            return self.layout.route_headers(members, one.publication.message.headers)
+        return self.layout.route(members, one.publication.route.routing_key)
+
+    def _follow_up(self, link: Link, named: Sequence[_Named], replies: Sequence[Any]) -> None:
+        """Queues that were bound since we last looked get theirs; what reached nobody is dropped, as kombu does
+        (`[redis.4]`), and told of."""
+        more: list[Command] = []
+        for one in named:
+            message, route = one.publication.message, one.publication.route
+            if one.kind == "fanout":
+                reached = replies[one.place] > 0
+            else:
+                members = self._bindings[route.exchange] = list(replies[one.place])
+                late = [name for name in self._match(one, members) if name not in one.names]
+                more += [("LPUSH", self.layout.list_of(name, message.priority), one.envelope) for name in late]
+                reached = bool(one.names or late)
+            if not reached:
+                self._unrouted.note_one(message.id, route.exchange, route.routing_key)
+        if more:
+            run(link, more)
 
     def _declare(self, link: Link, commands: list[Command], queue: QueueSpec) -> None:
         link.declared.add(queue.name)
-        if queue.exchange and queue.declare:
-            member = self.layout.binding(queue)
-            commands.append(("SADD", self.layout.bindings + queue.exchange, member))
-            commands.append(("SADD", self.layout.permanent + queue.exchange, member))
+        commands += [("SADD", key, member) for key, member in self.layout.bound(queue)]
+
+    def run(self, commands: Sequence[Command]) -> list[Any]:
+        """Exchange commands over any connection of the pool."""
+        return self._pool.run(commands)
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
         """Bind queues where kombu looks for bindings; lists need no declaration."""
@@ -126,6 +183,7 @@ class RedisBroker:
         from celery.brokers.redis_consumer import RedisConsumer
 
         advise(self._config.options, self._pool)
+        without_effect(queues, self.endpoint.shown)
         return RedisConsumer(self, self._config.node, queues, clock=self._clock)
 
     def purge(self, queue: str) -> int:
@@ -151,13 +209,13 @@ class RedisBroker:
         """See `Broadcasting.tell`."""
         from celery.brokers.redis_listening import tell
 
-        return tell(self._pool, self.layout, self._channels, notices)
+        return tell(self._pool, self.layout, self.channels, notices)
 
     def listen(self, mailboxes: Sequence[QueueSpec]) -> RedisListener:
         """See `Broadcasting.listen`."""
         from celery.brokers.redis_listening import RedisListener
 
-        return RedisListener(self._pool, self.layout, self._channels, mailboxes)
+        return RedisListener(self._pool, self.layout, self.channels, mailboxes)
 
     @property
     def inspection(self) -> RedisInspection:

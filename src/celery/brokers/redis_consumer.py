@@ -17,7 +17,9 @@ from kombu.exceptions import OperationalError
 
 from celery.backends.redis_barriers import fulls
 from celery.brokers.dead_letters import Overflow
+from celery.brokers.queue_options import without_effect
 from celery.brokers.redis_dead import bounds_of, note_overflow, why
+from celery.brokers.redis_fanout import FanoutQueues, is_fanout
 from celery.brokers.redis_keeper import QUIET_LEASE, Keeper, ack_commands, number_of, take_all
 from celery.brokers.redis_scripts import DEFER, DUE, FENCE, FETCH, FIRE, REJECT, RESTORE, SETTLE
 from celery.drivers.redis_pool import run
@@ -96,10 +98,12 @@ class RedisConsumer:
         self._ttl_of: Callable[[str], str] = str
         self._barriers: RedisBarriers | None = None
         self._result_prefix = ""
+        #: Names of queues, quoted.
         self._queues: dict[str, str] = {}
-        broker.declare(queues)
+        #: Those on fanout exchanges.
+        self._fanout = FanoutQueues(broker, self.holder)
         for queue in queues:
-            self._queues[queue.name] = json.dumps(queue.name)
+            self._take_from(queue)
         self._arrange()
         self._keeper = Keeper(broker.endpoint, self._layout, self.holder, self.held, self._acks, clock)
         self._connected()
@@ -114,6 +118,8 @@ class RedisConsumer:
         deadline = monotonic() + timeout
         while True:
             link = self._connected()
+            if self._fanout and self._fanout.keep(link):
+                self._dirty = True
             if limit > 0 and (timeout <= 0 or self._dirty or monotonic() >= min(self._look_at, self._due_at)):
                 deliveries = self._take(link, limit)
                 if deliveries or timeout <= 0:
@@ -166,7 +172,7 @@ class RedisConsumer:
             look = False
 
     def _deliver(self, first: int, found: list[Any]) -> list[Delivery]:
-        names, held, tag = self._names, self.held, self._tag
+        names, held, tag = self._shown, self.held, self._tag
         read = Message.from_envelope
         deliveries = []
         raws = iter(found)
@@ -211,10 +217,15 @@ class RedisConsumer:
         mine = link.fileno()
         if link.pushes or link.pending():
             timeout = 0.0
-        ready = wait_readable([mine, *until_readable], timeout)
+        watched = [mine, *until_readable]
+        if self._fanout:
+            ear, patience = self._fanout.watch()
+            watched.append(ear)
+            timeout = min(timeout, patience)
+        ready = wait_readable(watched, timeout)
         if mine in ready or link.pushes or link.pending():
             self._hear(link)
-        return any(descriptor != mine for descriptor in ready)
+        return any(descriptor in until_readable for descriptor in ready)
 
     def _hear(self, link: Link) -> None:
         try:
@@ -357,13 +368,21 @@ class RedisConsumer:
 
     def add_queue(self, queue: QueueSpec) -> None:
         """Declare a queue and take from it too."""
+        without_effect([queue], self._broker.endpoint.shown)
+        self._take_from(queue)
+        self._arrange()
+
+    def _take_from(self, queue: QueueSpec) -> None:
         self._broker.declare([queue])
         self._queues[queue.name] = json.dumps(queue.name)
-        self._arrange()
+        if is_fanout(queue):
+            mine = self._fanout.add(queue)
+            self._queues[mine] = json.dumps(mine)
 
     def cancel_queue(self, name: str) -> None:
         """Take no more from a queue."""
         self._queues.pop(name, None)
+        self._queues.pop(self._fanout.remove(name), None)
         self._arrange()
 
     def _arrange(self) -> None:
@@ -372,6 +391,7 @@ class RedisConsumer:
         if layout.order is not None:
             names = layout.order(names)
         self._names = names
+        self._shown = [layout.shown(name) for name in names]
         self._quoted = [self._queues[name] for name in names]
         self._keys = [layout.list_of(name, step) for step in layout.steps for name in names] + [layout.due]
         self._head = (
@@ -427,6 +447,7 @@ class RedisConsumer:
             self._lose()  # a forked child: nothing here is its own
             return
         self._keeper.stop()
+        self._fanout.close()
         lease = self._layout.leases + self.holder
         try:
             if self._link is not None:
@@ -434,6 +455,7 @@ class RedisConsumer:
                     RESTORE.call((), (*self._layout.arguments, "1", "", "", *self.held)),
                     ("SREM", self._layout.holders, self.holder),
                     ("DEL", lease, f"{lease}.heir", self._layout.begun + self.holder),
+                    *self._fanout.ending(),
                 )
         except (OperationalError, ImproperlyConfigured):
             pass  # nothing to tell the owner: custody is in the server

@@ -83,7 +83,7 @@ class RedisInspection:
             call = CENSUS.call((), (layout.unacked, layout.due, cursor, _COUNTED))
             cursor, *found = self._pool.run([call])[0]
             for origin, holding, parking in zip(found[::3], found[1::3], found[2::3], strict=True):
-                for queue in self._queues_of(*json.loads(b"[%b]" % origin)):
+                for queue in map(self._layout.shown, self._queues_of(*json.loads(b"[%b]" % origin))):
                     held[queue] += holding
                     parked[queue] += parking
             if int(cursor) == 0:

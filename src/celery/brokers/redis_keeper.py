@@ -225,7 +225,8 @@ class Keeper:
         for tags in self._tags_of(holder):
             if tags and self._restore(tags, lease, begun) < 0:
                 return  # it lives after all
-        self._run(STRIKE.call((), (lease, self._layout.holders, holder, self._holder, begun)))
+        gone = (self._layout.transient.encode() + holder, 2 * self._layout.separator)
+        self._run(STRIKE.call((), (lease, self._layout.holders, holder, self._holder, begun, *gone)))
 
     def _tags_of(self, holder: bytes) -> Iterator[list[bytes]]:
         """What lies under the tags of a holder, some at a time, each time in the order of its numbers."""

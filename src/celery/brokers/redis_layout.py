@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from celery.brokers.bindings import matches, pattern_of
 from celery.drivers.redis_url import truth
 from celery.exceptions import ImproperlyConfigured
 
@@ -45,6 +46,10 @@ class Layout:
         self.leases = ours + "lease."
         #: Set of queues with dead letters; the streams are `<this>.<queue>`, their sizes in the hash `<this>-bytes`.
         self.dead = ours + "dead"
+        #: Prefix of the sets of what goes with a holder: lists for what he hears (`heard_by`), and bindings.
+        self.transient = ours + "transient."
+        #: Prefix of the bindings of headers exchanges, which kombu has not on Redis: what is asked for, and the queue.
+        self.headers = ours + "headers."
         #: Prefix of the sets of tags whose runs a holder has begun.
         self.begun = ours + "begun."
         #: Seconds after which kombu takes a message for abandoned (`[redis.8]`).
@@ -79,14 +84,44 @@ class Layout:
         pattern = _topic_regex(queue.routing_key) if queue.exchange_type == "topic" else ""
         return self.separator.join((queue.routing_key, pattern, queue.name))
 
-    def route(self, members: Iterable[bytes], routing_key: str) -> list[str]:
-        """The queues among an exchange's bindings that take a routing key."""
+    def bound(self, queue: QueueSpec) -> list[tuple[str, str]]:
+        """The sets that say how a queue is bound, and its members there."""
         found = []
-        for member in members:
-            key, pattern, queue = member.decode().split(self.separator, 2)
-            if key == routing_key or (pattern and re.match(pattern, routing_key)):
-                found.append(queue)
+        for binding in () if queue.no_declare else queue.bound:
+            exchange = binding.exchange
+            if exchange.type == "headers":
+                found.append((self.headers + exchange.name, self.separator.join((pattern_of(binding), queue.name))))
+                continue
+            expression = _topic_regex(binding.routing_key) if exchange.type == "topic" else ""
+            member = self.separator.join((binding.routing_key, expression, queue.name))
+            found += [(self.bindings + exchange.name, member), (self.permanent + exchange.name, member)]
         return found
+
+    def route(self, members: Iterable[bytes], routing_key: str) -> list[str]:
+        """The queues among an exchange's bindings that take a routing key, each once.
+
+        By AMQP's rule, as on other brokers: kombu's expression for `a.#` does not match `a`.
+        """
+        found: dict[str, None] = {}
+        for member in members:
+            key, expression, queue = member.decode().split(self.separator, 2)
+            if matches("topic" if expression else "direct", key, routing_key):
+                found[queue] = None
+        return list(found)
+
+    def route_headers(self, members: Iterable[bytes], headers: Mapping[str, Any]) -> list[str]:
+        """The queues among a headers exchange's bindings that take a message with these headers, each once."""
+        pairs = (member.decode().split(self.separator, 1) for member in members)
+        return list(dict.fromkeys(queue for pattern, queue in pairs if matches("headers", pattern, "", headers)))
+
+    def heard_by(self, holder: str, queue: str) -> str:
+        """The queue of a holder's own for what he hears on a fanout exchange: it is everybody's, each his copy."""
+        return f"{OURS}heard.{holder}|{queue}"
+
+    @staticmethod
+    def shown(queue: str) -> str:
+        """A queue's name as its owner gave it."""
+        return queue.partition("|")[2] if queue.startswith(OURS + "heard.") else queue
 
     def _suffix(self, priority: int) -> str:
         step = max(step for step in self.steps if step <= priority)
@@ -114,6 +149,11 @@ class Channels:
         """Where a notice is published."""
         name = f"{exchange}/{routing_key}" if self._by_key and routing_key else exchange
         return [prefix + name for prefix in self._prefixes]
+
+    def all_of(self, exchange: str) -> list[str]:
+        """What one subscribes to for everything of an exchange, whatever the routing key."""
+        name = re.sub(r"([\[\]?*\\])", r"\\\1", exchange)
+        return [*self.of(name, ""), *self.of(name, "*")] if self._by_key else self.of(exchange, "")
 
     def patterns(self, mailbox: QueueSpec) -> list[str]:
         """What a mailbox subscribes to: no less than its exchange hands it."""

@@ -19,6 +19,7 @@ import hiredis
 from celery import exceptions
 from celery.brokers.bindings import matches
 from celery.brokers.notices import MalformedNotice, from_envelope, to_envelope
+from celery.brokers.redis_ears import ROUND, ChannelEar, Ear, lost
 from celery.drivers.redis_pool import run
 from celery.drivers.redis_scripts import Script
 from celery.waits import wait_readable
@@ -43,10 +44,6 @@ _KOMBU_KEEPS = 3_600_000
 _BELIEVED = 60_000
 #: Milliseconds that a reply waits for whoever asked.
 REPLY_KEPT = 60_000
-#: Seconds between two signs of life, and for which the server holds back its answer to a listener for replies.
-_ROUND = 10.0
-#: How many notices are remembered where each comes twice.
-_LATELY = 512
 
 
 def tell(pool: LinkPool, layout: Layout, channels: Channels, notices: Sequence[Notice]) -> int | None:
@@ -86,12 +83,12 @@ class RedisListener:
     """
 
     def __init__(self, pool: LinkPool, layout: Layout, channels: Channels, mailboxes: Sequence[QueueSpec]) -> None:
-        self._ears: list[_Ear] = []
+        self._ears: list[Ear[Notice]] = []
         told = [mailbox for mailbox in mailboxes if mailbox.exchange_type != "direct"]
         asked = [mailbox for mailbox in mailboxes if mailbox.exchange_type == "direct"]
         try:
             if told:
-                self._ears.append(_ChannelEar(pool.endpoint, channels, told))
+                self._ears.append(_NoticeEar(pool.endpoint, channels, told))
             if asked:
                 self._ears.append(_ListEar(pool, layout, asked))
         except BaseException:
@@ -120,141 +117,15 @@ class RedisListener:
             ear.close()
 
 
-class _Ear:
-    """One connection that is listened at. Any failure ends it; the next use connects anew."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._link: Link | None = None
-        self._closed = False
-        #: When (monotonic) the oldest question was put that is not answered yet.
-        self._asked_at: float | None = None
-        #: Seconds that the server may take for it.
-        self._allowed = endpoint.timeout
-        #: When to ask again.
-        self._next = 0.0
-
-    def open(self) -> Link:
-        """The link, connected and listening. Raises `OperationalError`."""
-        if self._link is None or self._link.closed:
-            self._link = self._endpoint.connect()
-            self._asked_at = None
-            self._next = time.monotonic() + _ROUND
-            self.begin(self._link)
-        return self._link
-
-    def begin(self, link: Link) -> None:
-        """Listen over a new link."""
-        raise NotImplementedError
-
-    def take(self, items: Iterable[Any]) -> Iterable[Notice]:
-        """The notices in what the server sent."""
-        raise NotImplementedError
-
-    def ask(self, link: Link) -> None:
-        """Ask for a sign of life."""
-        raise NotImplementedError
-
-    def fileno(self) -> int:
-        return self.open().fileno()
-
-    def collect(self) -> list[Notice]:
-        """What is here by now; never blocks, but connects where it must. Raises `OperationalError`."""
-        if self._closed:
-            return []
-        try:
-            link = self.open()
-            heard: list[Notice] = []
-            while link.readable():
-                heard += self.take(link.receive())
-            return heard
-        except BaseException:
-            self.drop()
-            raise
-
-    def keep(self, now: float) -> float:
-        """Keep the line alive; seconds until this is to be called again. Raises `OperationalError` if it is not."""
-        try:
-            link = self.open()
-            if self._asked_at is None and now >= self._next:
-                self.ask(link)
-                self._asked_at, self._next = now, now + _ROUND
-            if self._asked_at is None:
-                return max(self._next - now, 0.0)
-            left = self._asked_at + self._allowed - now
-            if left <= 0:
-                raise exceptions.OperationalError(
-                    f"the Redis server at {self._endpoint.shown} did not answer within {self._allowed:g} s"
-                )
-            return left
-        except BaseException:
-            self.drop()
-            raise
-
-    def drop(self) -> None:
-        """End the line."""
-        link, self._link = self._link, None
-        if link is not None:
-            link.close()
-
-    def close(self) -> None:
-        """Listen no more. Idempotent."""
-        self._closed = True
-        self.drop()
-
-
-class _ChannelEar(_Ear):
-    """Hears what is published to channels."""
+class _NoticeEar(ChannelEar["Notice"]):
+    """Hears notices."""
 
     def __init__(self, endpoint: Endpoint, channels: Channels, mailboxes: Sequence[QueueSpec]) -> None:
-        super().__init__(endpoint)
         self._mailboxes = [(mailbox, [name.encode() for name in channels.patterns(mailbox)]) for mailbox in mailboxes]
-        #: What came lately, if each notice comes over several channels.
-        self._lately: deque[int] | None = deque(maxlen=_LATELY) if channels.several else None
-        self._early: list[Notice] = []
-        self._confirmed = 0
-        self.open()
+        patterns = [pattern.decode() for _, patterns in self._mailboxes for pattern in patterns]
+        super().__init__(endpoint, patterns, repeated=channels.several)
 
-    def begin(self, link: Link) -> None:
-        patterns = list(dict.fromkeys(pattern for _, patterns in self._mailboxes for pattern in patterns))
-        self._confirmed = 0
-        # A user who may only see channels under a prefix is refused every pattern but that prefix's own.
-        plain = [pattern for pattern in patterns if b"*" not in pattern]
-        globs = [pattern for pattern in patterns if b"*" in pattern]
-        commands: list[Command] = [("SUBSCRIBE", *plain)] if plain else []
-        link.send([*commands, ("PSUBSCRIBE", *globs)] if globs else commands)
-        deadline = time.monotonic() + self._endpoint.timeout
-        while self._confirmed < len(patterns):
-            if not link.pending() and not wait_readable([link.fileno()], deadline - time.monotonic()):
-                raise exceptions.OperationalError(
-                    f"the Redis server at {self._endpoint.shown} did not answer within {self._endpoint.timeout:g} s"
-                )
-            self._early += self.take(link.receive())
-
-    def ask(self, link: Link) -> None:
-        link.send([("PING",)])
-
-    def take(self, items: Iterable[Any]) -> Iterable[Notice]:
-        taken, self._early = self._early, []
-        for item in items:
-            self._asked_at = None
-            if isinstance(item, hiredis.ReplyError):
-                assert self._link is not None
-                raise _lost(self._link.refusal(str(item)))
-            if not isinstance(item, list):
-                continue  # the answer to a ping
-            self._confirmed += item[0] in (b"subscribe", b"psubscribe")
-            # Of a channel: its name and what was told; of a pattern: that, the channel and what was told.
-            notice = self._read(item[1], item[-1]) if item[0] in (b"message", b"pmessage") else None
-            if notice is not None:
-                taken.append(notice)
-        return taken
-
-    def collect(self) -> list[Notice]:
-        early, self._early = self._early, []
-        return early + super().collect()
-
-    def _read(self, pattern: bytes, envelope: bytes) -> Notice | None:
+    def read(self, pattern: bytes, envelope: bytes) -> Notice | None:
         """The notice, if this pattern belongs to the first mailbox that takes it: patterns may overlap."""
         notice = _read(envelope, "fanout")
         if notice is None:
@@ -262,26 +133,16 @@ class _ChannelEar(_Ear):
         for mailbox, its_patterns in self._mailboxes:
             if mailbox.exchange == notice.exchange and _takes(mailbox, notice.routing_key):
                 notice.exchange_type = mailbox.exchange_type
-                return notice if pattern in its_patterns and self._is_new(envelope) else None
+                return notice if pattern in its_patterns and self.is_new(envelope) else None
         return None
 
-    def _is_new(self, envelope: bytes) -> bool:
-        """False for what another channel has brought already: each message bears a tag of its own."""
-        if self._lately is None:
-            return True
-        mark = hash(envelope)
-        if mark in self._lately:
-            return False
-        self._lately.append(mark)
-        return True
 
-
-class _ListEar(_Ear):
+class _ListEar(Ear["Notice"]):
     """Takes replies from lists, waiting for them in the server (`BRPOP`)."""
 
     def __init__(self, pool: LinkPool, layout: Layout, mailboxes: Sequence[QueueSpec]) -> None:
         super().__init__(pool.endpoint)
-        self._allowed = _ROUND + pool.endpoint.timeout
+        self._allowed = ROUND + pool.endpoint.timeout
         self._pool = pool
         self._layout = layout
         self._mailboxes = list(mailboxes)
@@ -302,10 +163,10 @@ class _ListEar(_Ear):
     def ask(self, link: Link) -> None:
         """Wait for what comes next; say now and then that we are still there."""
         now, signs = time.monotonic(), []
-        if now - self._signed_at >= _ROUND:
+        if now - self._signed_at >= ROUND:
             self._signed_at, signs = now, self._signs(by_digest=False)
         self._expected.extend(["bind"] * len(signs) + ["pop"])
-        link.send([*signs, ("BRPOP", *self._keys, int(_ROUND))])
+        link.send([*signs, ("BRPOP", *self._keys, int(ROUND))])
 
     def _signs(self, *, by_digest: bool) -> list[Command]:
         layout = self._layout
@@ -324,7 +185,7 @@ class _ListEar(_Ear):
         for item in items:
             if isinstance(item, hiredis.ReplyError):
                 assert self._link is not None
-                raise _lost(self._link.refusal(str(item)))
+                raise lost(self._link.refusal(str(item)))
             what = self._expected.popleft()
             if what == "all":
                 heard += self._read_all(reversed(item[0]))
@@ -374,9 +235,3 @@ def _read(envelope: bytes, exchange_type: str) -> Notice | None:
     except MalformedNotice as exc:
         logger.warning("A notice cannot be read, and is passed over: %s", exc)
         return None
-
-
-def _lost(exc: Exception) -> Exception:
-    """What `hear` may raise."""
-    lost: Exception = exc if isinstance(exc, exceptions.OperationalError) else exceptions.OperationalError(str(exc))
-    return lost

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from celery.brokers import sqlite_queues as queues_of
 from celery.brokers.dead_letters import cut
+from celery.brokers.queue_options import Unrouted, without_effect
 from celery.brokers.sqlite_dead import Cemetery, SqliteDeadLetters
 from celery.brokers.sqlite_inspecting import SqliteInspection
 from celery.brokers.sqlite_listening import SqliteListener, Teller
@@ -54,6 +55,7 @@ class SqliteBroker:
         synchronous, self._timeout = options_of(config.url, config.options)
         self._writer = Handle(self.file, synchronous, self._timeout)
         self.dead_letters = SqliteDeadLetters(self._writer, self._bounds, clock)
+        self._unrouted = Unrouted()
         self._teller = Teller(self.file, self._timeout, clock)
         self.inspection = SqliteInspection(self._writer)
 
@@ -65,9 +67,12 @@ class SqliteBroker:
                 queues_of.put(db, publications, self._clock.time())
             return
         with self._writer.writing as db:
-            queues_of.put(db, publications, self._clock.time())
+            dropped = queues_of.put(db, publications, self._clock.time())
+        if dropped:
+            self._unrouted.note(dropped)
 
     def consume(self, queues: Sequence[QueueSpec]) -> SqliteConsumer:
+        without_effect(queues, self.url_text)
         dead = Cemetery(self._bounds, self._clock)
         return SqliteConsumer(self.file, self._timeout, self._node, queues, self._clock, dead)
 
@@ -130,6 +135,7 @@ class SqliteConsumer:
         self._records: Records | None = None
         self._arrivals: Arrivals | None = None
         self._watch = Watch(self._handle)
+        self._unrouted = Unrouted()
         #: True: the last look left, or this consumer made, something that the watch does not tell of.
         self._more = True
         self._due: float | None = None
@@ -211,7 +217,7 @@ class SqliteConsumer:
         self.reject([one.delivery for one in valid if one.disposition == "requeue"], requeue=True)
         with self._handle.writing as db:
             self._write_settled(db)
-            queues_of.put(db, [one for each in valid for one in each.publications], self._clock.time())
+            dropped = queues_of.put(db, [one for each in valid for one in each.publications], self._clock.time())
             if records:
                 assert self._records is not None, "settle with a record needs join first"
                 self._records.write(db, records)
@@ -219,6 +225,8 @@ class SqliteConsumer:
                 assert self._arrivals is not None, "settle with arrivals needs join first"
                 full = self._arrivals.write(db, [arrival for one in further for arrival in one.arrivals])
         self._settled()
+        if dropped:
+            self._unrouted.note(dropped)
         self._more = True  # what was published may be for this very consumer
         if records:
             self._handle.file.told()
@@ -228,15 +236,17 @@ class SqliteConsumer:
         """See `Joining.fire`. Committed on return."""
         assert self._arrivals is not None, "fire needs join first"
         assert self._records is not None, "fire needs join first"
-        full = []
+        full, dropped = [], []
         with self._handle.writing as db:
             for one in firings:
                 if not self._arrivals.take(db, one.barrier):
                     continue
-                queues_of.put(db, one.publications, self._clock.time())
+                dropped += queues_of.put(db, one.publications, self._clock.time())
                 self._records.write(db, one.records)
                 self._arrivals.fired(db, one.barrier, one.failed)
                 full += self._arrivals.write(db, one.arrivals)
+        if dropped:
+            self._unrouted.note(dropped)
         self._more = True
         self._handle.file.told()
         return full
@@ -254,8 +264,9 @@ class SqliteConsumer:
             self._settled()
 
     def add_queue(self, queue: QueueSpec) -> None:
+        without_effect([queue], self._handle.file.url_text)
         with self._handle.writing as db:
-            queues_of.bind(db, [queue])
+            queues_of.attend(db, self._holder, [queue])
         if queue.name not in self._names:
             self._names.append(queue.name)
         self._more = True
@@ -263,6 +274,8 @@ class SqliteConsumer:
     def cancel_queue(self, name: str) -> None:
         if name in self._names:
             self._names.remove(name)
+            with self._handle.writing as db:
+                queues_of.leave(db, self._holder, name)
 
     def close(self) -> None:
         if not self._holder:
@@ -373,8 +386,8 @@ class SqliteConsumer:
         holder = 0
         try:
             with self._handle.writing as db:
-                queues_of.bind(db, queues)
                 holder = queues_of.register(db, node, os.getpid())
+                queues_of.attend(db, holder, queues)
                 self._locks.hold(holder)
         except BaseException:
             self._locks.release(holder)

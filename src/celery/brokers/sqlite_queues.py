@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from celery.brokers.bindings import matches
+from celery.brokers.bindings import matches, pattern_of
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from celery.ports import Publication
     from celery.routing import QueueSpec
 
-__all__ = ["Row", "bind", "claim", "claim_due", "depth", "next_due", "put", "register", "unregister", "waiting"]
+__all__ = [
+    "Row", "attend", "bind", "claim", "claim_due", "depth", "leave", "next_due", "put", "register", "unregister",
+    "waiting",
+]  # fmt: skip
 
 #: (priority, id, queue, redelivered, deaths, envelope)
 Row = tuple[int, int, str, int, int, bytes]
@@ -43,9 +46,10 @@ _CLAIM_DUE = """
 """
 
 
-def put(db: sqlite3.Connection, publications: Sequence[Publication], now: float) -> None:
-    """Put messages on their queues, in order; one that no queue is bound for is dropped, as on any broker."""
+def put(db: sqlite3.Connection, publications: Sequence[Publication], now: float) -> list[Publication]:
+    """Put messages on their queues, in order; returns those that no queue is bound for: they are dropped."""
     rows, mark = [], f"@{now:.3f}"  # read by `inspecting.sent_at`
+    dropped: list[Publication] = []
     for publication in publications:
         message, route = publication.message, publication.route
         envelope = message.to_envelope(f"{message.id}.{message.retries}{mark}")
@@ -54,7 +58,9 @@ def put(db: sqlite3.Connection, publications: Sequence[Publication], now: float)
             continue
         if route.queue is not None and route.queue.declare:
             bind(db, [route.queue])
-        bound = _bound(db, route.exchange, route.routing_key)
+        bound = _bound(db, route.exchange, route.routing_key, message.headers)
+        if not bound:
+            dropped.append(publication)
         rows += [(queue, message.priority, envelope) for queue in bound]
     if rows and len(rows[-1][2]) > _LARGE:  # the last one's values would stay
         db.executemany(_PUT_LARGE, [*rows, _NOTHING])
@@ -62,16 +68,43 @@ def put(db: sqlite3.Connection, publications: Sequence[Publication], now: float)
         db.execute(_PUT, rows[0])
     else:
         db.executemany(_PUT, rows)
+    return dropped
 
 
 def bind(db: sqlite3.Connection, queues: Iterable[QueueSpec]) -> None:
     """Bind queues to their exchanges. On the default exchange a queue needs nothing: it is where its messages are."""
-    db.executemany(_BIND, [(q.exchange, q.exchange_type, q.routing_key, q.name) for q in queues if q.exchange])
+    rows = [
+        (binding.exchange.name, binding.exchange.type, pattern_of(binding), queue.name)
+        for queue in queues
+        if not queue.no_declare
+        for binding in queue.bound
+    ]
+    db.executemany(_BIND, rows)
 
 
-def _bound(db: sqlite3.Connection, exchange: str, routing_key: str) -> Iterable[str]:
+def attend(db: sqlite3.Connection, holder: int, queues: Iterable[QueueSpec]) -> None:
+    """Bind queues that the holder takes from. Those that are deleted with their last consumer are his as well."""
+    queues = list(queues)
+    bind(db, queues)
+    rows = [(queue.name, holder) for queue in queues if queue.auto_delete]
+    db.executemany("INSERT OR IGNORE INTO transient (queue, holder) VALUES (?, ?)", rows)
+
+
+def leave(db: sqlite3.Connection, holder: int, name: str | None = None) -> None:
+    """The holder takes no more from a queue, or from any: queues that nobody is left for go, with what lies in them."""
+    mine = [queue for (queue,) in db.execute("SELECT queue FROM transient WHERE holder = ?", (holder,))]
+    for queue in mine:
+        if name not in (None, queue):
+            continue
+        db.execute("DELETE FROM transient WHERE queue = ? AND holder = ?", (queue, holder))
+        if db.execute("SELECT 1 FROM transient WHERE queue = ?", (queue,)).fetchone() is None:
+            db.execute("DELETE FROM bindings WHERE queue = ?", (queue,))
+            db.execute("DELETE FROM messages WHERE queue = ? AND holder <= 0", (queue,))
+
+
+def _bound(db: sqlite3.Connection, exchange: str, routing_key: str, headers: Mapping[str, Any]) -> dict[str, None]:
     rows = db.execute("SELECT kind, routing_key, queue FROM bindings WHERE exchange = ?", (exchange,))
-    return dict.fromkeys(queue for kind, key, queue in rows if matches(kind, key, routing_key))
+    return dict.fromkeys(queue for kind, key, queue in rows if matches(kind, key, routing_key, headers))
 
 
 def waiting(db: sqlite3.Connection, names: Sequence[str]) -> bool:
@@ -154,5 +187,6 @@ def unregister(db: sqlite3.Connection, holder: int, *, dead: bool = False) -> in
         WHERE holder = ? AND holder > 0
     """  # noqa: S608 - no values
     n = db.execute(sql, (holder,)).rowcount
+    leave(db, holder)
     db.execute("DELETE FROM holders WHERE id = ?", (holder,))
     return n

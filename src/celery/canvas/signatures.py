@@ -254,7 +254,7 @@ class Signature(dict[str, Any], Generic[R]):
             "group_index": group_index,
         }
         options.update((name, value) for name, value in given.items() if value is not None)
-        options.setdefault("reply_to", self.app.thread_oid)
+        options.setdefault("reply_to", self.app.assembly.address.text)
         return self.AsyncResult(task_id)
 
     _freeze = freeze

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from celery.brokers.bindings import Bindings
+from celery.brokers.queue_options import Unrouted
 from celery.drivers.memory_barriers import MemoryBarriers
 from celery.drivers.memory_dead import Cemetery
 from celery.states import READY_STATES, SUCCESS
@@ -50,6 +51,10 @@ class Server:
         self.holding: list[dict[int, Item]] = []
         self._queues: dict[str, list[Item]] = {}
         self._bindings = Bindings()
+        #: To be told without the lock: a handler of log records may publish.
+        self.unrouted = Unrouted()
+        #: How many take from a queue that goes with the last of them.
+        self._users: Counter[str] = Counter()
         self._parked: list[tuple[float, Item]] = []
         self._number = 0
         #: id → (state, document, wall-clock time of expiry)
@@ -66,11 +71,30 @@ class Server:
     def declare(self, queues: Iterable[QueueSpec]) -> None:
         """Bind queues to their exchanges; on the default exchange a queue needs nothing."""
         for queue in queues:
-            if queue.exchange:
-                self._bindings.bind(queue.exchange, queue.exchange_type, queue.routing_key, queue.name)
+            if not queue.no_declare:
+                for binding in queue.bound:
+                    self._bindings.bind(binding, queue.name)
 
-    def publish(self, publications: Sequence[Publication], now: float) -> None:
-        """Put messages on their queues, in order, and wake those who wait."""
+    def attend(self, queue: QueueSpec) -> None:
+        """Somebody takes from a queue, which is bound now."""
+        self.declare([queue])
+        if queue.auto_delete:
+            self._users[queue.name] += 1
+
+    def leave(self, queue: QueueSpec) -> None:
+        """He does no more: one that is deleted with its last consumer goes, and what lies in it."""
+        if queue.auto_delete:
+            self._users[queue.name] -= 1
+            if self._users[queue.name] <= 0:
+                del self._users[queue.name]
+                self._bindings.unbind(queue.name)
+                self._queues.pop(queue.name, None)
+                self._parked = [one for one in self._parked if one[1][2] != queue.name]
+                heapify(self._parked)
+
+    def publish(self, publications: Sequence[Publication], now: float) -> list[Publication]:
+        """Put messages on their queues, in order, and wake those who wait. Returns those that reached none."""
+        dropped: list[Publication] = []
         mark = f"@{now:.3f}"  # read by `brokers.inspecting.sent_at`
         for publication in publications:
             message, route = publication.message, publication.route
@@ -78,7 +102,9 @@ class Server:
             if route.exchange:
                 if route.queue is not None and route.queue.declare:
                     self.declare([route.queue])
-                names = self._bindings.queues(route.exchange, route.routing_key)
+                names = self._bindings.queues(route.exchange, route.routing_key, message.headers)
+                if not names:
+                    dropped.append(publication)
             for name in names:
                 self._number += 1
                 envelope = message.to_envelope(f"{message.id}.{message.retries}{mark}")
@@ -86,6 +112,7 @@ class Server:
                 heappush(self._queues.setdefault(name, []), item)
         if self.waiting:
             self.wake()
+        return dropped
 
     def put(self, queue: str, envelope: bytes, priority: int = 0, *, deaths: int = -1) -> None:
         """Put bytes on a queue, whatever they are."""

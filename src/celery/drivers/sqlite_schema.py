@@ -119,6 +119,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX notices_for_one ON notices (mailbox) WHERE mailbox IS NOT NULL",
     ),
+    (
+        # Queues that go with the last of those who take from them.
+        """
+        CREATE TABLE transient (
+            queue TEXT NOT NULL,
+            holder INTEGER NOT NULL,
+            PRIMARY KEY (queue, holder)
+        ) WITHOUT ROWID
+        """,
+        "CREATE INDEX transient_of_holder ON transient (holder)",
+    ),
 )
 
 VERSION = len(MIGRATIONS)

@@ -226,6 +226,12 @@ def parent(self: Any, queue: str) -> str:
     return add.apply_async((1, 2), queue=queue).id
 
 
+@app.task(bind=True, ignore_result=True)
+def heard(self: Any, name: str) -> None:
+    with (FOLDER / f"heard-{name}").open("a") as file:
+        file.write(f"{self.request.hostname}\n")
+
+
 @app.task
 def note(*args: Any) -> None:
     """Says on disk what it was called with: for callbacks."""

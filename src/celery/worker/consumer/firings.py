@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from celery.ports import Sending
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -20,8 +22,8 @@ class Firings:
     """Fires full barriers.
 
     Where the consumer can do it together with the store, the body is sent in the step that takes the barrier away:
-    once, however many workers try. Elsewhere it is sent first and the barrier goes afterwards: a kill in between sends
-    it again, under the same id.
+    once, however many workers try. Some barriers send it themselves (`ports.Sending`). Elsewhere it is sent first and
+    the barrier goes afterwards: a kill in between sends it again, under the same id.
     """
 
     def __init__(
@@ -32,10 +34,12 @@ class Firings:
         closing: Callable[[Full], Firing],
         clock: Clock,
     ) -> None:
-        self._joined = joined
         self._broker = broker
         self._store = store
         self._barriers: Barrier = store.barriers  # type: ignore[attr-defined]
+        self._sending: Joining | Sending | None = joined
+        if joined is None and isinstance(self._barriers, Sending):
+            self._sending = self._barriers
         self._closing = closing
         self._clock = clock
         self._look_at = 0.0
@@ -67,8 +71,8 @@ class Firings:
                 self._store.groups.delete_group(firing.kept)  # type: ignore[attr-defined]
 
     def _fire(self, firing: Firing) -> Sequence[Full]:
-        if self._joined is not None:
-            return self._joined.fire([firing])
+        if self._sending is not None:
+            return self._sending.fire([firing])
         if firing.records:
             self._store.save(firing.records)
         if firing.publications:

@@ -1,0 +1,166 @@
+"""A mixed fleet on RabbitMQ, results over `rpc://`: each Celery reads what came of tasks that the other ran."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.running import ROOT, Background, environment
+from tests.wire import golden
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.process,
+    pytest.mark.xdist_group("rabbit"),
+    pytest.mark.skipif(not Path(golden.REFERENCE).is_file(), reason="CELERY_REFERENCE_PYTHON names no Python"),
+]
+
+SOURCE = """
+import os, threading
+from celery import Celery, chain, chord, group
+from kombu import Queue
+
+app = Celery("mixed", broker=os.environ["BROKER"], backend="rpc://")
+app.conf.task_queues = [Queue("ours", routing_key="ours"), Queue("theirs", routing_key="theirs")]
+app.conf.worker_enable_remote_control = False
+app.conf.task_track_started = True
+app.conf.result_serializer = os.environ["SERIALIZER"]
+app.conf.result_accept_content = [os.environ["SERIALIZER"]]
+app.conf.result_persistent = os.environ["SERIALIZER"] != "json"
+
+
+class Odd(Exception):
+    pass
+
+
+@app.task
+def add(x, y):
+    return x + y
+
+
+@app.task(bind=True)
+def again(self):
+    if self.request.retries < 2:
+        raise self.retry(countdown=0.1)
+    return [self.request.retries, self.request.reply_to == app.oid]
+
+
+@app.task
+def fail(text):
+    raise Odd(text, 1)
+
+
+@app.task(bind=True)
+def steps(self):
+    for i in range(3):
+        self.update_state(state="PROGRESS", meta={"i": i})
+    return "done"
+
+
+@app.task(bind=True)
+def other(self, to):
+    raise self.replace(add.s(2, 40).set(queue=to))
+"""
+#: What one side sends to the worker of the other, and what comes of it.
+CLIENT = """
+import json, sys
+from mixed import add, again, app, chain, chord, fail, group, other, steps, threading
+to = dict(queue=sys.argv[1])
+heard = []
+def states(document):
+    heard.append(document["status"])
+stepping = steps.apply_async(**to)
+stepped = stepping.get(timeout=60, on_message=states)
+failed = fail.apply_async(("why",), **to).get(timeout=60, propagate=False)
+many = [add.apply_async((i, i), **to) for i in range(50)]
+threads = []
+def mine(n):
+    threads.append(add.apply_async((n, 1), **to).get(timeout=60) == n + 1)
+running = [threading.Thread(target=mine, args=(n,)) for n in range(16)]
+for one in running: one.start()
+for one in running: one.join()
+chained = chain(add.s(1, 1).set(**to), add.s(5).set(**to), add.s(10).set(**to)).apply_async()
+found = {
+    "plain": add.apply_async((2, 3), **to).get(timeout=60),
+    "states": [state for state in heard if state in ("PROGRESS", "SUCCESS")],
+    "stepped": stepped,
+    "retry": again.apply_async(**to).get(timeout=60)[0],
+    "failed": [type(failed).__name__, list(failed.args)],
+    "backwards": [one.get(timeout=60) for one in reversed(many)] == [2 * i for i in reversed(range(50))],
+    "threads": threads == [True] * 16,
+    "chain": [chained.get(timeout=60), chained.parent.get(timeout=60), chained.parent.parent.get(timeout=60)],
+    "group": group(add.s(i, i).set(**to) for i in range(5)).apply_async().get(timeout=60),
+    "ignored": add.apply_async((1, 1), ignore_result=True, **to).get(timeout=60),
+}
+if sys.argv[1] == "ours":  # Celery's worker does not hand on where the result of a replaced task goes
+    found["replaced"] = other.apply_async(("ours",), **to).get(timeout=60)
+if sys.argv[2:]:
+    header = [add.s(i, i).set(**to) for i in range(3)]
+    found["chord"] = chord(header, steps.si().set(**to)).apply_async().get(timeout=60)
+print(json.dumps(found))
+"""
+
+
+class Fleet:
+    """The project in a folder, and a worker of each side."""
+
+    def __init__(self, folder: Path, broker: str, serializer: str) -> None:
+        (folder / "mixed.py").write_text(SOURCE)
+        (folder / "client.py").write_text(CLIENT)
+        more = {"BROKER": broker, "SERIALIZER": serializer}
+        self._folder = folder
+        self._sides = {
+            "ours": (sys.executable, environment(folder, PYTHONPATH=f"{ROOT / 'src'}:{folder}", **more)),
+            "theirs": (golden.REFERENCE, golden.reference_environment(folder, PYTHONPATH=str(folder), **more)),
+        }
+
+    def worker(self, side: str) -> Background:
+        python, variables = self._sides[side]
+        quiet = " --without-mingle --without-gossip --without-heartbeat" if side == "theirs" else ""
+        command = f"{python} -m celery -A mixed worker -l INFO -c 1 -P solo -Q {side} -n {side}@rabbit{quiet}"
+        return Background(command, self._folder, {**variables, "C_FORCE_ROOT": "1"})
+
+    def send(self, side: str, *to: str) -> dict[str, Any]:
+        python, variables = self._sides[side]
+        ran = subprocess.run(
+            [python, "client.py", *to], cwd=self._folder, env=variables, capture_output=True, text=True, timeout=180,
+            check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+        return found
+
+
+@pytest.fixture(params=["json", "pickle"])
+def fleet(request: pytest.FixtureRequest, rabbit_url: str, tmp_path: Path) -> Iterator[Fleet]:
+    return Fleet(tmp_path, rabbit_url, request.param)
+
+
+def test_each_reads_what_came_of_what_it_sent(fleet: Fleet) -> None:
+    """Chords among ours alone: Celery has none on `rpc://`."""
+    with fleet.worker("ours") as ours, fleet.worker("theirs") as theirs:
+        for worker in (ours, theirs):
+            worker.wait_for(r"ready\.")
+        found = [fleet.send("ours", "theirs"), fleet.send("theirs", "ours"), fleet.send("ours", "ours", "chord")]
+    assert found[2].pop("chord") == "done"
+    assert [results.pop("replaced", None) for results in found] == [None, 42, 42]
+    for results in found:
+        assert results == {
+            "plain": 5,
+            "states": ["PROGRESS"] * 3 + ["SUCCESS"],
+            "stepped": "done",
+            "retry": 2,
+            "failed": ["Odd", ["why", 1]],
+            "backwards": True,
+            "threads": True,
+            "chain": [17, 7, 2],
+            "group": [0, 2, 4, 6, 8],
+            "ignored": None,
+        }
