@@ -25,7 +25,7 @@ from celery.drivers.amqp_frames import long_tag, method, short, table
 from celery.ports import Clock, Delivery, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from celery.brokers.amqp import AmqpBroker
@@ -47,6 +47,15 @@ _FIRST, _MOST = 8, 1024
 HEARTBEAT = 6.0
 #: From now on subscriptions get one message at a time. It is answered, so whatever was sent before has been done then.
 _ONE = method(60, 10, b"\0\0\0\0\0\x01\0")
+#: As many of one queue are not asked for one by one.
+_LARGE = 16
+#: Seconds without a message after which those that were announced are in others' hands.
+_OTHERS_TOOK_IT = 0.02
+
+
+def _prefetch(n: int) -> bytes:
+    """From now on subscriptions get so many messages at a time; it is answered."""
+    return method(60, 10, b"\0\0\0\0" + n.to_bytes(2, "big") + b"\0")
 
 
 def _consume(queue: QueueSpec, tag: str) -> bytes:
@@ -116,6 +125,8 @@ class AmqpConsumer:
         self._turn = 0
         #: Queues with subscriptions that last.
         self._standing: set[str] = set()
+        #: Queues that do not say what they are have been what they are by default.
+        self._all_classic = True
         self._hopes = dict.fromkeys(self._queues, _FIRST)
         self._seen_alive = time.monotonic()
         self._take_over(link)
@@ -128,6 +139,7 @@ class AmqpConsumer:
         self._receive(link)
         if limit > 0:
             taken = self._taken(limit) or self._get(link, limit)
+            self._receive(link)
             if taken or timeout <= 0:
                 self._look_up(link)
                 return taken
@@ -175,14 +187,10 @@ class AmqpConsumer:
         found: list[Delivery] = []
         while names and len(found) < limit:
             wanted = self._shares(names, limit - len(found))
-            requests = [name for name, share in wanted for _ in range(share)]
-            link.send(b"".join(method(60, 70, b"\0\0" + short(name) + b"\0") for name in requests))
             counts = dict.fromkeys(names, 0)
-            for name in requests:
-                came = link.answer({(60, 71), (60, 72)})
-                if came.kind == (60, 71):
-                    counts[name] += 1
-                    found.append(self._got(came, name))
+            for delivery in self._ask(link, wanted):
+                counts[delivery.queue] = counts.get(delivery.queue, 0) + 1
+                found.append(delivery)
             for name, share in wanted:
                 if counts[name] < share:
                     names.remove(name)
@@ -190,7 +198,60 @@ class AmqpConsumer:
                 else:
                     self._hopes[name] = min(_MOST, max(self._hopes[name], 2 * share))
         self._seen_alive = time.monotonic()
+        if len(found) > limit:  # a subscription that lasts had one too
+            self._early.extendleft(reversed(found[limit:]))
+        return found[:limit]
+
+    def _ask(self, link: Link, wanted: Sequence[tuple[str, int]]) -> list[Delivery]:
+        """So many of each queue, or what there is.
+
+        Few are asked for one by one. Of many the first one, whose answer tells how many there are; then those by a
+        subscription, at two thirds of the cost to both sides. Not so on quorum queues: a subscription that ends while
+        messages are on their way breaks the channel there (RabbitMQ 3.10).
+        """
+        large = {name: share for name, share in wanted if share >= _LARGE and self._is_classic(link, name)}
+        requests = [name for name, share in wanted for _ in range(1 if name in large else share)]
+        link.send(b"".join(method(60, 70, b"\0\0" + short(name) + b"\0") for name in requests))
+        found: list[Delivery] = []
+        coming: dict[str, int] = {}
+        for name in requests:
+            came = link.answer({(60, 71), (60, 72)})
+            if came.kind == (60, 71):
+                found.append(self._got(came, name))
+                there = int.from_bytes(came.arguments[-4:], "big")
+                if there and name in large:
+                    coming[name] = min(large[name] - 1, there)
+        if coming:
+            try:
+                found += self._gather(link, coming)
+            except OperationalError as exc:
+                if "INTERNAL_ERROR" in str(exc):  # quorum queues by the virtual host's default, which nobody tells us
+                    self._all_classic = False
+                raise
         return found
+
+    def _is_classic(self, link: Link, name: str) -> bool:
+        kind = self._queues[name].arguments.get("x-queue-type", "classic")
+        return self._all_classic and kind == "classic" and "per_consumer_qos" in link.capabilities
+
+    def _gather(self, link: Link, coming: Mapping[str, int]) -> list[Delivery]:
+        """What subscriptions to so many of each queue bring, until all are there, or others were faster."""
+        places = {name: place for place, name in enumerate(self._queues)}
+        tags = {name: f"q{places[name]}" for name in coming}
+        link.send(b"".join(_prefetch(n) + _consume(self._queues[name], tags[name]) for name, n in coming.items()))
+        for _ in coming:
+            link.answer({(60, 11)})
+        self._receive(link)
+        while len(self._early) < sum(coming.values()):
+            link.wait(_OTHERS_TOOK_IT)
+            if not link.inbox:
+                break
+            self._receive(link)
+        link.send(b"".join(method(60, 30, short(tag) + b"\0") for tag in tags.values()))
+        for _ in tags:
+            link.answer({(60, 31)})
+        self._receive(link)
+        return self._taken(len(self._early))
 
     def _shares(self, names: list[str], n: int) -> list[tuple[str, int]]:
         turn = self._turn % len(names)
