@@ -402,11 +402,17 @@ def test_nobody_answers() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_confirms_that_the_server_does_not_offer(make_amqp: MakeAmqp) -> None:
+def test_confirms_that_the_server_does_not_offer(make_amqp: MakeAmqp, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other servers speak AMQP 0-9-1 without RabbitMQ's extensions."""
     broker = make_amqp()
-    with broker.link() as link:
+    connect = broker.endpoint.connect
+
+    def bare() -> Link:
+        link = connect()
         link.capabilities = frozenset()
+        return link
+
+    monkeypatch.setattr(broker.endpoint, "connect", bare)
     with pytest.raises(ImproperlyConfigured, match="confirm_publish needs publisher confirms"):
         broker.publish(to("q", message(1)))
     broker.close()
