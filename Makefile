@@ -37,9 +37,10 @@ chaos: $(VENV)/dev.stamp redis ## Kills, cuts and restarts at full size, with a 
 		tests/process/test_delayed.py tests/process/test_deaths.py
 
 .PHONY: fuzz
-fuzz: $(VENV)/dev.stamp redis ## 100,000 messages that are nearly right, 20,000 random canvases; writes benchmarks/fuzz.txt
+fuzz: $(VENV)/dev.stamp redis ## 100,000 messages that are nearly right, 20,000 random canvases, properties of all kinds; writes benchmarks/fuzz.txt
 	@set -o pipefail; FUZZ=1 $(BIN)/pytest -q -s $(FUZZED) | grep --line-buffered -a -E '^\.*[0-9]+ fuzzed|^E |passed|failed' \
 		| sed -u 's/^\.*//' | tee benchmarks/fuzz.txt
+	FUZZ=1 $(BIN)/pytest -q -n auto --dist loadgroup -m "hypothesis and not server and not process" tests
 
 .PHONY: check
 check: $(VENV)/dev.stamp ## Lint and types only: ruff, mypy, pyright
@@ -64,8 +65,8 @@ clean: ## Remove the environments and everything that was built
 	rm -rf $(VENV) $(REFERENCE) build dist site .tmp .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Most of the tests that take long wait for something: one process more than there are cores keeps these busy.
-WORKERS = $(shell echo $$(( $$(nproc) + 1 )))
+# Most of the tests that take long wait for something: two processes more than there are cores keep these busy.
+WORKERS = $(shell echo $$(( $$(nproc) + 2 )))
 
 # Tests that `make fuzz` runs.
 FUZZED := tests/flow/test_hostile_messages.py tests/flow/test_canvases_distributed.py -k 'fuzzed or canvases_distributed'

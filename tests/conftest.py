@@ -32,7 +32,7 @@ for name in [n for n in os.environ if n.startswith(("CELERY", "C_STRICT", "C_WAR
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-settings.register_profile("unhurried", deadline=None, max_examples=50)
+settings.register_profile("unhurried", deadline=None, max_examples=500 if os.environ.get("FUZZ") else 20)
 settings.load_profile("unhurried")
 
 

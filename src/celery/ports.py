@@ -54,6 +54,8 @@ class BrokerConfig(Struct, frozen=True):
     connect_timeout: float = 4.0
     #: Connections that publishers may hold at once; None or 0: one is opened for each publish.
     pool_limit: int | None = 10
+    #: Seconds that a publisher waits for one of them; None: as long as the adapter thinks fit.
+    pool_timeout: float | None = None
     #: Names this process as a holder of deliveries (leases, tags). Unique for each worker start.
     node: str = ""
     dead_letters: DeadLetterBounds = DeadLetterBounds()

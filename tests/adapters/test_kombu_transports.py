@@ -239,6 +239,26 @@ def test_queues_are_served_in_turn_and_may_change(slow: KombuBroker) -> None:
     consumer.close()
 
 
+def test_connections_are_bounded_and_waiting_ends() -> None:
+    app = made("kombu+memory://", broker_pool_limit=1, broker_pool_acquire_timeout=0.05)
+    broker = app.assembly.broker
+    assert isinstance(broker, KombuBroker)
+    with broker.line(), pytest.raises(OperationalError, match=r"all 1 connections .* broker_pool_acquire_timeout"):
+        broker.publish(to("bounded", message(1)))
+    broker.publish(to("bounded", message(2)))
+    assert broker.purge("bounded") == 1
+    app.close()
+
+
+@pytest.mark.parametrize("limit", [0, None])
+def test_connections_may_be_kept_by_nobody(limit: int | None) -> None:
+    broker = made("kombu+memory://", broker_pool_limit=limit).assembly.broker
+    assert isinstance(broker, KombuBroker)
+    with broker.line() as one, broker.line() as two:
+        assert one is not two
+    assert broker._idle == []
+
+
 @pytest.mark.server
 @pytest.mark.xdist_group("rabbit")
 def test_a_transport_that_is_not_one_of_kombu_s_own(rabbit_url: str) -> None:

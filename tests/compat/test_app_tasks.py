@@ -10,7 +10,7 @@ import warnings
 import weakref
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from celery import Celery, Task, _state, current_task, shared_task
@@ -313,7 +313,6 @@ FUNCTIONS = [one, defaults, variadic, keywords, positional, nothing, closure(), 
 
 
 @pytest.mark.parametrize("fun", FUNCTIONS)
-@settings(max_examples=50)
 @given(args=st.lists(st.just(0), max_size=5), kwargs=st.dictionaries(st.sampled_from("abckdz"), st.just(0), max_size=4))
 def test_arguments_are_checked_as_python_would(fun, args, kwargs):
     try:
@@ -326,7 +325,6 @@ def test_arguments_are_checked_as_python_would(fun, args, kwargs):
 
 
 @pytest.mark.parametrize("fun", [f for f in FUNCTIONS if f is not nothing])
-@settings(max_examples=50)
 @given(args=st.lists(st.just(0), max_size=5), kwargs=st.dictionaries(st.sampled_from("bckdz"), st.just(0), max_size=4))
 def test_a_bound_task_s_first_parameter_is_not_the_caller_s_affair(fun, args, kwargs):
     try:

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from celery.exceptions import ImproperlyConfigured
@@ -54,7 +54,6 @@ def job(key: int, rate: float, name: str = "t") -> Held:
     return Held(key, message, Delivery(key, "q", message), TaskPolicy(name, rate=rate))
 
 
-@settings(max_examples=50, deadline=None)
 @given(rate=st.sampled_from([0.5, 3.0, 10.0, 200.0]), late=st.floats(0, 0.4), count=st.integers(1, 60))
 def test_a_window_of_time_never_sees_more_than_the_rate(rate: float, late: float, count: int) -> None:
     """However late the engine comes round. It comes in time: then none of the rate is lost."""

@@ -354,6 +354,7 @@ class Assembly:
             ssl=conf.broker_use_ssl,
             connect_timeout=conf.broker_connection_timeout or 4.0,
             pool_limit=conf.broker_pool_limit,
+            pool_timeout=conf.get("broker_pool_acquire_timeout"),
             node=f"{socket.gethostname()}-{os.getpid()}-{new_id()[:8]}",
             failover=conf.broker_failover_strategy,
             dead_letters=dead_letter_bounds(conf),

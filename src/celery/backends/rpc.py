@@ -34,6 +34,14 @@ class RPCBackend(StoreBackend):
         """The name of this process's reply queue."""
         return str(self.app.oid)
 
+    def destination_for(self, task_id: str, request: Any) -> tuple[str, str]:
+        """Where the result of the request goes, and under which id. Raises RuntimeError if there is no request."""
+        if request is None:
+            raise RuntimeError(
+                f"expected the request of task {task_id!r}, which says where its result goes: rpc:// has no other way"
+            )
+        return request.reply_to, request.correlation_id or task_id
+
     def as_uri(self, include_password: bool = True) -> str:
         return "rpc://"
 

@@ -198,11 +198,14 @@ def take_all(link: Link, id: str, channel: int) -> Holding | None:
         _check(came, link)
         return None
     taken: list[Came] = []
-    while True:  # what the queue has sent comes before its answer
+    left = 1
+    while left:
         came = link.call(passive_queue(queue, channel), {(50, 11), (20, 40)})
         taken += [one for one in _taken_from(link, channel) if one.kind == (60, 60)]
         if came.kind == (20, 40):
             _check(came, link)
             return None
-        if not int.from_bytes(came.arguments[-8:-4], "big"):
-            return Holding(link, channel, taken)
+        left = int.from_bytes(came.arguments[-8:-4], "big")
+    link.call(_on(channel, 60, 10, b"\0\0\0\0\0\0\0"), {(60, 11)})  # what the channel has got comes before
+    taken += [one for one in _taken_from(link, channel) if one.kind == (60, 60)]
+    return Holding(link, channel, taken)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kombu.exceptions import OperationalError
 
 from celery.backends.readiness import state_told
+from celery.backends.rpc_wire import SYNC
 from celery.brokers.amqp_methods import passive_queue
 from celery.drivers.amqp_frames import long_tag, method, short
 from celery.states import READY_STATES, SUCCESS
@@ -35,7 +36,7 @@ _SILENCE = 10.0
 _AGAIN, _AGAIN_MOST, _GIVE_UP = 0.1, 1.0, 10.0
 #: Documents that are kept of tasks that nobody has asked after, and of those that have been waited for.
 _UNREAD, _READ = 100_000, 10_000
-_CONSUME_OK, _DECLARED = frozenset({(60, 21)}), frozenset({(50, 11)})
+_CONSUME_OK, _DECLARED, _SYNCED = frozenset({(60, 21)}), frozenset({(50, 11)}), frozenset({(60, 11)})
 
 
 class _Reply(NamedTuple):
@@ -83,8 +84,7 @@ class Replies:
     ) -> None:
         """`connect`: opens a connection over which the reply queue was declared; gives the queue's name too.
 
-        `id_of`: which task a reply is about. `expires`: seconds that a document is kept. `state_of`: see
-        `BackendConfig`.
+        `expires`: seconds that a document is kept. `state_of`: see `BackendConfig`. `id_of`: whose a reply is.
         """
         self._connect = connect
         self._expires = expires
@@ -300,12 +300,14 @@ class Replies:
         return link
 
     def _catch_up(self, link: Link) -> None:
-        """Until nothing is left in the queue: what it has sent comes before its answer."""
-        while True:
+        """Until nothing is left in the queue, nor in the channel: what that has got comes before its next answer."""
+        left = 1
+        while left:
             came = link.call(passive_queue(self._queue, channel=1), _DECLARED, _SILENCE)
             self._hear(link)
-            if not int.from_bytes(came.arguments[-8:-4], "big"):
-                return
+            left = int.from_bytes(came.arguments[-8:-4], "big")
+        link.call(SYNC, _SYNCED, _SILENCE)
+        self._hear(link)
 
     def _hear(self, link: Link) -> None:
         last = 0
@@ -370,6 +372,9 @@ class Replies:
 
     def _was_read(self, id_: str) -> None:
         """It may be asked for once more, but of many only the last ones are kept."""
+        if id_ not in self._replies:
+            return
+        self._read.pop(id_, None)
         self._read[id_] = None
         if len(self._read) > _READ:
             oldest = next(iter(self._read))

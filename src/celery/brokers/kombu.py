@@ -60,10 +60,11 @@ class KombuBroker:
         if self._pid != os.getpid():
             self._begin()  # the parent's connections are the parent's
         places, idle = self._places, self._idle
-        if places is not None and not places.acquire(timeout=_PATIENCE):
+        patience = self.config.pool_timeout or _PATIENCE
+        if places is not None and not places.acquire(timeout=patience):
             raise OperationalError(
-                f"all {self.config.pool_limit} connections to {self.url_text} were busy for {_PATIENCE:g} s: raise "
-                "broker_pool_limit or publish from fewer threads"
+                f"all {self.config.pool_limit} connections to {self.url_text} were busy for {patience:g} s: raise "
+                "broker_pool_limit or broker_pool_acquire_timeout, or publish from fewer threads"
             )
         try:
             line = idle.pop() if idle else open_line(self.config)

@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
@@ -136,10 +137,15 @@ def gen_task_name(app: Any, name: str, module_name: str | None) -> str:
 
 def load_extension_class_names(namespace: str) -> Iterator[tuple[str, str]]:
     """(name, "module:attribute") of each entry point in the group."""
+    yield from _entry_points(namespace, tuple(sys.path))
+
+
+@lru_cache(maxsize=32)
+def _entry_points(namespace: str, path: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Looking through all that is installed takes ten milliseconds or more: done once, until `sys.path` changes."""
     from importlib.metadata import entry_points
 
-    for point in entry_points(group=namespace):
-        yield point.name, point.value
+    return tuple((point.name, point.value) for point in entry_points(group=namespace))
 
 
 def load_extension_classes(namespace: str) -> Iterator[tuple[str, Any]]:

@@ -21,7 +21,7 @@ _TRANSPORTS = {"pyamqp": "amqp", "amqps": "amqp", "librabbitmq": "amqp", "rediss
 def transport_of(app: Any) -> str:
     """kombu's name for the kind of broker that the app reads from."""
     urls = all_urls(app.conf.broker_read_url)
-    scheme = scheme_of(urls[0]).partition("+")[0] if urls else "amqp"
+    scheme = scheme_of(urls[0]).removeprefix("kombu+").partition("+")[0] if urls else "amqp"
     return _TRANSPORTS.get(scheme, scheme)
 
 
