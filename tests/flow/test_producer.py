@@ -17,9 +17,10 @@ from kombu.exceptions import EncodeError, OperationalError
 from celery import codecs
 from celery.brokers.amqp_methods import message_properties, publish
 from celery.brokers.amqp_publishing import frames_of_message
+from celery.brokers.amqp_routing import Destinations
 from celery.brokers.memory import MemoryBroker
 from celery.drivers.amqp_frames import content
-from celery.ports import BrokerConfig, Publication
+from celery.ports import BrokerConfig, Publication, SystemClock
 from celery.producer import Call, Producer, PublishDefaults, new_id
 from celery.retry import PublishPolicy
 from celery.routing import QueueSpec, Route
@@ -384,12 +385,13 @@ def test_amqp_fills_the_same_form(calls: list[Any], priority: int | None) -> Non
     """What goes over AMQP is what the whole message would have been, byte for byte."""
     bench = remembering(Bench(priority=priority))
     link: Any = SimpleNamespace(frame_max=131072)
+    destinations = Destinations(BrokerConfig("amqp://"), SystemClock())
     for args in calls:
         bench.producer.send(Call("proj.add", (), {}, {"serializer": "json"}))
         ours = bench.producer.send(Call("proj.add", args, {}, {"serializer": "json"}))
         assert ours.filled is not None
         route = Route("", "q")
-        written = frames_of_message(link, Publication(ours, route))
+        written = frames_of_message(link, Publication(ours, route), destinations)
         assert written == publish("", "q") + content(message_properties(ours), ours.body, link.frame_max)
         assert ours.filled[0].kept.route is route
 
