@@ -23,6 +23,7 @@ from benchmarks.environment import (
     redis_server,
     until,
 )  # fmt: skip
+from benchmarks.rabbit import rabbit
 from benchmarks.report import Row
 
 
@@ -556,5 +557,6 @@ ALL: dict[str, Callable[[Session], list[Row]]] = {
     "latency": latency,
     "distance": distance,
     "sqlite": sqlite,
+    "rabbit": rabbit,
     "profile": profile,
 }

@@ -208,7 +208,10 @@ class Authority:
 class RabbitServer:
     """A RabbitMQ node of our own, with an epmd of its own; a virtual host for each test. A context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, erlang: str = "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none") -> None:
+        """`erlang`: options of its virtual machine; by default one scheduler that sleeps while there is nothing to
+        do."""
+        self._erlang = erlang
         self.directory = tempfile.mkdtemp(prefix="rabbit-")
         self.port, self.tls_port, self._api, self._epmd, self._distribution = (free_port() for _ in range(5))
         self.authority = Authority(Path(self.directory))
@@ -232,8 +235,7 @@ class RabbitServer:
             "RABBITMQ_CONFIG_FILE": f"{where}/rabbitmq.conf",
             "RABBITMQ_ADVANCED_CONFIG_FILE": f"{where}/none.config",
             "RABBITMQ_CONF_ENV_FILE": f"{where}/none",
-            # One scheduler that sleeps while there is nothing to do.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": self._erlang,
         }
 
     def start(self) -> Self:

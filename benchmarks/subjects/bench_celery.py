@@ -25,6 +25,8 @@ app.conf.update(
 )
 if os.environ["BENCH_BROKER"].startswith("sqlite") and os.environ.get("BENCH_SYNCHRONOUS"):
     app.conf.broker_transport_options = {"synchronous": os.environ["BENCH_SYNCHRONOUS"]}
+if os.environ.get("BENCH_CONFIRM"):
+    app.conf.broker_transport_options = {"confirm_publish": True}
 if DRESSED:
     app.conf.update(task_time_limit=600, task_soft_time_limit=500, task_track_started=False)
 OPTIONS = {"autoretry_for": (OSError,), "retry_backoff": True, "max_retries": 5} if DRESSED else {}
@@ -90,6 +92,41 @@ def enqueue(name, argument, count):
     for _ in range(int(count)):
         task.delay(*args)
     return {"seconds": time.perf_counter() - begin}
+
+
+def enqueue_threads(name, argument, count, threads):
+    """The same from several threads; seconds for all."""
+    import threading
+
+    task, args = call(name, argument)
+    task.delay(*args)
+    each = int(count) // int(threads)
+
+    def send():
+        for _ in range(each):
+            task.delay(*args)
+
+    crowd = [threading.Thread(target=send) for _ in range(int(threads))]
+    begin = time.perf_counter()
+    for one in crowd:
+        one.start()
+    for one in crowd:
+        one.join()
+    return {"seconds": (time.perf_counter() - begin) * int(count) / (each * int(threads))}
+
+
+def enqueue_groups(name, argument, count, size):
+    """The same as groups of so many; seconds for all."""
+    from celery import group
+
+    task, args = call(name, argument)
+    task.delay(*args)
+    size = min(int(size), int(count))
+    groups = [group(task.s(*args) for _ in range(size)) for _ in range(max(1, int(count) // size))]
+    begin = time.perf_counter()
+    for one in groups:
+        one.apply_async()
+    return {"seconds": (time.perf_counter() - begin) * int(count) / (size * len(groups))}
 
 
 def enqueue_ids(name, argument, count, path):

@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from contextlib import ExitStack
+from select import select
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -537,6 +538,52 @@ def test_a_queue_that_goes_with_its_last_consumer_stays_while_it_is_served(make_
     broker.publish([Publication(message("lost"), Route("q", "q"))])
     assert consumer.fetch(1, 0.01) == []
     consumer.close()
+
+
+def test_what_came_before_an_acknowledged_message_does_not_go_with_it(make_amqp: MakeAmqp) -> None:
+    """One is asked for, while another has come by a subscription that lasts, and lies unread."""
+    lasting, plain = QueueSpec("s", "s", routing_key="s", auto_delete=True), spec("q")
+    busy = make_amqp().consume([lasting])
+    broker = make_amqp()
+    broker.publish([Publication(message("x"), Route("s", "s"))])
+    (first,) = take(busy, 1)  # it holds one, and gets no other
+    consumer = broker.consume([plain, lasting])
+    broker.publish([Publication(message("unread"), Route("s", "s")), *to("q", message("asked for"))])
+    assert consumer._link is not None
+    until(lambda: select([consumer._link], [], [], 0)[0], "it has come")
+    got = consumer._get(consumer._link, 1)
+    while ids(got) != ["asked for"]:
+        got = consumer._get(consumer._link, 1)
+    consumer.ack(got)
+    consumer.flush()
+    consumer.close()
+    busy.ack([first])
+    assert ids(take(busy, 1)) == ["unread"]
+    busy.close()
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_many_are_taken_at_once_and_never_more_than_asked_for(kind: str, make_amqp: MakeAmqp) -> None:
+    """By two consumers that take what the other was told of, from two queues."""
+    queues = [QueueSpec(n, n, routing_key=n, arguments={"x-queue-type": kind}) for n in ("a", "b")]
+    broker = make_amqp()
+    broker.publish([Publication(message(i), Route("", "ab"[i % 2], queues[i % 2])) for i in range(1000)])
+    one, two = broker.consume(queues), make_amqp().consume(queues)
+    seen: list[str] = []
+    sizes = set()
+    while len(seen) < 1000:
+        for consumer, limit in ((one, 150), (two, 90)):
+            held = consumer.fetch(limit, 0.0)
+            assert len(held) <= limit
+            sizes.add(len(held))
+            assert len(consumer.held) == len(held)
+            consumer.ack(held)
+            seen += ids(held)
+    assert max(sizes) == 150
+    assert sorted(seen, key=int) == numbers(1000), "each once"
+    for consumer in (one, two):
+        assert consumer.fetch(100, 0.0) == []
+        consumer.close()
 
 
 def test_a_line_that_was_cut_is_found_out_and_the_worker_takes_another(rabbit_url: str) -> None:

@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from random import shuffle
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -25,6 +24,7 @@ from kombu.utils.url import maybe_sanitize_url
 
 from celery.drivers.amqp_errors import closed, refused
 from celery.drivers.amqp_frames import CHANNEL, HEARTBEAT, Came, Reader, method
+from celery.drivers.failover import failover_order
 from celery.exceptions import ImproperlyConfigured
 from celery.waits import wait_readable
 
@@ -44,11 +44,13 @@ class Endpoint:
     """Where the servers are, and how to log in there."""
 
     def __init__(self, config: BrokerConfig) -> None:
-        self._urls = [url for url in config.url.split(";") if url]
+        urls = [url for url in config.url.split(";") if url]
+        self.shown = ";".join(str(maybe_sanitize_url(url)) for url in urls)
         self._config = config
-        if config.failover == "shuffle":
-            shuffle(self._urls)
-        self.shown = ";".join(str(maybe_sanitize_url(url)) for url in self._urls)
+        self._tries = len(urls)
+        self._order = iter(failover_order(config.failover)(list(urls)))
+        self._current = next(self._order)
+        self._moving = threading.Lock()
 
     def connect(self, *, heartbeat: float = 0.0) -> Link:
         """Open a connection to the first server that answers. Raises `OperationalError`; see `refused`.
@@ -56,17 +58,21 @@ class Endpoint:
         `heartbeat`: seconds after which both sides may expect a sign of life.
         """
         error: Exception | None = None
-        for turn, url in enumerate(list(self._urls)):
+        for _ in range(self._tries):
+            url = self._current
             try:
-                link = self._connect(url, heartbeat)
+                return self._connect(url, heartbeat)
             except (OperationalError, ImproperlyConfigured) as exc:
                 error = error or exc
-            else:
-                if turn:  # the others were away: begin with this one
-                    self._urls = [*self._urls[turn:], *self._urls[:turn]]
-                return link
+                self._leave(url)
         assert error is not None
         raise error
+
+    def _leave(self, url: str) -> None:
+        """The next one's turn, for everybody, unless somebody has moved on already."""
+        with self._moving:
+            if self._current is url:
+                self._current = next(self._order, url)
 
     def _connect(self, url: str, heartbeat: float) -> Link:
         parts = urlsplit(url)
@@ -82,7 +88,7 @@ class Endpoint:
                 virtual_host=unquote(parts.path[1:]) or "/",
                 ssl=_verifying(self._config.ssl, parts.hostname or "localhost") if secure else False,
                 connect_timeout=self._config.connect_timeout,
-                read_timeout=max(self._config.connect_timeout, 5.0),
+                read_timeout=float(options.get("read_timeout") or max(self._config.connect_timeout, 5.0)),
                 heartbeat=heartbeat,
                 client_properties=options.get("client_properties"),
                 socket_settings=options.get("socket_settings"),
@@ -90,6 +96,8 @@ class Endpoint:
             connection.connect()
         except (amqp.exceptions.AMQPError, OSError, tls.SSLError) as exc:
             raise refused(exc, shown) from exc
+        except (ValueError, NotImplementedError) as exc:
+            raise ImproperlyConfigured(f"broker_login_method: {shown} cannot be logged in to that way: {exc}") from exc
         link = Link(connection, shown)
         try:
             link.call(method(20, 10, b"\0"), {(20, 11)})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import random
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from celery import exceptions
+from celery.drivers.failover import failover_order
 from celery.drivers.redis import Endpoint
 from celery.drivers.redis_url import number, parse
 from celery.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from celery.drivers.redis import Link
 
@@ -46,7 +45,7 @@ class FailoverEndpoint(Endpoint):
         vars(self).update(vars(endpoints[0]))  # prefix, patience and options are the same for all
         self.shown = ";".join(endpoint.shown for endpoint in endpoints)
         self._endpoints = dict(zip(urls, endpoints, strict=True))
-        self._order: Iterator[str] = _strategy(strategy)(list(urls))
+        self._order: Iterator[str] = failover_order(strategy)(list(urls))
         self._lock = threading.Lock()
         self._current = endpoints[0]
         for endpoint in endpoints:
@@ -79,27 +78,6 @@ class FailoverEndpoint(Endpoint):
         with self._lock:
             if endpoint is self._current:
                 self._current = self._endpoints[next(self._order)]
-
-
-def _strategy(given: Any) -> Callable[[list[str]], Iterator[str]]:
-    """An order by its name, or a function of the user's: from the list of URLs to an endless iterator over them."""
-    if callable(given):
-        strategy: Callable[[list[str]], Iterator[str]] = given
-        return strategy
-    if given in (None, "round-robin"):
-        return itertools.cycle
-    if given == "shuffle":
-        return _shuffled
-    raise ImproperlyConfigured(
-        f"broker_failover_strategy: expected 'round-robin', 'shuffle' or a function, got {given!r}"
-    )
-
-
-def _shuffled(urls: list[str]) -> Iterator[str]:
-    chance = random.Random()  # our own, so that a sequence that user code has seeded is not disturbed
-    while True:
-        chance.shuffle(urls)
-        yield from urls
 
 
 class SentinelEndpoint(Endpoint):
