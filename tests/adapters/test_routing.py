@@ -14,6 +14,7 @@ from kombu.common import Broadcast
 
 from celery import Celery, signals
 from celery.apps.worker import Worker
+from celery.utils.nodenames import worker_direct
 from celery.worker import WorkController
 from tests.flow.engine import until
 from tests.flow.test_worker_embedded import Running
@@ -119,7 +120,8 @@ def test_broadcast(make_app: MakeApp, ran: Ran) -> None:
 
 
 def test_queues_and_routes_of_a_project(make_app: MakeApp, ran: Ran) -> None:
-    """[route.13] [route.22] Topics, headers, several bindings, routes with routing keys, options of a call."""
+    """[route.13] [route.15] [route.22] Topics, headers, several bindings, routes with routing keys, options of a call,
+    a worker's own queue."""
     media = Exchange("media", type="topic")
     app = make_app(
         Queue("images", media, routing_key="media.image.#"),
@@ -129,9 +131,13 @@ def test_queues_and_routes_of_a_project(make_app: MakeApp, ran: Ran) -> None:
         task_routes=[("no*", {"queue": "images", "routing_key": "media.image.small"})],
         task_default_queue="images",
     )
-    with Running(app):
+    app.conf.worker_direct = True
+    with Running(app, hostname="direct@here"):
         send(app, "first")
         ran.wait_for("first")  # from now on everything is bound
+        send(app, "to him", queue=worker_direct("direct@here"))
+        send(app, "to him too", exchange="C.dq2", routing_key="direct@here")
+        send(app, "to another", exchange="C.dq2", routing_key="other@here")
         send(app, "by its route")
         send(app, "both", routing_key="media.image.large")
         send(app, "by the queue", queue="large", routing_key="media.film.large")
@@ -141,7 +147,19 @@ def test_queues_and_routes_of_a_project(make_app: MakeApp, ran: Ran) -> None:
         send(app, "local", exchange=Exchange("local"), routing_key="town")
         send(app, "nobody", exchange="world", routing_key="it.weather")
         send(app, "last")
-        ran.wait_for("first", "by its route", "both", "both", "by the queue", "form", "world", "local", "last")
+        ran.wait_for(
+            "first",
+            "to him",
+            "to him too",
+            "by its route",
+            "both",
+            "both",
+            "by the queue",
+            "form",
+            "world",
+            "local",
+            "last",
+        )
     places = {(exchange, key) for _, what, exchange, key in ran.runs if what == "both"}
     assert places <= {("media", "media.image.large"), ("", "images"), ("", "large")}
 

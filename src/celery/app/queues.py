@@ -55,6 +55,8 @@ class Queues(MutableMapping[str, "Queue"]):
         #: Called whenever queues are added, replaced or removed.
         self.on_change: Callable[[], None] | None = None
         self._entries: dict[str, QueueSpec | Queue] = {}
+        #: Types of their exchanges; None: nobody has asked since they changed.
+        self._types: dict[str, str] | None = None
         for name, described in _described(queues):
             if isinstance(described, Mapping):
                 self._keep(name, self._describe(name, dict(described)))
@@ -88,8 +90,10 @@ class Queues(MutableMapping[str, "Queue"]):
 
     def exchange_type(self, exchange: str) -> str:
         """The type of the exchange of this name that queues here are bound to; "" if none is."""
-        specs = map(queue_spec, list(self._entries.values()))
-        return next((b.exchange.type for spec in specs for b in spec.bound if b.exchange.name == exchange), "")
+        if self._types is None:
+            specs = map(queue_spec, list(self._entries.values()))
+            self._types = {b.exchange.name: b.exchange.type for spec in specs for b in spec.bound}
+        return self._types.get(exchange, "")
 
     def __getitem__(self, name: str) -> Queue:
         entry = self.entry(name)
@@ -196,6 +200,7 @@ class Queues(MutableMapping[str, "Queue"]):
         self._changed()
 
     def _changed(self) -> None:
+        self._types = None
         if self.on_change is not None:
             self.on_change()
 
