@@ -299,6 +299,9 @@ def on_files(folder: Path, **options: Any) -> BrokerConfig:
 
 @pytest.mark.server
 class TestNotices(BroadcastingContract):
+    #: kombu puts a notice on all queues that are bound, and does not say how many.
+    counts = False
+
     @pytest.fixture
     def make_carrier(self, tmp_path: Path) -> MakeCarrier:
         return lambda: kombu_broker(on_files(tmp_path))  # type: ignore[return-value]

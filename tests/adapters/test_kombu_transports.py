@@ -157,6 +157,26 @@ def test_who_waits_inside_a_look_keeps_nobody(slow: KombuBroker) -> None:
     assert slow.depth("q") == 0
 
 
+def test_whoever_ends_during_a_long_look_is_not_kept(slow: KombuBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What he held goes back when the look ends; no thread and no descriptor stay."""
+    monkeypatch.setattr("celery.brokers.kombu_courier._PATIENCE", 0.05)
+    descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    slow.publish(to("q", message(1)))
+    consumer = slow.consume([spec("q")])
+    take(consumer, 1)
+    Channel.waits.set()
+    assert consumer.fetch(1, 0.05) == []
+    consumer.close()
+    assert Channel.waiting.is_set()
+    assert slow.depth("q") == 0
+    Channel.waits.clear()
+    Channel.goes_on.set()
+    until(lambda: slow.depth("q") == 1, "it is back")
+    until(lambda: threading.active_count() == threads, "the thread has ended")
+    slow.close()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
 def test_nobody_holds_more_than_he_asked_for(slow: KombuBroker) -> None:
     slow.publish(to("q", *(message(i) for i in range(9))))
     consumer = slow.consume([spec("q")])
