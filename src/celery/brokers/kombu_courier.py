@@ -150,10 +150,9 @@ class Courier:
     def abandon(self) -> None:
         """Nobody is there any more to be told: the thread ends as soon as it can."""
         with self._changed:
-            self._ended = self._alone = True
-            if self._done:
-                self._close_pipe()
-            self._changed.notify()
+            if not self._ended:
+                self._ended = self._alone = True
+                self._changed.notify()
 
     def _close_pipe(self) -> None:
         os.close(self.readable)
