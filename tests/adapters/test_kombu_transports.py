@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -247,6 +248,23 @@ def test_the_message_is_as_kombu_writes_it(slow: KombuBroker) -> None:
         "body_encoding": "base64",
         "delivery_info": {"exchange": "", "routing_key": "q"},
     }
+
+
+def test_what_is_compressed_is_handed_on_as_it_was_before(slow: KombuBroker) -> None:
+    """kombu undoes it; what it cannot undo is refused, and can be settled."""
+    slow.publish(to("q", message(1, body=zlib.compress(b"[[], {}, {}]"), compression="application/x-gzip")))
+    slow.publish(to("q", message(2, body=b"junk", compression="application/x-gzip")))
+    slow.publish(to("q", message(3, body=b"junk", compression="unheard of")))
+    consumer = slow.consume([spec("q")])
+    good, *bad = take(consumer, 3)
+    assert good.message is not None
+    assert (good.message.body, "compression" in good.message.headers) == (b"[[], {}, {}]", False)
+    assert [one.message for one in bad] == [None, None]
+    assert ["decompress" in one.error for one in bad] == [True, True]
+    consumer.ack([good])
+    consumer.reject(bad, requeue=False)
+    consumer.close()
+    assert slow.depth("q") == 0
 
 
 def test_queues_are_served_in_turn_and_may_change(slow: KombuBroker) -> None:

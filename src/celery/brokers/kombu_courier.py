@@ -322,7 +322,14 @@ class Courier:
     def _subscribe(self, line: Line, name: str) -> None:
         if not self._virtual:
             return
-        consumer = Consumer(line.channel, [Queue(name)], on_message=partial(self._came, name), auto_declare=False)
+        came = partial(self._came, name)
+        consumer = Consumer(
+            line.channel,
+            [Queue(name)],
+            on_message=came,
+            on_decode_error=lambda message, exc: came(message),  # it is refused as any other that cannot be read
+            auto_declare=False,
+        )
         consumer.consume()
         self._consumers[name] = consumer
 
