@@ -299,6 +299,7 @@ def on_files(folder: Path, **options: Any) -> BrokerConfig:
 
 @pytest.mark.server
 class TestNotices(BroadcastingContract):
+    #: kombu puts a notice on all queues that are bound, and does not say how many.
     counts = False
 
     @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -157,6 +158,26 @@ def test_who_waits_inside_a_look_keeps_nobody(slow: KombuBroker) -> None:
     assert slow.depth("q") == 0
 
 
+def test_whoever_ends_during_a_long_look_is_not_kept(slow: KombuBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What he held goes back when the look ends; no thread and no descriptor stay."""
+    monkeypatch.setattr("celery.brokers.kombu_courier._PATIENCE", 0.05)
+    descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    slow.publish(to("q", message(1)))
+    consumer = slow.consume([spec("q")])
+    take(consumer, 1)
+    Channel.waits.set()
+    assert consumer.fetch(1, 0.05) == []
+    consumer.close()
+    assert Channel.waiting.is_set()
+    assert slow.depth("q") == 0
+    Channel.waits.clear()
+    Channel.goes_on.set()
+    until(lambda: slow.depth("q") == 1, "it is back")
+    until(lambda: threading.active_count() == threads, "the thread has ended")
+    slow.close()
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
 def test_nobody_holds_more_than_he_asked_for(slow: KombuBroker) -> None:
     slow.publish(to("q", *(message(i) for i in range(9))))
     consumer = slow.consume([spec("q")])
@@ -227,6 +248,23 @@ def test_the_message_is_as_kombu_writes_it(slow: KombuBroker) -> None:
         "body_encoding": "base64",
         "delivery_info": {"exchange": "", "routing_key": "q"},
     }
+
+
+def test_what_is_compressed_is_handed_on_as_it_was_before(slow: KombuBroker) -> None:
+    """kombu undoes it; what it cannot undo is refused, and can be settled."""
+    slow.publish(to("q", message(1, body=zlib.compress(b"[[], {}, {}]"), compression="application/x-gzip")))
+    slow.publish(to("q", message(2, body=b"junk", compression="application/x-gzip")))
+    slow.publish(to("q", message(3, body=b"junk", compression="unheard of")))
+    consumer = slow.consume([spec("q")])
+    good, *bad = take(consumer, 3)
+    assert good.message is not None
+    assert (good.message.body, "compression" in good.message.headers) == (b"[[], {}, {}]", False)
+    assert [one.message for one in bad] == [None, None]
+    assert ["decompress" in one.error for one in bad] == [True, True]
+    consumer.ack([good])
+    consumer.reject(bad, requeue=False)
+    consumer.close()
+    assert slow.depth("q") == 0
 
 
 def test_queues_are_served_in_turn_and_may_change(slow: KombuBroker) -> None:

@@ -25,6 +25,7 @@ SLOW = "tests.adapters.kombu_transports:Transport://"
 def made(broker: str, options: dict[str, Any]) -> Celery:
     app = Celery("kombus", broker=broker, backend=f"cache+memory://{uuid.uuid4()}", set_as_current=False)
     app.conf.broker_transport_options = options
+    app.conf.accept_content = ["json", "yaml"]
     tries: list[float] = []
 
     @app.task(name="add", acks_late=True)
@@ -67,6 +68,8 @@ def test_tasks_delays_retries_and_flows(app: Celery) -> None:
         began = time.monotonic()
         assert later.get(timeout=DEADLINE) == 2
         assert time.monotonic() - began > 0.3
+        packed = tasks["add"].apply_async((1, 2), compression="zlib", serializer="yaml")
+        assert packed.get(timeout=DEADLINE) == 3
         assert tasks["again"].delay().get(timeout=DEADLINE) == 2
         add = tasks["add"]
         assert chain(add.s(1, 1), add.s(1))().get(timeout=DEADLINE) == 3

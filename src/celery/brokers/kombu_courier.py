@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +63,8 @@ class Courier:
         self._jobs: deque[tuple[Callable[[], Any], Future[Any] | None]] = deque()
         self._changed = threading.Condition()
         self._ended = False
+        #: Whether nobody waits for the thread's end, and whether it has come: the second of the two closes the pipe.
+        self._alone = self._done = False
         #: Of the request that stands: its number, how many are to have come by then, and whether it ends with the next
         #: look.
         self._asked, self._goal, self._last = 0, 0, False
@@ -132,23 +133,30 @@ class Courier:
         self.post(partial(self._cancel_queue, name))
 
     def end(self, held: Sequence[Any]) -> None:
-        """Give back what is held and what nobody fetched; close the connection, and end the thread."""
-        if not self._ended:
-            with suppress(Exception):  # what cannot be given back the broker gives back, if it does so at all
-                self.do(partial(self._close, held), timeout=_PATIENCE)
-            with self._changed:
-                self._ended = True
-                self._changed.notify()
-            self._thread.join(_PATIENCE)
-            os.close(self.readable)
-            if not self._thread.is_alive():
-                os.close(self._writable)
+        """Give back what is held and what nobody fetched; close the connection, and end the thread. If a look takes too
+        long for that, the thread does it alone, later."""
+        if self._ended:
+            return
+        self._add(partial(self._close, held), None)
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join(_PATIENCE)
+        with self._changed:
+            self._alone = True
+            if self._done:
+                self._close_pipe()
 
     def abandon(self) -> None:
         """Nobody is there any more to be told: the thread ends as soon as it can."""
         with self._changed:
-            self._ended = True
-            self._changed.notify()
+            if not self._ended:
+                self._ended = self._alone = True
+                self._changed.notify()
+
+    def _close_pipe(self) -> None:
+        os.close(self.readable)
+        os.close(self._writable)
 
     def _add(self, job: Callable[[], Any], future: Future[Any] | None) -> None:
         with self._changed:
@@ -181,8 +189,13 @@ class Courier:
             self._slow_down(came)
             if not came:
                 self._rest(self._pause)
+        self._do_jobs()
         if self._line is not None:
             self._line.close()
+        with self._changed:
+            self._done = True
+            if self._alone:
+                self._close_pipe()
 
     def _passes_over(self, line: Line, exc: Exception) -> bool:
         """kombu takes what it cannot read and raises: the connection is as good as before, unless it goes on so."""
@@ -309,7 +322,14 @@ class Courier:
     def _subscribe(self, line: Line, name: str) -> None:
         if not self._virtual:
             return
-        consumer = Consumer(line.channel, [Queue(name)], on_message=partial(self._came, name), auto_declare=False)
+        came = partial(self._came, name)
+        consumer = Consumer(
+            line.channel,
+            [Queue(name)],
+            on_message=came,
+            on_decode_error=lambda message, exc: came(message),  # it is refused as any other that cannot be read
+            auto_declare=False,
+        )
         consumer.consume()
         self._consumers[name] = consumer
 

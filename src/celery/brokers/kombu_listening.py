@@ -63,7 +63,12 @@ class KombuListener:
                     declare_queue(line, mailbox)
                     hear = partial(self._hear, mailbox.exchange_type)
                     Consumer(
-                        line.channel, [Queue(mailbox.name)], no_ack=True, on_message=hear, auto_declare=False
+                        line.channel,
+                        [Queue(mailbox.name)],
+                        no_ack=True,
+                        on_message=hear,
+                        on_decode_error=_not_heard,
+                        auto_declare=False,
                     ).consume()
         except BaseException:
             line.close()
@@ -124,3 +129,7 @@ class KombuListener:
             for mailbox in gone:
                 line.channel.queue_delete(mailbox.name)
         line.close()
+
+
+def _not_heard(message: Any, exc: Exception) -> None:
+    logger.warning("a notice cannot be read: %r", exc)

@@ -100,8 +100,10 @@ def declare_exchange(line: Line, name: str, kind: str, *, durable: bool) -> None
 def message_of(came: Any) -> Message:
     """The task message in one of kombu's. Raises `ValueError`, `MalformedMessage` among them."""
     info = came.delivery_info or {}
+    if came.errors:
+        raise ValueError(f"it cannot be decompressed: {came.errors[0]!r}")
     return Message(
-        dict(came.headers or {}),
+        _headers(came),
         _body(came),
         properties=_properties(came),
         content_type=came.content_type or "application/data",
@@ -118,7 +120,7 @@ def envelope_of(came: Any) -> bytes:
     if not came.headers and not came.content_type:
         return _body(came)
     return Message(
-        dict(came.headers or {}),
+        _headers(came),
         _body(came),
         properties=_properties(came),
         content_type=came.content_type or "application/data",
@@ -139,9 +141,17 @@ def notice_of(came: Any, exchange_type: str) -> Notice:
         _body(came),
         came.content_type or "application/data",
         came.content_encoding or "binary",
-        dict(came.headers or {}),
+        _headers(came),
         {name: value for name, value in (came.properties or {}).items() if name not in _KOMBUS},
     )
+
+
+def _headers(came: Any) -> dict[str, Any]:
+    """Without the compression: kombu has undone it."""
+    headers = dict(came.headers or {})
+    if not came.errors:
+        headers.pop("compression", None)
+    return headers
 
 
 def _body(came: Any) -> bytes:
