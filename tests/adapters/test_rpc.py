@@ -19,7 +19,7 @@ from celery.brokers.memory import MemoryBroker
 from celery.contrib.testing.worker import start_worker
 from celery.drivers.amqp_frames import content, method, properties_of, short
 from celery.exceptions import ChordError, ImproperlyConfigured
-from celery.outcome import Record
+from celery.outcome import Arrival, Record
 from celery.ports import BackendConfig, BrokerConfig, Firing, Sending, SystemClock
 from tests.contracts.backend import DEADLINE, BackendContract, record, results, results_by_id
 from tests.contracts.barrier import BODY, BarrierContract, member
@@ -278,6 +278,37 @@ class TestBarriers(BarrierContract):
         assert barriers.fire([Firing("b", to("bodies", message("body")))]) == []
         assert broker.depth("bodies") == 1
         assert barriers.standing("b") == (None, 0)
+
+    def test_a_chord_that_is_begun_anew(self, broker: Any, backend: Any) -> None:
+        """Whoever remembers an earlier one with its id is not misled: its size, and a long body that he has brought."""
+        one, two = backend.barriers, RpcBarriers(broker, 600.0, save=backend.save, patience=0.2)
+        long = BODY * 4000
+        for size in (3, 1):
+            one.open("b", size)
+            for place in range(size):
+                last = two.arrive([Arrival("b", f"m{place}", place, b"part", long)])
+            last = last or until(two.full, "the note comes up")  # it had expected more of them
+            assert [full.body for full in last] == [long]
+            two.close()  # it dies before it fires
+            (full,) = one.arrive([Arrival("b", "m0", 0, b"part", long)])
+            assert full.body == long
+            one.fire([Firing("b")])
+
+    def test_what_fails_half_way_stays_in_nobody_s_hands(self, broker: Any, backend: Any) -> None:
+        """The first barrier was found full when the second could not be looked at: told again, it is found again."""
+        barriers = backend.barriers
+        barriers.open("b", 1)
+        barriers.open("c", 1)
+        with broker.link() as thief:  # whose only consumer somebody else is, who has no messages
+            thief.call(method(60, 20, b"\0\0" + short("celery.chord.c") + short("x") + b"\4\0\0\0\0"), {(60, 21)})
+            both = [member(0), member(0, barrier="c")]
+            assert [full.barrier for full in barriers.arrive(both)] == ["b"]
+            thief.call(method(60, 30, short("x") + b"\0"), {(60, 31)})
+            thief.hang_up()
+        barriers._link.hang_up()
+        found = until(lambda: barriers.arrive(both), "all is back")
+        assert {full.barrier for full in found} <= {"b", "c"}
+        until(lambda: not barriers.arrive(both) and set(barriers._held) == {"b", "c"}, "both are found")
 
     def test_the_last_arrivals_meet(self, broker: Any) -> None:
         """Two workers that look at once: one of them finds it full, each time."""
