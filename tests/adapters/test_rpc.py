@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from celery import Celery, chord, group
 from celery.backends import rpc_replies
 from celery.backends.rpc_barriers import RpcBarriers
 from celery.backends.rpc_store import RpcStore, _part
 from celery.brokers.amqp import AmqpBroker
-from celery.brokers.amqp_methods import exists, passive_queue
+from celery.brokers.amqp_methods import exists, passive_queue, publish
 from celery.brokers.memory import MemoryBroker
-from celery.drivers.amqp_frames import method, short
-from celery.exceptions import ImproperlyConfigured
-from celery.outcome import Record
+from celery.contrib.testing.worker import start_worker
+from celery.drivers.amqp_frames import content, method, properties_of, short
+from celery.exceptions import ChordError, ImproperlyConfigured
+from celery.outcome import Arrival, Record
 from celery.ports import BackendConfig, BrokerConfig, Firing, Sending, SystemClock
 from tests.contracts.backend import DEADLINE, BackendContract, record, results, results_by_id
 from tests.contracts.barrier import BODY, BarrierContract, member
@@ -277,6 +279,37 @@ class TestBarriers(BarrierContract):
         assert broker.depth("bodies") == 1
         assert barriers.standing("b") == (None, 0)
 
+    def test_a_chord_that_is_begun_anew(self, broker: Any, backend: Any) -> None:
+        """Whoever remembers an earlier one with its id is not misled: its size, and a long body that he has brought."""
+        one, two = backend.barriers, RpcBarriers(broker, 600.0, save=backend.save, patience=0.2)
+        long = BODY * 4000
+        for size in (3, 1):
+            one.open("b", size)
+            for place in range(size):
+                last = two.arrive([Arrival("b", f"m{place}", place, b"part", long)])
+            last = last or until(two.full, "the note comes up")  # it had expected more of them
+            assert [full.body for full in last] == [long]
+            two.close()  # it dies before it fires
+            (full,) = one.arrive([Arrival("b", "m0", 0, b"part", long)])
+            assert full.body == long
+            one.fire([Firing("b")])
+
+    def test_what_fails_half_way_stays_in_nobody_s_hands(self, broker: Any, backend: Any) -> None:
+        """The first barrier was found full when the second could not be looked at: told again, it is found again."""
+        barriers = backend.barriers
+        barriers.open("b", 1)
+        barriers.open("c", 1)
+        with broker.link() as thief:  # whose only consumer somebody else is, who has no messages
+            thief.call(method(60, 20, b"\0\0" + short("celery.chord.c") + short("x") + b"\4\0\0\0\0"), {(60, 21)})
+            both = [member(0), member(0, barrier="c")]
+            assert [full.barrier for full in barriers.arrive(both)] == ["b"]
+            thief.call(method(60, 30, short("x") + b"\0"), {(60, 31)})
+            thief.hang_up()
+        barriers._link.hang_up()
+        found = until(lambda: barriers.arrive(both), "all is back")
+        assert {full.barrier for full in found} <= {"b", "c"}
+        until(lambda: not barriers.arrive(both) and set(barriers._held) == {"b", "c"}, "both are found")
+
     def test_the_last_arrivals_meet(self, broker: Any) -> None:
         """Two workers that look at once: one of them finds it full, each time."""
         workers = [RpcBarriers(broker, 600.0, save=lambda records: None) for _ in range(2)]
@@ -395,3 +428,93 @@ class TestQueues:
 def there(store: RpcStore, queue: str) -> bool:
     with store._broker.link() as link:
         return exists(link, passive_queue(queue, channel=2), (50, 11)) is not None
+
+
+class TestMessages:
+    """[wire.23]: what Celery 5.7's workers send, as they were seen to."""
+
+    @pytest.mark.parametrize(("persistent", "mode"), [(False, 1), (True, 2)])
+    def test_properties(self, make_store: MakeStore, persistent: bool, mode: int) -> None:
+        worker, client = make_store("worker", persistent=persistent), make_store()
+        address = client.address()
+        worker.save([Record("täsk", "SUCCESS", b'{"status": "SUCCESS"}', address)])
+        with client._broker.link() as link:
+            get = method(60, 70, b"\0\0" + short(address) + b"\1")
+            came = until(lambda: (one := link.call(get, {(60, 71), (60, 72)})).kind == (60, 71) and one, "it comes")
+        assert came.body == b'{"status": "SUCCESS"}'
+        assert properties_of(came.properties) == {
+            "content_type": "application/json",
+            "content_encoding": "utf-8",
+            "headers": {},
+            "delivery_mode": mode,
+            "priority": 0,
+            "correlation_id": "täsk",
+        }
+
+    def test_others_forms_are_read(self, make_store: MakeStore) -> None:
+        client = make_store()
+        address = client.address()
+        forms: list[dict[str, Any]] = [
+            {"correlation_id": "a"},
+            {"correlation_id": "b", "content_type": "application/json", "headers": {"x": 1}, "app_id": "y"},
+            {"content_type": "application/json"},
+            {"correlation_id": "c" * 200, "priority": 0, "delivery_mode": 1, "message_id": "m"},
+        ]
+        with client._broker.link() as link:
+            for form in forms:
+                link.send(publish("", address) + content(form, b'{"status": "SUCCESS"}', link.frame_max))
+        left = {"a", "b", "c" * 200}
+        while left:
+            left -= set(client.wait(list(left), DEADLINE))
+
+
+class TestCanvases:
+    """Flows whose tasks are sent from within tasks, with a worker in this process."""
+
+    def test_shapes(self, rabbit_url: str) -> None:
+        app = Celery("rpc", broker=rabbit_url, backend="rpc://", set_as_current=False)
+        called: list[Any] = []
+
+        @app.task(name="add")
+        def add(x: int, y: int) -> int:
+            return x + y
+
+        @app.task(name="total")
+        def total(numbers: list[int]) -> int:
+            return sum(numbers)
+
+        @app.task(name="fail")
+        def fail() -> None:
+            raise ValueError("no")
+
+        @app.task(name="heard")
+        def heard(*args: Any) -> None:
+            called.append(args)
+
+        @app.task(name="replaced", bind=True)
+        def replaced(self: Any, n: int) -> None:
+            self.replace(chord([add.s(i, n) for i in range(3)], total.s()))
+
+        @app.task(name="grown", bind=True)
+        def grown(self: Any) -> int:
+            self.add_to_chord(add.s(100, 1))
+            return 1
+
+        def get(canvas: Any) -> Any:
+            return canvas.apply_async().get(timeout=DEADLINE)
+
+        with start_worker(app, pool="solo", perform_ping_check=False):
+            assert get(chord([chord([add.s(1, 1), add.s(2, 2)], total.s()), add.s(3, 3)], total.s())) == 12
+            assert get(group(add.s(i, 1) for i in range(3)) | total.s() | group(add.s(1), add.s(2))) == [7, 8]
+            assert get(replaced.s(10)) == 33
+            assert get(chord([replaced.s(1), replaced.s(2)], total.s())) == 15
+            assert get(chord([grown.si(), add.s(1, 1)], total.s())) == 104
+            with pytest.raises(ChordError, match="no"):
+                get(chord([add.s(1, 1), fail.si()], total.s().on_error(heard.s())))
+            until(lambda: called, "the errback is called")
+            results = group(add.s(i, i) for i in range(3)).apply_async()
+            results.save()
+            assert app.GroupResult.restore(results.id).get(timeout=DEADLINE) == [0, 2, 4]
+            results.delete()
+            assert app.GroupResult.restore(results.id) is None
+        app.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from celery import signals
@@ -10,7 +11,8 @@ from celery.app.adapters import scheme_of
 from celery.result import task_join_will_block
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from celery.app.base import Celery
     from celery.app.sent_events import SentEvents
@@ -75,6 +77,10 @@ class Address(threading.local):
     def __init__(self, app: Celery) -> None:
         self.text: str = app.thread_oid
 
+    def of(self, other: str | None) -> AbstractContextManager[None]:
+        """See `ReplyQueue.of`; results do not go by addresses here."""
+        return nullcontext()
+
 
 class ReplyQueue:
     """Where replies go that are results (`rpc://`): one queue for all threads of a process.
@@ -84,13 +90,26 @@ class ReplyQueue:
 
     def __init__(self, store: Any) -> None:
         self._store = store
+        self._here = threading.local()
 
     @property
     def text(self) -> str:
         """Raises `OperationalError` if the queue is not there and cannot be declared now."""
         store = self._store
-        name: str = store.name() if task_join_will_block() else store.address()
+        if task_join_will_block():
+            name: str = self._here.__dict__.get("other") or store.name()
+        else:
+            name = store.address()
         return name
+
+    @contextmanager
+    def of(self, other: str | None) -> Iterator[None]:
+        """What this thread sends meanwhile is for whoever waits there: it stands in the place of what he has sent."""
+        self._here.other = other
+        try:
+            yield
+        finally:
+            self._here.other = None
 
 
 def address_of(app: Celery) -> Address | ReplyQueue:

@@ -25,17 +25,18 @@ def replace(task: Task[..., Any], sig: Any) -> Any:
             sig.link(signature(callback, app=task.app))
         for errback in request.errbacks or ():
             sig.link_error(signature(errback, app=task.app))
-    sig.freeze(
-        request.id,
-        group_id=request.group,
-        chord=request.chord,
-        root_id=request.root_id,
-        group_index=request.group_index,
-    )
-    sig.set(replaced_task_nesting=request.replaced_task_nesting + 1)
-    if request.chain:
-        sig.options["chain"] = [*request.chain, *(sig.options.get("chain") or ())]
-    return task.on_replace(sig)
+    with task.app.assembly.address.of(request.reply_to):
+        sig.freeze(
+            request.id,
+            group_id=request.group,
+            chord=request.chord,
+            root_id=request.root_id,
+            group_index=request.group_index,
+        )
+        sig.set(replaced_task_nesting=request.replaced_task_nesting + 1)
+        if request.chain:
+            sig.options["chain"] = [*request.chain, *(sig.options.get("chain") or ())]
+        return task.on_replace(sig)
 
 
 def _narrow(task: Task[..., Any], sig: Any) -> Any:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from celery.backends.rpc_chord_queue import NotNow, chord_queue, confirmed, count_of, head_size, take_all
@@ -39,6 +41,8 @@ _NOTES = 500
 _BATCH = 1000
 #: The first of the channels on which the messages of full barriers are held.
 _CHANNELS = 10
+#: Bytes of a body that each member brings along; of a longer one seconds until a process brings it again.
+_SHORT, _AGAIN = 65_536, 60.0
 #: Barriers that this process remembers something of.
 _REMEMBERED = 10_000
 
@@ -46,13 +50,15 @@ _REMEMBERED = 10_000
 class _Known:
     """What this process knows of a barrier."""
 
-    __slots__ = ("needed", "told")
+    __slots__ = ("needed", "seen", "told")
 
     def __init__(self) -> None:
         #: It is not full before so many messages are in its queue; None: nobody here knows.
         self.needed: int | None = None
-        #: The body that is to be sent has been put there.
-        self.told = False
+        #: So many were there after our last arrival.
+        self.seen = 0
+        #: When the body that is to be sent was last put there, monotonic seconds.
+        self.told = -_AGAIN
 
 
 class RpcBarriers:
@@ -83,10 +89,22 @@ class RpcBarriers:
         #: Full barriers whose messages are all in our hands.
         self._held: dict[str, Holding] = {}
 
+    @contextmanager
+    def _connection(self) -> Iterator[Link]:
+        """For this thread alone. Whatever goes wrong, nothing stays in our hands that nobody knows of."""
+        self._own()
+        with self._lock:
+            link = self._connected()
+            try:
+                yield link
+            except BaseException:
+                link.hang_up()
+                raise
+
     def _connected(self) -> Link:
         """With the lock held. What was held over a connection that is gone is in nobody's hands."""
         link = self._link
-        if link is None or link.closed:
+        if link is None or link.is_stale():
             link = self._broker.endpoint.connect()
             try:
                 with_confirms(link)
@@ -106,10 +124,8 @@ class RpcBarriers:
 
     def open(self, id: str, size: int) -> None:
         """See `Barrier.open`; confirmed."""
-        self._own()
         queue = chord_queue(id)
-        with self._lock:
-            link = self._connected()
+        with self._connection() as link:
             if WAITING not in link.declared:
                 onward = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": DUE}
                 link.call(method(50, 10, b"\0\0" + short(DUE) + b"\x02" + table({})), {(50, 11)})
@@ -137,35 +153,44 @@ class RpcBarriers:
 
     def grow(self, id: str, more: int) -> None:
         """See `Barrier.grow`; confirmed."""
-        self._own()
         note = packed({"delivery_mode": 2, "type": "grow", "headers": {"more": more}})
-        with self._lock:
-            link = self._connected()
+        with self._connection() as link:
             self._put(link, [(id, note, b"")])
 
     def arrive(self, arrivals: Sequence[Arrival]) -> list[Full]:
         """See `Barrier.arrive`; confirmed. One that has been fired, or that nobody has opened, is not there."""
-        self._own()
-        with self._lock:
-            link = self._connected()
+        with self._connection() as link:
             gone = self._put(link, [(one.barrier, *self._packed(one)) for one in arrivals])
             found = []
-            for id_ in dict.fromkeys(one.barrier for one in arrivals):
+            for id_, body in {one.barrier: one.body for one in arrivals}.items():
                 if id_ in gone:
                     self._known.pop(id_, None)
                     continue
-                self._remember(id_).told = True
-                full = self._look_if_it_may_be(link, id_)
+                self._notice(link, id_, body)
+                full = self._look_if_it_may_be(link, id_, body)
                 if full is not None:
                     found.append(full)
             return found
 
     def _packed(self, one: Arrival) -> tuple[bytes, bytes]:
-        """Properties and body of a member's message; the chord's body once from each process."""
-        told = self._remember(one.barrier).told
+        """Properties and data of a member's message; a long body of the chord not each time."""
+        known, now = self._remember(one.barrier), time.monotonic()
         headers = {"member": one.member, "index": one.index, "more": one.more, "part": len(one.part)}
-        body = one.part if told else one.part + one.body
-        return packed({"delivery_mode": 2, "type": "member", "headers": headers}), body
+        data = one.part
+        if len(one.body) <= _SHORT or now - known.told >= _AGAIN:
+            data, known.told = data + one.body, now
+        return packed({"delivery_mode": 2, "type": "member", "headers": headers}), data
+
+    def _notice(self, link: Link, id: str, body: bytes) -> None:
+        """If there are no more than after our last arrival, it may be another chord with the same id: forget what we
+        know of the first one, and bring a long body again."""
+        known, count = self._remember(id), count_of(link, id) or 0
+        if count <= known.seen:
+            known.needed = None
+            if len(body) > _SHORT:
+                self._put(link, [(id, packed({"delivery_mode": 2, "type": "body"}), body)])
+                count += 1
+        known.seen = count
 
     def _put(self, link: Link, messages: Sequence[tuple[str, bytes, bytes]]) -> set[str]:
         """Put messages into the queues of their barriers, confirmed; returns the barriers that are not there."""
@@ -177,7 +202,7 @@ class RpcBarriers:
         returned = confirmed(link, len(frames))
         return {id_ for id_, _, _ in messages if chord_queue(id_) in returned}
 
-    def _look_if_it_may_be(self, link: Link, id: str) -> Full | None:
+    def _look_if_it_may_be(self, link: Link, id: str, body: bytes | None = None) -> Full | None:
         if id in self._held and self._held[id].link is link:
             return None  # whoever filled it is about to fire it
         known = self._remember(id)
@@ -185,12 +210,15 @@ class RpcBarriers:
             if known.needed is None:
                 size = head_size(link, id, self._channel())
                 known.needed = 0 if size is None else size + 1
-            return self._look(link, id, known)
+            return self._look(link, id, known, body)
         except NotNow:
             return None  # somebody else looks, and looks again if something has come meanwhile
 
-    def _look(self, link: Link, id: str, known: _Known) -> Full | None:
-        """Raises `NotNow`. Whoever has given back what he took counts again: others may have seen too little."""
+    def _look(self, link: Link, id: str, known: _Known, body: bytes | None) -> Full | None:
+        """`body`: the chord's, if somebody has it at hand. Raises `NotNow`.
+
+        Whoever has given back what he took counts again: others may have seen too little meanwhile.
+        """
         while True:
             count = count_of(link, id)
             if count is None:
@@ -201,9 +229,10 @@ class RpcBarriers:
             holding = take_all(link, id, self._channel())
             if holding is None:
                 return None
-            if holding.missing == 0 and holding.body is not None:
+            body = holding.body or body
+            if holding.missing == 0 and body is not None:
                 self._held[id] = holding
-                return Full(id, holding.body)
+                return Full(id, body)
             known.needed = holding.count + max(holding.missing, 1)
             holding.release()
 
@@ -226,9 +255,7 @@ class RpcBarriers:
 
     def full(self) -> list[Full]:
         """See `Barrier.full`: of those whose notes have come up."""
-        self._own()
-        with self._lock:
-            link = self._connected()
+        with self._connection() as link:
             if exists(link, passive_queue(DUE, channel=2), (50, 11)) is None:
                 return []
             found = []
@@ -249,17 +276,15 @@ class RpcBarriers:
         link.send(self._note(link, id, size))
         await_confirms(link, 1)
         known = self._remember(id)
-        known.needed = size + 1 if known.needed is None else known.needed
+        known.needed = size + 1  # what it was before may be of an earlier chord with that id
         return self._look_if_it_may_be(link, id)
 
     def fire(self, firings: Sequence[Firing]) -> list[Full]:
         """See `Joining.fire`: sent and confirmed, then the barrier goes. A kill in between sends it again, under the
         same id."""
-        self._own()
         found: list[Full] = []
-        with self._lock:
-            for firing in firings:
-                link = self._connected()
+        for firing in firings:
+            with self._connection() as link:
                 if not self._still_held(link, firing.barrier):
                     self._held.pop(firing.barrier, None)
                     continue
@@ -284,9 +309,7 @@ class RpcBarriers:
 
     def fired(self, id: str, *, failed: bool = False) -> None:
         """See `Barrier.fired`. Of a failure nothing is kept either."""
-        self._own()
-        with self._lock:
-            link = self._connected()
+        with self._connection() as link:
             holding = self._held.pop(id, None)
             link.call(method(50, 40, b"\0\0" + short(chord_queue(id)) + b"\0"), {(50, 41)})
             if holding is not None and holding.link is link:
@@ -295,12 +318,10 @@ class RpcBarriers:
 
     def standing(self, id: str) -> tuple[int | None, int]:
         """See `Barrier.standing`. Nobody knows while another worker takes it all."""
-        self._own()
-        with self._lock:
+        with self._connection() as link:
             holding = self._held.get(id)
             if holding is not None:
                 return holding.size, len(holding.parts)
-            link = self._connected()
             if count_of(link, id) is None:
                 return None, 0
             try:

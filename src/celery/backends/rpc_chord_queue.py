@@ -1,7 +1,8 @@
 """Adapter. The queue of one chord's barrier: counted, read at its head, taken as a whole.
 
 In it lie one message for each time that the chord was opened (its size), one for each that it grew, and one for each
-end of a member; the first to go in is an opening. Only one connection takes them at a time.
+end of a member, with the chord's body if that is short; the first to go in is an opening. Only one connection takes
+them at a time.
 """
 
 from __future__ import annotations
@@ -154,6 +155,8 @@ class Holding:
                 self.size = int(headers["size"])
             elif kind == "grow":
                 more += int(headers["more"])
+            elif kind == "body":
+                self.body = one.body
             elif kind == "member":
                 more += self._member(members, headers, one.body)
         if self.size is not None:

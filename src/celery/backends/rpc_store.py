@@ -50,9 +50,8 @@ class RpcStore:
     ) -> None:
         """`name`: names this process, for as long as it lives. Raises `ImproperlyConfigured` for another broker."""
         if not isinstance(broker, AmqpBroker):
-            shown: str = getattr(broker, "url_text", "") or getattr(
-                getattr(broker, "endpoint", None), "shown", "another"
-            )
+            server: Any = getattr(broker, "endpoint", None)
+            shown: str = getattr(broker, "url_text", "") or getattr(server, "shown", "another")
             raise ImproperlyConfigured(_E_BROKER.format(shown, _instead(shown)))
         self._broker = broker
         self._name = name
