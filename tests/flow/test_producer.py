@@ -20,7 +20,7 @@ from celery.brokers.amqp_publishing import frames_of_message
 from celery.brokers.amqp_routing import Destinations
 from celery.brokers.memory import MemoryBroker
 from celery.drivers.amqp_frames import content
-from celery.ports import BrokerConfig, Publication, SystemClock
+from celery.ports import BrokerConfig, Publication
 from celery.producer import Call, Producer, PublishDefaults, new_id
 from celery.retry import PublishPolicy
 from celery.routing import QueueSpec, Route
