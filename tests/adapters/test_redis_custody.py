@@ -603,3 +603,23 @@ def test_nobody_is_quiet_while_somebody_holds_something(make: MakeBroker) -> Non
     until(lambda: settled_down([busy, idle]), "parked messages keep nobody awake")
     busy.close()
     idle.close()
+
+
+def test_a_server_that_is_away_is_asked_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the thread that keeps the leases: it does not turn in circles until the server is back."""
+    with RedisServer() as server:
+        broker = RedisBroker(BrokerConfig(server.url()))
+        consumer = broker.consume([spec("q")])
+        assert consumer.fetch(1, 0.0) == []
+        connect, tries = broker.endpoint.connect, []
+
+        def connect_and_tell(*args: Any, **options: Any) -> Any:
+            tries.append(time.monotonic())
+            return connect(*args, **options)
+
+        monkeypatch.setattr(broker.endpoint, "connect", connect_and_tell)
+        server.stop(keep_directory=True)
+        until(lambda: len(tries) > 4, "the keeper looks for the server")
+        assert tries[4] - tries[0] > 0.5
+        consumer.close()
+        broker.close()

@@ -35,6 +35,8 @@ _DOUBT = 0.4
 _ANSWER = 0.3
 #: Seconds within which an ack goes out.
 _ACK_WITHIN = 0.04
+#: Seconds between two tries while the server is away; a lease is several times as long.
+_AGAIN = 0.25
 #: Seconds for which tags of a fetch that failed are looked for: its script may still arrive by a slow line.
 _SUSPECT = 120.0
 
@@ -146,6 +148,7 @@ class Keeper:
             except (OperationalError, ImproperlyConfigured):
                 self.lapsed = True  # the answer that would have told may be the one that was lost
                 self._drop()  # the owner meets the same error, and tells
+                tick_at = clock.monotonic() + min(_AGAIN, self._every)
             if self._wake.wait(max(tick_at - clock.monotonic(), 0.0)):
                 self._wake.clear()
                 if not self.quiet:
