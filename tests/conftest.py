@@ -69,7 +69,8 @@ _vhosts = itertools.count()
 
 @pytest.fixture(scope="session")
 def rabbit_session() -> Iterator[RabbitServer]:
-    """A RabbitMQ node; it is heavy, so whoever uses it is in the xdist group "rabbit" and shares it."""
+    """A RabbitMQ node. It is heavy: who uses it shares it, in the xdist groups "rabbit-adapters" and "rabbit" (whole
+    workers and programs)."""
     with RabbitServer() as server:
         yield server
 

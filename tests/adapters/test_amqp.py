@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     MakeAmqp = Callable[..., AmqpBroker]
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit-adapters")]
 
 #: Confirmed, so that what one connection has published another one finds; signs of life often, so that tests are short.
 OPTIONS: dict[str, Any] = {"confirm_publish": True, "heartbeat": 2}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.servers import RabbitServer
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit-adapters")]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from celery.ports import Delivery
     from tests.servers import RabbitServer
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit-adapters")]
 
 #: Seconds; what is held for a third of it or two is moved.
 LEASE = 1.5

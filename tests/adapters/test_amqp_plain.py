@@ -22,7 +22,7 @@ from tests.flow.engine import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit-adapters")]
 
 
 @pytest.fixture

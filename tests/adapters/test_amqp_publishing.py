@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from celery.drivers.amqp import Link
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit-adapters")]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     MakeAmqp = Callable[..., AmqpBroker]
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit-adapters")]
 
 QUORUM = {"x-queue-type": "quorum"}
 

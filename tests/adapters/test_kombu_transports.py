@@ -298,7 +298,7 @@ def test_connections_may_be_kept_by_nobody(limit: int | None) -> None:
 
 
 @pytest.mark.server
-@pytest.mark.xdist_group("rabbit")
+@pytest.mark.xdist_group("rabbit-adapters")
 def test_a_transport_that_is_not_one_of_kombu_s_own(rabbit_url: str) -> None:
     """py-amqp's channel is no virtual one: messages are asked for, one by one."""
     broker = kombu_broker(BrokerConfig(f"kombu+py{rabbit_url}"))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     MakeApp = Callable[..., Celery]
 
-RABBIT = [pytest.mark.server, pytest.mark.xdist_group("rabbit")]
+RABBIT = [pytest.mark.server, pytest.mark.xdist_group("rabbit-adapters")]
 BROKERS = ["memory", "sqlite", pytest.param("redis", marks=pytest.mark.server), pytest.param("rabbit", marks=RABBIT)]
 
 

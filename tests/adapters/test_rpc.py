@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     MakeStore = Callable[..., RpcStore]
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit")]
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit-adapters")]
 
 
 class Wall(SystemClock):
