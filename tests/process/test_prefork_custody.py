@@ -23,18 +23,23 @@ JOBS = 3000
 
 
 class Killer(threading.Thread):
-    """Kills processes of the pool, one every few milliseconds, at moments that do not depend on what they do."""
+    """Kills processes of the pool, one every few milliseconds, at moments that do not depend on what they do.
 
-    def __init__(self, bench: Bench, random_: random.Random, zygote: bool) -> None:
+    `pace`: seconds between two kills at most. No less than new processes take to come, or none would ever do anything:
+    a fork of what runs all tests, which is large by the end, takes long on a busy machine.
+    """
+
+    def __init__(self, bench: Bench, random_: random.Random, zygote: bool, pace: float) -> None:
         super().__init__()
         self.kills = 0
         self._bench = bench
         self._random = random_
         self._zygote = zygote
+        self._pace = pace
         self._over = threading.Event()
 
     def run(self) -> None:
-        while not self._over.wait(self._random.uniform(0.001, 0.06)):
+        while not self._over.wait(self._random.uniform(0.001, self._pace)):
             pids = self._bench.pool.pids
             if self._zygote and not self.kills % 4:
                 pids = [self._bench.pool._zygote.pid]
@@ -56,9 +61,10 @@ def test_every_job_ends_in_one_way_and_the_pool_tells_which(tmp_path: Path, seed
     """Finished: it ran, and this is its outcome. Lost: it had begun; at most one for each kill. Returned: never ran."""
     random_ = random.Random(seed)
     bench = Bench(lambda runner: PreforkPool(runner, 3), tmp_path)
+    began = time.monotonic()
     bench.pool.start()
     bench.ready(3)
-    killer = Killer(bench, random_, zygote)
+    killer = Killer(bench, random_, zygote, max(0.06, time.monotonic() - began))
     killer.start()
     names: dict[int, str] = {}
     try:
@@ -72,7 +78,7 @@ def test_every_job_ends_in_one_way_and_the_pool_tells_which(tmp_path: Path, seed
             if random_.random() < 0.01:
                 bench.pool.take_back()
             held = len(names) - len(bench.told.accounted())
-            bench.until(lambda held=held: len(names) - len(bench.told.accounted()) < max(held, 1), 10)
+            bench.until(lambda held=held: len(names) - len(bench.told.accounted()) < max(held, 1), 60)
     finally:
         killer.stop()
     bench.settle(*names)
