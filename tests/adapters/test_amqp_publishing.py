@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from celery.exceptions import ImproperlyConfigured, OperationalError
 from celery.ports import BrokerConfig, Publication
 from celery.routing import QueueSpec, Route
 from tests.contracts.broker import ids, message, numbers, spec, take, to
+from tests.running import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -151,3 +154,15 @@ def test_it_goes_on_after_it_was_closed(broker: AmqpBroker) -> None:
     broker.close()
     broker.publish(to("q", message(2)))
     assert ids(take(broker.consume([spec("q")]), 2)) == ["1", "2"]
+
+
+def test_a_program_that_ends_at_once_has_sent_everything(rabbit_url: str) -> None:
+    """Without confirms: the server is behind by thousands of messages when the program comes to its end."""
+    program = (
+        "import sys; from celery import Celery; app = Celery(broker=sys.argv[1])\n"
+        "for _ in range(6_000): app.send_task('t', ('x' * 500,))"
+    )
+    subprocess.run([sys.executable, "-c", program, rabbit_url], check=True, timeout=120)
+    broker = AmqpBroker(BrokerConfig(rabbit_url))
+    wait_until(lambda: broker.depth("celery") == 6_000, "all are there")
+    broker.close()

@@ -170,5 +170,7 @@ def _part(replies: Replies, broker: AmqpBroker, where: list[Any]) -> None:
     with suppress(Exception):
         link = replies.link or broker.idle_link()
         if link is not None:
-            link.call(method(50, 40, b"\0\0" + short(name) + b"\0"), {(50, 41)}, 1.0)
+            link.send(method(50, 40, b"\0\0" + short(name) + b"\x04"))
+            if link is not replies.link:
+                broker.keep(link)
         replies.close()

@@ -6,10 +6,12 @@ Of what only RabbitMQ can do nothing is used but what the server grants when a c
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
@@ -58,7 +60,10 @@ class AmqpBroker:
         self._idle: list[Link] = []
         self._places: threading.BoundedSemaphore | None = None
         self._convoy = Convoy(self.endpoint, self._confirmed_within, self._destinations)
+        #: The process, and its connections that nobody uses: for when it ends, or nobody can publish any more.
+        self._kept: list[Any] = [self._pid, self._idle]
         self._begin()
+        weakref.finalize(self, _part, self._kept)
 
     def _begin(self) -> None:
         """With no connections: those that were there are the parent's."""
@@ -67,6 +72,11 @@ class AmqpBroker:
         self._convoy.hang_up()
         self._pid = os.getpid()
         self._idle = []
+        if self._kept[0] != self._pid:
+            atexit.register(
+                _part, self._kept
+            )  # a finalizer that was made before the fork is not called in a pool's child
+        self._kept[:] = self._pid, self._idle
         self._places = threading.BoundedSemaphore(self.config.pool_limit) if self.config.pool_limit else None
         self._convoy = Convoy(self.endpoint, self._confirmed_within, self._destinations)
 
@@ -115,12 +125,16 @@ class AmqpBroker:
         return self.endpoint.connect()
 
     def idle_link(self) -> Link | None:
-        """A connection that nobody needs now, if there is one; it is the caller's from now on."""
+        """A connection that nobody needs now, if there is one; it is the caller's until `keep`."""
         while self._pid == os.getpid() and self._idle:
             link = self._idle.pop()
             if not link.is_stale():
                 return link
         return None
+
+    def keep(self, link: Link) -> None:
+        """Give an idle connection back."""
+        self._idle.append(link)
 
     def publish(self, publications: Sequence[Publication]) -> None:
         """See `Broker.publish`. Raises `OperationalError`, within some ten seconds whatever is wrong."""
@@ -145,6 +159,8 @@ class AmqpBroker:
         link.send(b"".join(frames))
         if link.published is not None:
             await_confirms(link, len(publications), self._confirmed_within)
+        else:
+            link.unheard = True
 
     def declare(self, queues: Sequence[QueueSpec]) -> None:
         """See `Broker.declare`. Raises `ImproperlyConfigured` for one that is there with others, naming both."""
@@ -198,3 +214,11 @@ class AmqpBroker:
 
     def __repr__(self) -> str:
         return f"<AmqpBroker: {self.url_text}>"
+
+
+def _part(kept: list[Any]) -> None:
+    """The process ends: what was published without confirms is read by the server before its connection is."""
+    pid, idle = kept
+    if pid == os.getpid():
+        while idle:
+            idle.pop().close()

@@ -38,6 +38,8 @@ __all__ = ["Endpoint", "Link"]
 
 #: Seconds that a server may take over an answer, or to take what is sent to it.
 _PATIENCE = 30.0
+#: Seconds that it may take to read what was published before a connection is closed.
+_READ_WITHIN = 5.0
 
 
 class Endpoint:
@@ -152,6 +154,8 @@ class Link:
         self.declared: dict[str, QueueSpec | None] = {}
         #: Messages that were published since confirms were asked for; None: nobody has.
         self.published: int | None = None
+        #: Something was published that nobody has confirmed: the server may not have read it yet.
+        self.unheard = False
         self.heard_at = time.monotonic()
 
     def fileno(self) -> int:
@@ -286,8 +290,13 @@ class Link:
             self._line.close()
 
     def close(self) -> None:
-        """Part in good order. In a forked child the connection stays the parent's."""
+        """Part in good order. In a forked child the connection stays the parent's.
+
+        The server answers once it has read all that was sent before: what was published without confirms is waited for,
+        or it would be lost with the connection.
+        """
         if not self.closed and self.pid == os.getpid():
+            patience = _READ_WITHIN if self.unheard else 1.0
             with suppress(OperationalError, ImproperlyConfigured):
-                self.call(method(10, 50, struct.pack(">HBHH", 200, 0, 0, 0), channel=0), {(10, 51)}, 1.0)
+                self.call(method(10, 50, struct.pack(">HBHH", 200, 0, 0, 0), channel=0), {(10, 51)}, patience)
         self.hang_up()

@@ -336,8 +336,9 @@ class Course:
     def _forget(self, notes: int) -> None:
         """The oldest ones, which were there when it turned out that nobody hears."""
         with self._lock:
-            for _ in range(min(notes, len(self._notes))):
-                self._count -= len(self._notes.popleft()[2])
+            gone = [self._notes.popleft() for _ in range(min(notes, len(self._notes)))]
+            self._count -= sum(len(subjects) for _, _, subjects in gone)
+        del gone  # not under the lock: a thousand messages go with them
 
     def _encode(self, events: list[Any]) -> tuple[str, str, bytes]:
         if self._dispatcher.serializer == "json":
