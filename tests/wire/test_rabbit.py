@@ -43,7 +43,7 @@ for side in ("ours", "theirs"):
         ),
         Queue(side + "-forms", Exchange("forms", type="headers"), binding_arguments={"for": side}),
     ]
-app.conf.worker_enable_remote_control = False
+app.conf.worker_enable_remote_control = "ALL" in os.environ
 
 
 @app.task
@@ -110,12 +110,26 @@ class Fleet:
             "theirs": (golden.REFERENCE, golden.reference_environment(folder, PYTHONPATH=str(folder), **addresses)),
         }
 
-    def worker(self, side: str) -> Background:
+    def worker(self, side: str, *, talking: bool = False) -> Background:
+        """`talking`: with remote control, events, heart, gossip and mingle."""
         python, variables = self._sides[side]
         quiet = " --without-mingle --without-gossip --without-heartbeat" if side == "theirs" else ""
+        if talking:
+            quiet, variables = " -E", {**variables, "ALL": "1"}
         queues = f"{side},{side}-delayed,{side}-forms,all"
         command = f"{python} -m celery -A mixed worker -l INFO -c 1 -P solo -Q {queues} -n {side}@rabbit{quiet}"
         return Background(command, self._folder, {**variables, "C_FORCE_ROOT": "1"})
+
+    def pinged(self, side: str) -> list[str]:
+        """Who answers a client of that side."""
+        python, variables = self._sides[side]
+        program = "from mixed import app; print(*sorted(name for one in app.control.ping(timeout=2) for name in one))"
+        ran = subprocess.run(
+            [python, "-c", program], cwd=self._folder, env=variables, capture_output=True, text=True, timeout=60,
+            check=False,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout.split()
 
     def send(self, side: str, to: str) -> dict[str, Any]:
         python, variables = self._sides[side]
@@ -165,3 +179,17 @@ def test_each_runs_what_the_other_sends(fleet: Fleet) -> None:
             "group": [0, 2, 4, 6, 8],
             "chord": to,
         }
+
+
+@pytest.mark.parametrize("first", ["ours", "theirs"])
+def test_they_talk_whoever_came_first(fleet: Fleet, first: str) -> None:
+    """Exchanges and queues of control and events are declared alike: whoever finds others there ends."""
+    second = "theirs" if first == "ours" else "ours"
+    with fleet.worker(first, talking=True) as one:
+        one.wait_for(r"ready\.")
+        with fleet.worker(second, talking=True) as other:
+            other.wait_for(r"ready\.")
+            for side in (first, second):
+                wait_until(lambda side=side: fleet.pinged(side) == ["ours@rabbit", "theirs@rabbit"], f"pings of {side}")
+            assert fleet.send(first, second)["plain"] == 5
+            assert fleet.send(second, first)["plain"] == 5

@@ -18,7 +18,7 @@ from celery.app.utils import sanitize_url, unknown_keys
 from celery.exceptions import ImproperlyConfigured
 from celery.ports import Broadcasting, Examinable, Finding
 from celery.producer import new_id
-from celery.routing import QueueSpec
+from celery.routing import Binding, ExchangeSpec, QueueSpec
 from celery.settings import BY_NAME, NEW_NAME
 
 if TYPE_CHECKING:
@@ -273,9 +273,11 @@ def _worker_clocks(app: Celery, timeout: float) -> dict[str, float]:
     name, broker = f"celeryev.{new_id()}", app.assembly.broker_for_read
     exchange = str(app.conf.event_exchange)
     arguments = {"x-expires": 60_000, "x-message-ttl": 5_000}
+    bindings = (Binding(ExchangeSpec(exchange, "topic"), "worker.heartbeat"),)  # it is durable, and the queue is not
     mailbox = QueueSpec(
-        name, exchange, "topic", "worker.heartbeat", durable=False, auto_delete=True, arguments=arguments
-    )
+        name, exchange, "topic", "worker.heartbeat", durable=False, auto_delete=True, arguments=arguments,
+        bindings=bindings,
+    )  # fmt: skip
     found: dict[str, float] = {}
     assert isinstance(broker, Broadcasting)
     listener = broker.listen([mailbox])

@@ -16,7 +16,7 @@ from celery.events.event import get_exchange
 from celery.events.ways import connection_of, own_carrier
 from celery.exceptions import ImproperlyConfigured
 from celery.producer import new_id
-from celery.routing import QueueSpec
+from celery.routing import Binding, ExchangeSpec, QueueSpec
 from celery.utils.time import adjust_timestamp
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ class EventReceiver(ConsumerMixin):  # type: ignore[misc]  # kombu is not typed
             exclusive=exclusive,
             auto_delete=True,
             arguments={name: int(seconds * 1000) for name, seconds in times.items() if seconds is not None},
+            # The exchange is durable whatever the queue is: a worker that finds another one there ends.
+            bindings=(Binding(ExchangeSpec(self.exchange.name, "topic"), self.routing_key),),
         )
 
     @property
