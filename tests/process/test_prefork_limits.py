@@ -57,6 +57,10 @@ class Limited(Scripted):
     def do_sleep(self, message: Message, seconds: float) -> None:
         time.sleep(seconds)
 
+    def do_laden(self, message: Message, cargo: str) -> None:
+        """Takes long to be read, and waits for ever."""
+        time.sleep(1000)
+
     def do_power(self, message: Message) -> None:
         """One C call that holds the GIL for minutes."""
         pow(3, 10**9)
@@ -213,6 +217,12 @@ class TestSoftLimits:
         assert bench.told.finished[key] == Failure(reason="soft")
         assert bench.told.warned == {key: 0.1}
         assert bench.pool.pids == pids
+
+    def test_it_holds_for_a_message_that_takes_long_to_read(self, start: Callable[..., Bench]) -> None:
+        bench = start(1)
+        keys = bench.submit(*(limited(bench.job("laden", "x" * (1 << 24)), soft=0.2, hard=10) for _ in range(2)))
+        bench.settle(*keys)
+        assert [bench.told.finished.get(key) for key in keys] == [Failure(reason="soft")] * 2
 
     def test_it_is_raised_once(self, start: Callable[..., Bench]) -> None:
         bench = start(1)

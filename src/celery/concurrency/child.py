@@ -48,6 +48,7 @@ from celery.outcome import Rejected
 if TYPE_CHECKING:
     from celery.concurrency.slots import Slot, Slots
     from celery.concurrency.terms import Terms
+    from celery.outcome import Outcome
     from celery.ports import Runner
 
 __all__ = ["Child", "be_child"]
@@ -81,8 +82,9 @@ class Child:
         self._sending = threading.Lock()
         #: When the oldest unsent outcome came about; 0.0 if there is none.
         self._oldest = 0.0
-        #: The main thread waits for work. Only a hint: it spares the reader thread its watch.
-        self._idle = True
+        #: How many jobs the reader thread has handed on, and the main thread has ended. Each counts for itself, so that
+        #: neither can take back what the other has just found: where they are equal, nothing is under way.
+        self._handed = self._ended = 0
         #: The main process wants no more of it, or is gone.
         self._stopped = threading.Event()
         #: Billiard's worker, if somebody has put methods of his own into it.
@@ -150,7 +152,7 @@ class Child:
     # ------------------------------------------------------------------------------------------------ main thread
 
     def _work(self) -> None:
-        queue, slot, run = self._queue, self._slot, self._runner.run
+        queue, slot = self._queue, self._slot
         retirement = Retirement.under(self._terms)
         while True:
             try:
@@ -164,19 +166,26 @@ class Child:
             if self._oldest and now - self._oldest > _LINGER:
                 self._send_outcomes()
                 self._runner.flush()
+            if soft is not None:
+                self._soft.arm(key, soft)
             slot.begin(key, now, hard or 0.0)
-            try:
-                message = _read(envelope)
-            except MalformedMessage as exc:
-                self._finish(key, encode((key, Rejected(reason=str(exc)))), now)
-                continue
-            if redelivered:
-                message.redelivered = True
-            outcome = run(message) if soft is None else self._soft.run(message, key, soft, now)
+            outcome = self._outcome(envelope, redelivered)
+            if soft is not None:
+                self._soft.disarm()
             self._finish(key, encode((key, outcome)), now)
+            self._ended += 1
             if retirement is not None and retirement.due():
                 self._retire()
                 return
+
+    def _outcome(self, envelope: bytes, redelivered: bool) -> Outcome:
+        try:
+            message = _read(envelope)
+        except MalformedMessage as exc:
+            return Rejected(reason=str(exc))
+        if redelivered:
+            message.redelivered = True
+        return self._runner.run(message)
 
     def _retire(self) -> None:
         """Run no more: what is still in the queue, or on its way, is given back by the reader thread when the main
@@ -189,10 +198,7 @@ class Child:
     def _wait(self) -> _Parcel | None:
         self._send_outcomes()
         self._runner.flush()
-        self._idle = True
-        job = self._queue.get()
-        self._idle = False
-        return job
+        return self._queue.get()
 
     def _finish(self, key: int, outcome: bytes, began: float) -> None:
         with self._sending:
@@ -251,8 +257,8 @@ class Child:
     def _obey(self, kind: int, body: memoryview) -> None:
         if kind == JOBS:
             put = self._queue.put
-            self._idle = False
             for job in decode_jobs(body):
+                self._handed += 1
                 put(job)
         elif kind == PING:
             with self._sending:
@@ -273,6 +279,7 @@ class Child:
             except Empty:
                 return keys
             if job is not None:
+                self._handed -= 1
                 keys.append(job[0])
 
     def _patience(self) -> float | None:
@@ -286,7 +293,7 @@ class Child:
         """Nothing will be worth telling before the next frame comes: whatever ends meanwhile, the main thread sends."""
         if self._oldest or not self._queue.empty():
             return False
-        if self._idle:
+        if self._handed == self._ended:
             return True
         run = self._slot.read()
         return run is not None and run.running and run.key == self._told

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from celery.ports import Interruptible
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import CodeType, FrameType
 
-    from celery.message import Message
-    from celery.outcome import Outcome
     from celery.ports import Runner
 
 __all__ = ["SoftLimits"]
@@ -46,7 +45,6 @@ class SoftLimits:
     """Keeps the soft limits of one child (`[limit.2]`)."""
 
     def __init__(self, runner: Runner) -> None:
-        self._run = runner.run
         self._interruptible: Mapping[CodeType, bool] = {}
         if isinstance(runner, Interruptible):
             self._interruptible = runner.interruptible
@@ -63,20 +61,21 @@ class SoftLimits:
         self._main = threading.get_ident()
         signal.signal(signal.SIGUSR1, self._handle)
 
-    def run(self, message: Message, key: int, limit: float, now: float) -> Outcome:
-        """Run a message under a limit of so many seconds from `now`."""
+    def arm(self, key: int, limit: float) -> None:
+        """What begins now has so many seconds. To be called before anybody can see that it has begun: whoever looks
+        when to look again must find the limit."""
         if not self._interruptible:
-            return self._run(message)
+            return
         if self._exceeded is TimeoutError:
             # Slow to import, and few children need it.
             from billiard.exceptions import SoftTimeLimitExceeded
 
             self._exceeded = SoftTimeLimitExceeded
-        self._current = _Limited(key, now + limit)
-        try:
-            return self._run(message)
-        finally:
-            self._current = None
+        self._current = _Limited(key, monotonic() + limit)
+
+    def disarm(self) -> None:
+        """It has ended."""
+        self._current = None
 
     def left(self, now: float) -> float | None:
         """Seconds until `enforce` has something to do; None: nothing."""
