@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.running import ROOT, Background, environment, wait_until
+from tests.running import Background, wait_until
 from tests.servers import RedisServer
 from tests.wire import golden
+from tests.wire.pair import Pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,53 +95,23 @@ print(json.dumps(found))
 """
 
 
-class Fleet:
-    """The project in a folder, and a worker of each side."""
+class Fleet(Pair):
+    """With a task that everybody runs."""
 
-    def __init__(self, folder: Path, broker: str, results: str) -> None:
-        (folder / "mixed.py").write_text(SOURCE)
-        (folder / "client.py").write_text(CLIENT)
-        addresses = {"BROKER": broker, "RESULTS": results}
-        self._folder = folder
-        self._sides = {
-            "ours": (sys.executable, environment(folder, PYTHONPATH=f"{ROOT / 'src'}:{folder}", **addresses)),
-            "theirs": (golden.REFERENCE, golden.reference_environment(folder, PYTHONPATH=str(folder), **addresses)),
-        }
-
-    def worker(self, side: str, *, talking: bool = False) -> Background:
-        """`talking`: with remote control, events, heart, gossip and mingle."""
-        python, variables = self._sides[side]
-        quiet = " --without-mingle --without-gossip --without-heartbeat" if side == "theirs" else ""
-        if talking:
-            quiet, variables = " -E", {**variables, "ALL": "1"}
-        queues = f"{side},{side}-delayed,{side}-forms,all"
-        command = f"{python} -m celery -A mixed worker -l INFO -c 1 -P solo -Q {queues} -n {side}@rabbit{quiet}"
-        return Background(command, self._folder, {**variables, "C_FORCE_ROOT": "1"})
+    def start(self, side: str, *, talking: bool = False) -> Background:
+        return self.worker(side, f"{side},{side}-delayed,{side}-forms,all", talking=talking)
 
     def pinged(self, side: str) -> list[str]:
         """Who answers a client of that side."""
-        python, variables = self._sides[side]
         program = "from mixed import app; print(*sorted(name for one in app.control.ping(timeout=2) for name in one))"
-        ran = subprocess.run(
-            [python, "-c", program], cwd=self._folder, env=variables, capture_output=True, text=True, timeout=60,
-            check=False,
-        )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout.split()
+        return self.run(side, "-c", program).split()
 
-    def send(self, side: str, to: str) -> dict[str, Any]:
-        python, variables = self._sides[side]
-        ran = subprocess.run(
-            [python, "client.py", to, f"{side} to {to}"], cwd=self._folder, env=variables, capture_output=True,
-            text=True, timeout=180, check=False,
-        )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
-        found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-        return found
+    def call(self, side: str, to: str) -> dict[str, Any]:
+        return self.send(side, to, f"{side} to {to}")
 
     def told(self, n: int) -> set[str]:
         """What the workers have heard: so many lines, each another."""
-        path = self._folder / "told"
+        path = self.folder / "told"
         wait_until(lambda: path.exists() and len(path.read_text().splitlines()) >= n, f"{n} copies have run")
         lines = path.read_text().splitlines()
         assert len(lines) == n
@@ -153,14 +121,14 @@ class Fleet:
 @pytest.fixture
 def fleet(rabbit_url: str, tmp_path: Path) -> Iterator[Fleet]:
     with RedisServer() as results:
-        yield Fleet(tmp_path, rabbit_url, results.url())
+        yield Fleet(tmp_path, SOURCE, CLIENT, BROKER=rabbit_url, RESULTS=results.url())
 
 
 def test_each_runs_what_the_other_sends(fleet: Fleet) -> None:
-    with fleet.worker("ours") as ours, fleet.worker("theirs") as theirs:
+    with fleet.start("ours") as ours, fleet.start("theirs") as theirs:
         for worker in (ours, theirs):
             worker.wait_for(r"ready\.")
-        found = {(side, to): fleet.send(side, to) for side in ("ours", "theirs") for to in ("ours", "theirs")}
+        found = {(side, to): fleet.call(side, to) for side in ("ours", "theirs") for to in ("ours", "theirs")}
         heard = fleet.told(8)
     assert heard == {
         f"{worker}@rabbit {side} to {to}" for worker in ("ours", "theirs") for side, to in found
@@ -185,11 +153,11 @@ def test_each_runs_what_the_other_sends(fleet: Fleet) -> None:
 def test_they_talk_whoever_came_first(fleet: Fleet, first: str) -> None:
     """Exchanges and queues of control and events are declared alike: whoever finds others there ends."""
     second = "theirs" if first == "ours" else "ours"
-    with fleet.worker(first, talking=True) as one:
+    with fleet.start(first, talking=True) as one:
         one.wait_for(r"ready\.")
-        with fleet.worker(second, talking=True) as other:
+        with fleet.start(second, talking=True) as other:
             other.wait_for(r"ready\.")
             for side in (first, second):
                 wait_until(lambda side=side: fleet.pinged(side) == ["ours@rabbit", "theirs@rabbit"], f"pings of {side}")
-            assert fleet.send(first, second)["plain"] == 5
-            assert fleet.send(second, first)["plain"] == 5
+            assert fleet.call(first, second)["plain"] == 5
+            assert fleet.call(second, first)["plain"] == 5

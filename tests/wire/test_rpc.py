@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from tests.running import ROOT, Background, environment
 from tests.wire import golden
+from tests.wire.pair import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 pytestmark = [
     pytest.mark.server,
@@ -108,42 +105,12 @@ print(json.dumps(found))
 """
 
 
-class Fleet:
-    """The project in a folder, and a worker of each side."""
-
-    def __init__(self, folder: Path, broker: str, serializer: str) -> None:
-        (folder / "mixed.py").write_text(SOURCE)
-        (folder / "client.py").write_text(CLIENT)
-        more = {"BROKER": broker, "SERIALIZER": serializer}
-        self._folder = folder
-        self._sides = {
-            "ours": (sys.executable, environment(folder, PYTHONPATH=f"{ROOT / 'src'}:{folder}", **more)),
-            "theirs": (golden.REFERENCE, golden.reference_environment(folder, PYTHONPATH=str(folder), **more)),
-        }
-
-    def worker(self, side: str) -> Background:
-        python, variables = self._sides[side]
-        quiet = " --without-mingle --without-gossip --without-heartbeat" if side == "theirs" else ""
-        command = f"{python} -m celery -A mixed worker -l INFO -c 1 -P solo -Q {side} -n {side}@rabbit{quiet}"
-        return Background(command, self._folder, {**variables, "C_FORCE_ROOT": "1"})
-
-    def send(self, side: str, *to: str) -> dict[str, Any]:
-        python, variables = self._sides[side]
-        ran = subprocess.run(
-            [python, "client.py", *to], cwd=self._folder, env=variables, capture_output=True, text=True, timeout=180,
-            check=False,
-        )  # fmt: skip
-        assert ran.returncode == 0, ran.stderr
-        found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-        return found
-
-
 @pytest.fixture(params=["json", "pickle"])
-def fleet(request: pytest.FixtureRequest, rabbit_url: str, tmp_path: Path) -> Iterator[Fleet]:
-    return Fleet(tmp_path, rabbit_url, request.param)
+def fleet(request: pytest.FixtureRequest, rabbit_url: str, tmp_path: Path) -> Pair:
+    return Pair(tmp_path, SOURCE, CLIENT, BROKER=rabbit_url, SERIALIZER=request.param)
 
 
-def test_each_reads_what_came_of_what_it_sent(fleet: Fleet) -> None:
+def test_each_reads_what_came_of_what_it_sent(fleet: Pair) -> None:
     """Chords among ours alone: Celery has none on `rpc://`."""
     with fleet.worker("ours") as ours, fleet.worker("theirs") as theirs:
         for worker in (ours, theirs):

@@ -17,6 +17,7 @@ import hiredis
 
 from celery import exceptions
 from celery.backends.readiness import is_ready
+from celery.backends.waiter import Waiter, wake_one
 from celery.waits import wait_readable
 
 if TYPE_CHECKING:
@@ -37,31 +38,6 @@ _LOOK, _LOOK_MOST = 0.005, 0.25
 
 class _OldProtocolError(Exception):
     """The server does not speak RESP3."""
-
-
-class _Waiter:
-    """One call of `wait`. Everything in it is guarded by the lock of `Waiting`, save sleeping at the gate."""
-
-    __slots__ = ("asleep", "found", "gate", "heard", "ids")
-
-    def __init__(self, ids: Iterable[str], heard: deque[bytes] | None = None) -> None:
-        self.ids = dict.fromkeys(ids)
-        self.found: dict[str, bytes] = {}
-        #: Documents of every state, told but not yet passed on; None where only final ones matter.
-        self.heard = heard
-        self.gate = threading.Lock()
-        self.gate.acquire()
-        self.asleep = False
-
-    @property
-    def served(self) -> bool:
-        """Whether there is something to go on with."""
-        return bool(self.found or self.heard)
-
-    def wake(self) -> None:
-        if self.asleep:
-            self.asleep = False
-            self.gate.release()
 
 
 class Waiting:
@@ -90,11 +66,11 @@ class Waiting:
         #: Guards what follows, and every use of the link save polling it.
         self._lock = threading.Lock()
         self._link: Link | None = None
-        self._wanted: dict[str, list[_Waiter]] = {}
+        self._wanted: dict[str, list[Waiter]] = {}
         #: Ids of each look that is not answered yet (none for a ping), and when the oldest one was sent.
         self._asked: deque[tuple[float, Sequence[str]]] = deque()
         self._heard_at = 0.0
-        self._leader: _Waiter | None = None
+        self._leader: Waiter | None = None
 
     def wait(self, ids: Sequence[str], timeout: float | None) -> dict[str, bytes]:
         """See `ResultBackend.wait`."""
@@ -104,7 +80,7 @@ class Waiting:
             return {}
         if not self._plain:
             try:
-                return self._wait(_Waiter(ids), timeout, None)
+                return self._wait(Waiter(ids), timeout, None)
             except _OldProtocolError:
                 self._plain = True
         return self._look(ids, timeout)
@@ -113,7 +89,7 @@ class Waiting:
         """See `Streaming.each`: one subscription for all."""
         if self._pid != os.getpid():
             self._abandon()
-        waiter, left = _Waiter(ids), set(ids)
+        waiter, left = Waiter(ids), set(ids)
         try:
             with self._lock:
                 self._enter(waiter)
@@ -130,12 +106,12 @@ class Waiting:
             with self._lock:
                 self._leave(waiter)
 
-    def _until_served(self, waiter: _Waiter, deadline: float) -> None:
+    def _until_served(self, waiter: Waiter, deadline: float) -> None:
         while not waiter.found and self._clock.monotonic() < deadline:
             if self._may_lead(waiter):
                 self._lead(waiter, deadline)
             else:
-                self._sleep(waiter, deadline)
+                waiter.sleep(self._lock, deadline - self._clock.monotonic())
 
     def watch(self, id_: str, timeout: float | None, heard: Callable[[bytes], object]) -> bytes | None:
         """See `Watching.watch`."""
@@ -143,7 +119,7 @@ class Waiting:
             self._abandon()
         if not self._plain:
             try:
-                return self._wait(_Waiter([id_], deque()), timeout, heard).get(id_)
+                return self._wait(Waiter([id_], deque()), timeout, heard).get(id_)
             except _OldProtocolError:
                 self._plain = True
         return self._look([id_], timeout, heard).get(id_)
@@ -168,9 +144,7 @@ class Waiting:
             wait_readable([], min(pause, left))
             pause = min(pause * 1.5, _LOOK_MOST)
 
-    def _wait(
-        self, waiter: _Waiter, timeout: float | None, heard: Callable[[bytes], object] | None
-    ) -> dict[str, bytes]:
+    def _wait(self, waiter: Waiter, timeout: float | None, heard: Callable[[bytes], object] | None) -> dict[str, bytes]:
         deadline = float("inf") if timeout is None else self._clock.monotonic() + timeout
         try:
             with self._lock:
@@ -184,7 +158,7 @@ class Waiting:
                 if self._may_lead(waiter):
                     self._lead(waiter, deadline)
                 else:
-                    self._sleep(waiter, deadline)
+                    waiter.sleep(self._lock, deadline - self._clock.monotonic())
         finally:
             with self._lock:
                 self._leave(waiter)
@@ -200,7 +174,7 @@ class Waiting:
 
     # ----------------------------------------------------------------------------------------- with the lock held
 
-    def _enter(self, waiter: _Waiter) -> None:
+    def _enter(self, waiter: Waiter) -> None:
         fresh = []
         for id_ in waiter.ids:
             others = self._wanted.setdefault(id_, [])
@@ -274,7 +248,7 @@ class Waiting:
             if waiter.served:
                 waiter.wake()
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter) -> None:
         unwanted = []
         for id_ in waiter.ids:
             others = self._wanted[id_]
@@ -285,27 +259,19 @@ class Waiting:
         if self._leader is waiter:
             self._leader = None
         if self._leader is None:
-            self._wake_one()
+            wake_one(self._wanted)
         if unwanted and self._link is not None:
             try:  # noqa: SIM105 - to suppress kombu's error would be to load it
                 self._link.send([("UNSUBSCRIBE", *unwanted)])
             except exceptions.OperationalError:
                 pass  # with the connection the subscription ended too
 
-    def _step_down(self, waiter: _Waiter) -> None:
+    def _step_down(self, waiter: Waiter) -> None:
         """Let others read while this one is busy."""
         with self._lock:
             if self._leader is waiter:
                 self._leader = None
-                self._wake_one()
-
-    def _wake_one(self) -> None:
-        """Wake somebody to lead. Asked of all who leave: who was woken before may have left with an answer instead."""
-        for waiters in self._wanted.values():
-            for waiter in waiters:
-                if waiter.asleep:
-                    waiter.wake()
-                    return
+                wake_one(self._wanted)
 
     def _forget_link(self) -> None:
         if self._link is not None:
@@ -314,7 +280,7 @@ class Waiting:
 
     # --------------------------------------------------------------------------------------------- without the lock
 
-    def _may_lead(self, waiter: _Waiter) -> bool:
+    def _may_lead(self, waiter: Waiter) -> bool:
         with self._lock:
             if self._leader is None:
                 self._leader = waiter
@@ -323,20 +289,7 @@ class Waiting:
             waiter.asleep = not waiter.served
             return False
 
-    def _sleep(self, waiter: _Waiter, deadline: float) -> None:
-        if not waiter.asleep:
-            return
-        left = deadline - self._clock.monotonic()
-        woken = waiter.gate.acquire(timeout=min(max(left, 0.0), threading.TIMEOUT_MAX))
-        if woken:
-            return
-        with self._lock:
-            if waiter.asleep:
-                waiter.asleep = False
-            else:
-                waiter.gate.acquire(blocking=False)  # woken in this very moment
-
-    def _lead(self, waiter: _Waiter, deadline: float) -> None:
+    def _lead(self, waiter: Waiter, deadline: float) -> None:
         """Read for everybody until this waiter has what it wants or its time is over."""
         while not waiter.served:
             now = self._clock.monotonic()

@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 
 from celery.backends.readiness import state_told
 from celery.backends.rpc_wire import SYNC
+from celery.backends.waiter import Waiter, wake_one
 from celery.brokers.amqp_methods import passive_queue
 from celery.drivers.amqp_frames import long_tag, method, short
 from celery.states import READY_STATES, SUCCESS
@@ -44,31 +45,6 @@ class _Reply(NamedTuple):
     state: str
     #: Wall-clock seconds since the epoch.
     came: float
-
-
-class _Waiter:
-    """One who waits. Everything in it is guarded by the lock of `Replies`, save sleeping at the gate."""
-
-    __slots__ = ("asleep", "found", "gate", "heard", "ids")
-
-    def __init__(self, ids: Iterable[str], heard: deque[bytes] | None = None) -> None:
-        self.ids = dict.fromkeys(ids)
-        self.found: dict[str, bytes] = {}
-        #: Documents of every state that came and were not passed on yet; None where only final ones matter.
-        self.heard = heard
-        self.gate = threading.Lock()
-        self.gate.acquire()
-        self.asleep = False
-
-    @property
-    def served(self) -> bool:
-        """Whether there is something to go on with."""
-        return bool(self.found or self.heard)
-
-    def wake(self) -> None:
-        if self.asleep:
-            self.asleep = False
-            self.gate.release()
 
 
 class Replies:
@@ -100,8 +76,8 @@ class Replies:
         self._replies: dict[str, _Reply] = {}
         #: Those that have been waited for, the oldest first.
         self._read: dict[str, None] = {}
-        self._wanted: dict[str, list[_Waiter]] = {}
-        self._leader: _Waiter | None = None
+        self._wanted: dict[str, list[Waiter]] = {}
+        self._leader: Waiter | None = None
         self._link: Link | None = None
         self._queue = ""
 
@@ -126,14 +102,14 @@ class Replies:
     def wait(self, ids: Sequence[str], timeout: float | None) -> dict[str, bytes]:
         """See `ResultBackend.wait`."""
         deadline = self._deadline(timeout)
-        with self._waiting(_Waiter(ids)) as waiter:
+        with self._waiting(Waiter(ids)) as waiter:
             self._until_served(waiter, deadline)
         return waiter.found
 
     def each(self, ids: Sequence[str], patience: Callable[[], float | None]) -> Iterator[dict[str, bytes]]:
         """See `Streaming.each`."""
         left = set(ids)
-        with self._waiting(_Waiter(ids)) as waiter:
+        with self._waiting(Waiter(ids)) as waiter:
             while left:
                 self._until_served(waiter, self._deadline(patience()))
                 with self._lock:
@@ -147,7 +123,7 @@ class Replies:
         """See `Watching.watch`."""
         deadline = self._deadline(timeout)
         told: deque[bytes] = deque()
-        with self._waiting(_Waiter([id], told)) as waiter:
+        with self._waiting(Waiter([id], told)) as waiter:
             while True:
                 self._until_served(waiter, deadline)
                 if not told:
@@ -197,7 +173,7 @@ class Replies:
             self._begin()
 
     @contextmanager
-    def _waiting(self, waiter: _Waiter) -> Iterator[_Waiter]:
+    def _waiting(self, waiter: Waiter) -> Iterator[Waiter]:
         self._own()
         with self._lock:
             for id_ in waiter.ids:
@@ -211,7 +187,7 @@ class Replies:
             with self._lock:
                 self._leave(waiter)
 
-    def _until_served(self, waiter: _Waiter, deadline: float) -> None:
+    def _until_served(self, waiter: Waiter, deadline: float) -> None:
         while not waiter.served and self._clock.monotonic() < deadline:
             with self._lock:
                 if self._leader is None:
@@ -221,21 +197,9 @@ class Replies:
             if leads:
                 self._lead(waiter, deadline)
             else:
-                self._sleep(waiter, deadline)
+                waiter.sleep(self._lock, deadline - self._clock.monotonic())
 
-    def _sleep(self, waiter: _Waiter, deadline: float) -> None:
-        if not waiter.asleep:
-            return
-        left = min(max(deadline - self._clock.monotonic(), 0.0), threading.TIMEOUT_MAX)
-        if waiter.gate.acquire(timeout=left):
-            return
-        with self._lock:
-            if waiter.asleep:
-                waiter.asleep = False
-            else:
-                waiter.gate.acquire(blocking=False)  # woken in this very moment
-
-    def _lead(self, waiter: _Waiter, deadline: float) -> None:
+    def _lead(self, waiter: Waiter, deadline: float) -> None:
         """Read for everybody until this waiter has what it wants or its time is over. Raises `OperationalError` if
         there is no connection to be had for some time."""
         give_up, pause = self._clock.monotonic() + _GIVE_UP, _AGAIN
@@ -268,7 +232,7 @@ class Replies:
     def _look(self) -> None:
         """Take in what has come, unless somebody is at it anyway."""
         self._own()
-        me = _Waiter(())
+        me = Waiter(())
         with self._lock:
             if self._leader is not None:
                 return
@@ -381,7 +345,7 @@ class Replies:
             del self._read[oldest]
             self._replies.pop(oldest, None)
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter) -> None:
         for id_ in waiter.ids:
             others = self._wanted[id_]
             others.remove(waiter)
@@ -389,18 +353,10 @@ class Replies:
                 del self._wanted[id_]
         self._hand_over(waiter)
         if self._leader is None:
-            self._wake_one()
+            wake_one(self._wanted)
 
-    def _hand_over(self, waiter: _Waiter) -> None:
+    def _hand_over(self, waiter: Waiter) -> None:
         """Let others read while this one is busy."""
         if self._leader is waiter:
             self._leader = None
-            self._wake_one()
-
-    def _wake_one(self) -> None:
-        """Wake somebody to lead. Asked of all who leave: who was woken before may have left with an answer instead."""
-        for waiters in self._wanted.values():
-            for waiter in waiters:
-                if waiter.asleep:
-                    waiter.wake()
-                    return
+            wake_one(self._wanted)

@@ -99,26 +99,20 @@ def declare_exchange(line: Line, name: str, kind: str, *, durable: bool) -> None
 
 def message_of(came: Any) -> Message:
     """The task message in one of kombu's. Raises `ValueError`, `MalformedMessage` among them."""
-    info = came.delivery_info or {}
     if came.errors:
         raise ValueError(f"it cannot be decompressed: {came.errors[0]!r}")
-    return Message(
-        _headers(came),
-        _body(came),
-        properties=_properties(came),
-        content_type=came.content_type or "application/data",
-        content_encoding=came.content_encoding or "binary",
-        exchange=info.get("exchange") or "",
-        routing_key=info.get("routing_key") or "",
-        redelivered=_is_redelivered(came, info),
-    )
+    return _message(came, redelivered=_is_redelivered(came, came.delivery_info or {}))
 
 
 def envelope_of(came: Any) -> bytes:
     """What came and is no protocol 2 message, as the envelope that its readers know; or its body, if that is all."""
-    info = came.delivery_info or {}
     if not came.headers and not came.content_type:
         return _body(came)
+    return _message(came, named=("?", "?")).to_envelope()
+
+
+def _message(came: Any, *, redelivered: bool = False, named: tuple[str, str] | None = None) -> Message:
+    info = came.delivery_info or {}
     return Message(
         _headers(came),
         _body(came),
@@ -127,8 +121,9 @@ def envelope_of(came: Any) -> bytes:
         content_encoding=came.content_encoding or "binary",
         exchange=info.get("exchange") or "",
         routing_key=info.get("routing_key") or "",
-        named=("?", "?"),
-    ).to_envelope()
+        redelivered=redelivered,
+        named=named,
+    )
 
 
 def notice_of(came: Any, exchange_type: str) -> Notice:
