@@ -40,7 +40,7 @@ class Child:
         finally:
             os._exit(1)
 
-    def done(self, deadline: float = 20.0) -> None:
+    def done(self, deadline: float = 60.0) -> None:
         """Wait until `work` has returned; fails with the child's traceback if it raised."""
         ready, _, _ = select.select([self._read], [], [], deadline)
         assert ready, f"the child did nothing for {deadline} s"
