@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
-from celery.brokers.amqp_methods import CONFIRMED_WITHIN, passive_queue
+from celery.brokers.amqp_methods import CONFIRMED_WITHIN, passive_queue, returned_from
 from celery.drivers.amqp_errors import closed
 from celery.drivers.amqp_frames import method, properties_of, short
 
@@ -51,7 +51,7 @@ def confirmed(link: Link, n: int) -> set[str]:
     while missing:
         came = link.answer({(60, 80), (60, 120), (60, 50)}, CONFIRMED_WITHIN)
         if came.kind == (60, 50):
-            returned.add(_returned_to(came.arguments))
+            returned.add(returned_from(came.arguments)[1])
             continue
         tag = int.from_bytes(came.arguments[:8], "big")
         multiple = came.arguments[8] & 1
@@ -61,14 +61,6 @@ def confirmed(link: Link, n: int) -> set[str]:
         missing -= told
         lowest = max(lowest, tag + 1) if multiple else lowest
     return returned
-
-
-def _returned_to(arguments: bytes) -> str:
-    """The routing key of what was returned: it stands behind code, text and exchange."""
-    place = 2
-    for _ in range(2):
-        place += 1 + arguments[place]
-    return arguments[place + 1 : place + 1 + arguments[place]].decode("utf-8", "replace")
 
 
 def _on(channel: int, class_id: int, method_id: int, arguments: bytes) -> bytes:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIRMED_WITHIN", "CONFIRMING", "HELD", "Confirms", "await_confirms", "declare", "declare_exchange",
     "declare_queue", "envelope_of", "exists", "has_exchange", "mark_deaths", "message_of", "message_properties",
-    "packed_message", "passive_queue", "publish", "ready_queue", "with_confirms",
+    "packed_message", "passive_queue", "publish", "ready_queue", "returned_from", "with_confirms",
 ]  # fmt: skip
 
 #: A header of ours on a copy of what somebody held before (parked, or requeued from the dead): how often its process
@@ -163,6 +163,14 @@ class Confirms:
     @property
     def complaint(self) -> str:
         return f"{self._shown} has not accepted {len(self.refused)} of {self._n} messages (a queue is full, or away)"
+
+
+def returned_from(arguments: bytes) -> tuple[str, str]:
+    """Exchange and routing key of a message that came back; before them stand a code and a text."""
+    start = 3 + arguments[2]
+    middle = start + 1 + arguments[start]
+    exchange, key = arguments[start + 1 : middle], arguments[middle + 1 : middle + 1 + arguments[middle]]
+    return exchange.decode("utf-8", "replace"), key.decode("utf-8", "replace")
 
 
 def message_properties(message: Message) -> dict[str, Any]:

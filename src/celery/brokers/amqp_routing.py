@@ -10,6 +10,7 @@ from celery.brokers.amqp_methods import (
     declare_queue,
     has_exchange,
     ready_queue,
+    returned_from,
 )
 from celery.brokers.queue_options import Unrouted
 from celery.drivers.amqp_errors import MissingQueue
@@ -104,13 +105,9 @@ class Destinations:
 
     def came_back(self, came: Came) -> None:
         """Tell of a message that reached no queue."""
-        data = came.arguments
-        start = 3 + data[2]
-        middle = start + 1 + data[start]
-        exchange, key = data[start + 1 : middle], data[middle + 1 : middle + 1 + data[middle]]
         try:
             properties = properties_of(came.properties)
         except ValueError:
             properties = {}
         id = (properties.get("headers") or {}).get("id") or properties.get("correlation_id") or "?"
-        self._unrouted.note_one(str(id), exchange.decode("utf-8", "replace"), key.decode("utf-8", "replace"))
+        self._unrouted.note_one(str(id), *returned_from(came.arguments))
