@@ -80,6 +80,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # kombu is not typed
         self._taking: dict[str, Consumer] = {}
         #: Mailboxes, and what was heard there and is not taken yet.
         self._listening: dict[str, Listener] = {}
+        self._bound: dict[str, QueueSpec] = {}
         self._heard: dict[str, deque[Notice]] = {}
 
     def prepare_message(
@@ -152,11 +153,15 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # kombu is not typed
     def queue_bind(self, queue: str, exchange: str | None = None, routing_key: str = "", *_: Any, **__: Any) -> None:
         spec = self._spec(queue, exchange or "", self._kinds.get(exchange or "", "direct"), routing_key)
         if spec.exchange and self._is_mailbox(queue):
-            listener = self._listening.pop(queue, None)
-            if listener is not None:
-                listener.close()
+            if self._bound.get(queue) == spec:
+                return  # kombu declares again what it consumes from: what was heard meanwhile must stay
+            before = self._listening.get(queue)
             self._listening[queue] = self.connection.broker.listen([spec])
-            self._heard.setdefault(queue, deque())
+            self._bound[queue] = spec
+            heard = self._heard.setdefault(queue, deque())
+            if before is not None:
+                heard.extend(before.hear(0.0))
+                before.close()
         else:
             self.connection.broker.declare([spec])
 
@@ -177,6 +182,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # kombu is not typed
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **_: Any) -> int:
         """A queue is no more than the messages on it; at a mailbox nothing is heard any more."""
         listener = self._listening.pop(queue, None)
+        self._bound.pop(queue, None)
         self._heard.pop(queue, None)
         if listener is not None:
             listener.close()
@@ -257,6 +263,7 @@ class Channel(virtual.Channel):  # type: ignore[misc]  # kombu is not typed
     def close(self) -> None:
         consumers, self._taking = self._taking, {}
         listeners, self._listening = self._listening, {}
+        self._bound.clear()
         self._held.clear()
         for consumer in consumers.values():  # gives back what was not acknowledged
             consumer.close()
