@@ -32,9 +32,9 @@ quick: $(VENV)/dev.stamp ## The tests that need neither a server, nor a worker p
 	$(BIN)/pytest -n auto --dist loadgroup -m "not server and not process and not slow" -q
 
 .PHONY: chaos
-chaos: $(VENV)/dev.stamp redis ## Kills, cuts and restarts at full size, with a ledger of what was lost: twenty-five minutes
+chaos: $(VENV)/dev.stamp redis rabbitmq ## Kills, cuts and restarts at full size, with a ledger of what was lost: forty minutes
 	CHAOS=1 $(BIN)/pytest -v tests/chaos tests/adapters/test_results_under_load.py tests/process/test_flows_survive.py \
-		tests/process/test_delayed.py tests/process/test_deaths.py
+		tests/process/test_delayed.py tests/process/test_deaths.py tests/process/test_worker_rabbit.py
 
 .PHONY: fuzz
 fuzz: $(VENV)/dev.stamp redis ## 100,000 messages that are nearly right, 20,000 random canvases, properties of all kinds; writes benchmarks/fuzz.txt

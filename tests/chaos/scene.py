@@ -50,6 +50,12 @@ def body(self, seconds):
 late = app.task(name="proj.late", bind=True, acks_late=True, reject_on_worker_lost=True)(body)
 first = app.task(name="proj.first", bind=True, acks_first=True)(body)
 early = app.task(name="proj.early", bind=True, acks_late=False)(body)
+
+@app.task(name="proj.count", bind=True, acks_late=True, reject_on_worker_lost=True)
+def count(self, ids):
+    note("began", self.request.id)
+    note("ended", self.request.id)
+    return len(set(ids))
 """
 
 
