@@ -21,10 +21,10 @@ from celery.brokers.amqp_methods import await_confirms, publish, with_confirms
 from celery.drivers.amqp_frames import content
 from celery.exceptions import ImproperlyConfigured, OperationalError
 from celery.message import Message
-from celery.ports import Blaming, BrokerConfig, DeadLetterBounds, Deferring, Depth, Publication
+from celery.ports import Blaming, BrokerConfig, DeadLetterBounds, Deferring, Depth, Notice, Publication
 from celery.routing import QueueSpec, Route
 from tests.chaos.proxy import FaultProxy
-from tests.contracts.broadcasting import BroadcastingContract
+from tests.contracts.broadcasting import BroadcastingContract, ear, hear, notice
 from tests.contracts.broker import BrokerContract, ids, message, numbers, spec, take, to
 from tests.contracts.dead_letters import BOUNDS, DeadLetterContract, letters, refuse
 from tests.contracts.processes import Child, in_child
@@ -348,6 +348,27 @@ class TestBroadcasting(BroadcastingContract):
     @pytest.fixture
     def make_carrier(self, make_amqp: MakeAmqp) -> MakeCarrier:
         return make_amqp
+
+    def test_it_says_so_if_nobody_has_heard(self, make_amqp: MakeAmqp) -> None:
+        """Of what is for everybody: then no answer is waited for. What came back of others is not taken for it."""
+        broker = make_amqp()
+
+        def told(*notices: Notice) -> int | None:
+            return broker.tell(notices)
+
+        assert told(notice("nobody")) == told(notice("one"), notice("two", "no.pidbox")) == 0
+        lost = Route("ctl", "nowhere", None, exchange_type="direct")
+        broker.publish([Publication(message(1), lost)])
+        listener = broker.listen([ear("n.pidbox")])
+        assert told(notice("one")) is None
+        assert told(notice("two"), notice("nobody", "no.pidbox")) is None
+        assert told(notice("event", "ev", "topic", "worker.online")) is None
+        assert hear(listener, 2) == ["one", "two"]
+        listener.close()
+        assert told(notice("nobody")) == 0
+        with broker.link() as link:
+            with_confirms(link)
+        assert told(notice("nobody")) is None
 
 
 def depth_of(broker: Broker, queue: str = "q") -> int:

@@ -62,6 +62,7 @@ LATE_IMPORTS: dict[tuple[str, str], str] = {
     ("celery.app.assembly", "celery.tracer"): SENDING,
     ("celery.app.assembly", "celery.tracer_parts"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_consumer"): SENDING,
+    ("celery.brokers.amqp", "celery.brokers.amqp_advice"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_advice"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_dead"): SENDING,
     ("celery.brokers.redis", "celery.brokers.redis_listening"): SENDING,

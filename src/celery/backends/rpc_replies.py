@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from kombu.exceptions import OperationalError
 
 from celery.backends.readiness import state_told
-from celery.backends.rpc_wire import SYNC
 from celery.backends.waiter import Waiter, wake_one
-from celery.brokers.amqp_methods import passive_queue
+from celery.brokers.amqp_methods import passive_queue, synchronize
 from celery.drivers.amqp_frames import long_tag, method, short
 from celery.states import READY_STATES, SUCCESS
 
@@ -33,11 +32,12 @@ __all__ = ["Replies"]
 
 #: Seconds of silence after which the server is asked whether it is still there, and within which it has to answer.
 _SILENCE = 10.0
-#: Seconds between attempts to connect again, first and longest; and for how long it is tried.
-_AGAIN, _AGAIN_MOST, _GIVE_UP = 0.1, 1.0, 10.0
+#: Seconds between attempts to connect again, first and longest; and for how long it is tried: a node that is started
+#: anew takes ten and more, and what is waited for is still in its queue then.
+_AGAIN, _AGAIN_MOST, _GIVE_UP = 0.1, 1.0, 60.0
 #: Documents that are kept of tasks that nobody has asked after, and of those that have been waited for.
 _UNREAD, _READ = 100_000, 10_000
-_CONSUME_OK, _DECLARED, _SYNCED = frozenset({(60, 21)}), frozenset({(50, 11)}), frozenset({(60, 11)})
+_CONSUME_OK, _DECLARED = frozenset({(60, 21)}), frozenset({(50, 11)})
 
 
 class _Reply(NamedTuple):
@@ -270,7 +270,7 @@ class Replies:
             came = link.call(passive_queue(self._queue, channel=1), _DECLARED, _SILENCE)
             self._hear(link)
             left = int.from_bytes(came.arguments[-8:-4], "big")
-        link.call(SYNC, _SYNCED, _SILENCE)
+        synchronize(link, _SILENCE)
         self._hear(link)
 
     def _hear(self, link: Link) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from celery.brokers.amqp_methods import publish
-from celery.drivers.amqp_frames import framed, method, packed, properties_of, short, table
+from celery.drivers.amqp_frames import framed, packed, properties_of, short, table
 
 if TYPE_CHECKING:
     from typing import Any
@@ -13,11 +13,7 @@ if TYPE_CHECKING:
     from celery.drivers.amqp_frames import Came
     from celery.outcome import Record
 
-__all__ = ["SYNC", "Form", "lease", "milliseconds"]
-
-
-#: Changes nothing (consumers may have any number of messages, as they do), but is answered.
-SYNC = method(60, 10, b"\0\0\0\0\0\0\0")
+__all__ = ["Form", "lease", "milliseconds"]
 
 
 class Form:

@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from celery.brokers.amqp_consumer import AmqpConsumer, heartbeat_of
 from celery.brokers.amqp_dead import AmqpDeadLetters
 from celery.brokers.amqp_delay import NEEDED, DelayingConsumer
-from celery.brokers.amqp_listening import AmqpListener, frames_of
+from celery.brokers.amqp_listening import AmqpListener, tell
 from celery.brokers.amqp_methods import await_confirms, declare_queue, exists, passive_queue
 from celery.brokers.amqp_publishing import (
     PATIENCE,
@@ -55,6 +55,8 @@ class AmqpBroker:
         self._confirm = bool(config.options.get("confirm_publish"))
         self._confirmed_within = float(config.options.get("confirm_timeout") or PATIENCE)
         self._pool_patience = float(config.options.get("pool_acquire_timeout") or PATIENCE)
+        #: Whether it was said which options change nothing.
+        self._advised = False
         self._letters = AmqpDeadLetters(self.link, config.dead_letters, clock)
         self._pid = os.getpid()
         self._idle: list[Link] = []
@@ -170,6 +172,11 @@ class AmqpBroker:
 
     def consume(self, queues: Sequence[QueueSpec]) -> AmqpConsumer:
         """See `Broker.consume`."""
+        if not self._advised:
+            from celery.brokers.amqp_advice import advise
+
+            self._advised = True
+            advise(self.config.options)
         link = self.endpoint.connect(heartbeat=heartbeat_of(self.config))
         kind = DelayingConsumer if link.capabilities >= NEEDED else AmqpConsumer
         return kind(self, queues, link, clock=self._clock)
@@ -193,12 +200,10 @@ class AmqpBroker:
         """See `Burying`; it needs publisher confirms."""
         return self._letters
 
-    def tell(self, notices: Sequence[Notice]) -> None:
-        """See `Broadcasting.tell`: an exchange does not say how many queues it has put a notice on."""
-        with self.link() as link:
-            link.send(b"".join(frames_of(link, notice) for notice in notices))
-            if link.published is not None:
-                await_confirms(link, len(notices))
+    def tell(self, notices: Sequence[Notice]) -> int | None:
+        """See `Broadcasting.tell`: an exchange says no more than that it has put a notice on no queue."""
+        with self.link(PATIENCE) as link:
+            return tell(link, notices)
 
     def listen(self, mailboxes: Sequence[QueueSpec]) -> AmqpListener:
         """See `Broadcasting.listen`."""

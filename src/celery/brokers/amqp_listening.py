@@ -5,7 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from celery.brokers.amqp_methods import declare_exchange, declare_queue, publish
+from celery.brokers.amqp_methods import (
+    await_confirms,
+    declare_exchange,
+    declare_queue,
+    publish,
+    returned_from,
+    synchronize,
+)
 from celery.drivers.amqp_frames import content, method, properties_of, short
 from celery.ports import Notice
 
@@ -16,13 +23,38 @@ if TYPE_CHECKING:
     from celery.drivers.amqp_frames import Came
     from celery.routing import QueueSpec
 
-__all__ = ["AmqpListener", "frames_of"]
+__all__ = ["AmqpListener", "tell"]
 
 #: Seconds after which either side may take the other for dead.
 _HEARTBEAT = 6.0
 
 
-def frames_of(link: Link, notice: Notice) -> bytes:
+def tell(link: Link, notices: Sequence[Notice]) -> int | None:
+    """Tell all of them. 0 if they are for everybody and reach nobody, as the server says of messages that it has put on
+    no queue (only of commands: that costs a round trip); else None."""
+    if link.published is not None:
+        link.send(b"".join(_frames_of(link, notice) for notice in notices))
+        await_confirms(link, len(notices))
+        return None
+    link.send(b"".join(_frames_of(link, notice, mandatory=_is_for_all(notice)) for notice in notices))
+    if not any(map(_is_for_all, notices)):
+        return None if notices else 0
+    synchronize(link)
+    back = [came for came in link.inbox if came.kind == (60, 50) and _is_one_of(notices, came)]
+    for came in back:
+        link.inbox.remove(came)
+    return 0 if len(back) == len(notices) else None
+
+
+def _is_for_all(notice: Notice) -> bool:
+    return notice.exchange_type == "fanout"
+
+
+def _is_one_of(notices: Sequence[Notice], came: Came) -> bool:
+    return returned_from(came.arguments)[0] in {notice.exchange for notice in notices}
+
+
+def _frames_of(link: Link, notice: Notice, *, mandatory: bool = False) -> bytes:
     """Declares the exchange, once; the frames that tell the notice."""
     if notice.exchange:
         declare_exchange(link, notice.exchange, notice.exchange_type, durable=notice.durable)
@@ -33,7 +65,8 @@ def frames_of(link: Link, notice: Notice) -> bytes:
         "content_encoding": notice.content_encoding,
         "headers": dict(notice.headers),
     }
-    return publish(notice.exchange, notice.routing_key) + content(properties, notice.body, link.frame_max)
+    told = publish(notice.exchange, notice.routing_key, mandatory=mandatory)
+    return told + content(properties, notice.body, link.frame_max)
 
 
 class AmqpListener:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONFIRMED_WITHIN", "CONFIRMING", "HELD", "Confirms", "await_confirms", "declare", "declare_exchange",
     "declare_queue", "envelope_of", "exists", "has_exchange", "mark_deaths", "message_of", "message_properties",
-    "packed_message", "passive_queue", "publish", "ready_queue", "returned_from", "with_confirms",
+    "packed_message", "passive_queue", "publish", "ready_queue", "returned_from", "synchronize", "with_confirms",
 ]  # fmt: skip
 
 #: A header of ours on a copy of what somebody held before (parked, or requeued from the dead): how often its process
@@ -55,6 +55,12 @@ def publish(exchange: str, routing_key: str, *, mandatory: bool = False) -> byte
 def passive_queue(name: str, channel: int) -> bytes:
     """Asks whether there is such a queue, and how many messages wait in it."""
     return method(50, 10, b"\0\0" + short(name) + b"\x01\0\0\0\0", channel)
+
+
+def synchronize(link: Link, timeout: float | None = None) -> None:
+    """On return the server has read what was sent before, and what it had to say of that has come. Changes nothing:
+    consumers may have any number of messages, as they do."""
+    link.call(method(60, 10, b"\0\0\0\0\0\0\0"), {(60, 11)}, timeout)
 
 
 def exists(link: Link, question: bytes, answer: tuple[int, int]) -> Came | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from typing import TYPE_CHECKING, Any
+
+from celery.brokers.option_advice import CONNECTING, Others, option_advice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,19 +26,13 @@ _HONOURED = frozenset(
     unacked_mutex_key unacked_restore_interval unacked_restore_limit username virtual_host visibility_timeout
     """.split()
 )
-#: Others of kombu's: name → (the values that need no word, why any other changes nothing).
-_CONNECTING = "how often a connection is tried is said by task_publish_retry_policy and broker_connection_max_retries"
-_OTHERS: dict[str, tuple[tuple[Any, ...], str]] = {
+_OTHERS: Others = {
+    **CONNECTING,
     "ack_emulation": ((True,), "a message is always held for the worker that runs it, and given back if that dies"),
     "body_encoding": (("base64",), "bodies are always written in base64, which every kombu reads"),
     "deadletter_queue": ((None,), "a message that no queue is bound for is dropped"),
     "unacked_mutex_expire": ((300,), "abandoned messages are restored in one step, which needs no lock"),
     "unacked_restore_throttle": ((10,), "how often they are looked for is said by unacked_restore_interval"),
-    "max_retries": ((), _CONNECTING),
-    "interval_start": ((), _CONNECTING),
-    "interval_step": ((), _CONNECTING),
-    "interval_max": ((), _CONNECTING),
-    "errback": ((), _CONNECTING),
 }
 
 
@@ -49,17 +44,8 @@ def advise(options: Mapping[str, Any], pool: LinkPool) -> None:
 
 def on_options(options: Mapping[str, Any]) -> Iterator[str]:
     """A line for each transport option that is not known, or known but without effect (`[broker.9]`)."""
-    for name, value in options.items():
-        if name in _HONOURED or name.startswith("ssl_"):
-            continue
-        if name in _OTHERS:
-            silent, why = _OTHERS[name]
-            if value not in silent:
-                yield f"broker_transport_options: {name} has no effect: {why}."
-        else:
-            near = difflib.get_close_matches(name, [*_HONOURED, *_OTHERS], n=1)
-            meant = f" Did you mean {near[0]}?" if near else ""
-            yield f"broker_transport_options: there is no option {name} for Redis; it has no effect.{meant}"
+    asked = {name: value for name, value in options.items() if not name.startswith("ssl_")}
+    return option_advice("Redis", asked, _HONOURED, _OTHERS)
 
 
 def on_server(pool: LinkPool) -> Iterator[str]:

@@ -34,7 +34,15 @@ if TYPE_CHECKING:
     from celery.ports import BrokerConfig
     from celery.routing import QueueSpec
 
-__all__ = ["Endpoint", "Link"]
+__all__ = ["LOGIN_OPTIONS", "Endpoint", "Link"]
+
+#: Transport options that py-amqp logs in with; they count more than the URL, as in kombu.
+LOGIN_OPTIONS = frozenset(
+    """
+    authentication client_properties connect_timeout locale login_method login_response password read_timeout
+    socket_settings userid virtual_host write_timeout
+    """.split()
+)
 
 #: Seconds that a server may take over an answer, or to take what is sent to it.
 _PATIENCE = 30.0
@@ -80,27 +88,27 @@ class Endpoint:
         parts = urlsplit(url)
         shown = str(maybe_sanitize_url(url))
         secure = self._config.ssl or parts.scheme == "amqps"
-        options = self._config.options
+        given = self._config.options
+        options = {name: given[name] for name in LOGIN_OPTIONS if given.get(name) is not None}
         try:
-            connection = amqp.Connection(
-                host=f"{_bracketed(parts.hostname or 'localhost')}:{parts.port or (5671 if secure else 5672)}",
-                userid=unquote(parts.username or "guest"),
-                password=unquote(parts.password if parts.password is not None else "guest"),
-                login_method=options.get("login_method"),
-                virtual_host=unquote(parts.path[1:]) or "/",
-                ssl=_verifying(self._config.ssl, parts.hostname or "localhost") if secure else False,
-                connect_timeout=self._config.connect_timeout,
-                read_timeout=float(options.get("read_timeout") or max(self._config.connect_timeout, 5.0)),
-                heartbeat=heartbeat,
-                client_properties=options.get("client_properties"),
-                socket_settings=options.get("socket_settings"),
-            )
+            login = {
+                "host": f"{_bracketed(parts.hostname or 'localhost')}:{parts.port or (5671 if secure else 5672)}",
+                "userid": unquote(parts.username or "guest"),
+                "password": unquote(parts.password if parts.password is not None else "guest"),
+                "virtual_host": unquote(parts.path[1:]) or "/",
+                "ssl": _verifying(self._config.ssl, parts.hostname or "localhost") if secure else False,
+                "connect_timeout": self._config.connect_timeout,
+                "heartbeat": heartbeat,
+                **options,
+            }
+            login["read_timeout"] = options.get("read_timeout") or max(login["connect_timeout"], 5.0)
+            connection = amqp.Connection(**login)
             connection.connect()
         except (amqp.exceptions.AMQPError, OSError, tls.SSLError) as exc:
             raise refused(exc, shown) from exc
         except (ValueError, NotImplementedError) as exc:
             raise ImproperlyConfigured(f"broker_login_method: {shown} cannot be logged in to that way: {exc}") from exc
-        link = Link(connection, shown)
+        link = Link(connection, shown, options.get("read_timeout"), options.get("write_timeout"))
         try:
             link.call(method(20, 10, b"\0"), {(20, 11)})
         except BaseException:
@@ -125,11 +133,16 @@ def _bracketed(host: str) -> str:
 class Link:
     """One connection. One thread uses it, and another may send heartbeats."""
 
-    def __init__(self, connection: Any, shown: str) -> None:
+    def __init__(
+        self, connection: Any, shown: str, read_timeout: float | None = None, write_timeout: float | None = None
+    ) -> None:
+        """`read_timeout`, `write_timeout`: seconds that the server may take over an answer, and to take what is sent to
+        it, at the most; None: as long as whoever uses the connection says."""
         self._connection = connection  # so that its socket stays open
         self._line: socket.socket = connection.sock
-        self._line.settimeout(_PATIENCE)
-        self._patience = _PATIENCE
+        self._most = read_timeout or _PATIENCE, write_timeout or _PATIENCE
+        self._asked = 0.0
+        self.patience = _PATIENCE
         with suppress(OSError):  # py-amqp's read timeout is for the login
             self._line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 0))
         self._reader = Reader()
@@ -168,10 +181,11 @@ class Link:
 
     @patience.setter
     def patience(self, seconds: float) -> None:
-        if seconds != self._patience:
-            self._patience = seconds
+        if seconds != self._asked:
+            self._asked = seconds
+            self._patience = min(seconds, self._most[0])
             with suppress(OSError):  # closed: whoever sends over it is told
-                self._line.settimeout(seconds)
+                self._line.settimeout(min(seconds, self._most[1]))
 
     def send(self, data: bytes) -> None:
         """Raises `OperationalError`; then the connection is closed."""
