@@ -267,6 +267,7 @@ class AsyncResult(ResultBase, Generic[R]):
                 on_interval()
 
         wanted = between if parents else on_interval
+        self.backend.add_pending_result(self)
         return self.backend.wait_for_pending(self, on_interval=wanted, **how)
 
     def then(

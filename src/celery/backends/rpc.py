@@ -23,10 +23,11 @@ class RPCBackend(StoreBackend):
     BacklogLimitExceeded = BacklogLimitExceeded
     supports_autoexpire = True
     supports_native_join = True
+    #: Results survive a restart of the broker: `result_persistent`, which is off.
+    persistent = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        #: Results survive a restart of the broker.
         self.persistent = bool(self.app.conf.result_persistent)
 
     @property

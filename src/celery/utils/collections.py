@@ -337,6 +337,8 @@ class BufferMap(OrderedDict[Any, Any], Evictable):
         """`bufmaxsize`: items for one key, at most."""
         super().__init__()
         self.maxsize, self.bufmaxsize = maxsize, bufmaxsize
+        #: Items that were put here and not taken; fewer are there if buffers are emptied on their own.
+        self._most = 0
         for key, items in dict(iterable or ()).items():
             self.extend(key, list(items))
 
@@ -346,30 +348,38 @@ class BufferMap(OrderedDict[Any, Any], Evictable):
         return sum(map(len, self.values()))
 
     def put(self, key: Any, item: Any) -> None:
-        self._buffer(key).put(item)
+        self._add(key, (item,))
         self.move_to_end(key)
         self.evict()
 
     def extend(self, key: Any, it: Iterable[Any]) -> None:
-        self._buffer(key).extend(it)
+        self._add(key, it)
         self.evict()
+
+    def _add(self, key: Any, items: Iterable[Any]) -> None:
+        buffer = self._buffer(key)
+        before = len(buffer)
+        buffer.extend(items)
+        self._most += len(buffer) - before
 
     def take(self, key: Any, *default: Any) -> Any:
         """The oldest item of that key, whose turn is over then. Without any, as `Messagebuffer.take`."""
         if key not in self:
             return self.Buffer(0).take(*default)
         self.move_to_end(key)
+        self._most -= bool(self[key])
         return self[key].take(*default)
 
     def evict(self) -> None:
-        surplus = 0 if self.maxsize is None else self.total - self.maxsize
-        while surplus > 0:
+        while self.maxsize is not None and self._most > self.maxsize and self:
             key = next(iter(self))
             if self[key]:
                 self[key].take()
-                surplus -= 1
+                self._most -= 1
             else:
                 del self[key]
+        if not self:
+            self._most = 0
 
     def _buffer(self, key: Any) -> Messagebuffer:
         if key not in self:
