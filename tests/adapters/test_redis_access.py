@@ -243,3 +243,21 @@ def test_new_credentials_are_given_to_open_connections(redis_server: RedisServer
     consumer.close()
     broker.close()
     redis_server.call("ACL", "DELUSER", "rotating")
+
+
+class Away(Exception):
+    """Whoever gives out the credentials does not answer."""
+
+
+def test_credentials_that_are_not_to_be_had(redis_server: RedisServer) -> None:
+    """[backend.10]: with `additional_connection_errors` it is as if the server were away."""
+
+    class Provider:
+        def get_credentials(self) -> tuple[str, str]:
+            raise Away("no token")
+
+    for options, error in (({}, Away), ({"additional_connection_errors": [f"{__name__}.Away"]}, OperationalError)):
+        broker = RedisBroker(BrokerConfig(redis_server.url(), {"credential_provider": Provider(), **options}))
+        with pytest.raises(error, match="no token"):
+            broker.publish(to("q", message(1)))
+        broker.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
 
 from celery import Celery
 from celery.app.redis_parts import completed
+from celery.exceptions import OperationalError
 
 PARTS = {"redis_host": "h", "redis_port": 1, "redis_db": 2, "redis_username": "u", "redis_password": "p/w"}
 
@@ -43,3 +45,47 @@ def test_the_adapter_goes_there() -> None:
     assert (store.endpoint.host, store.endpoint.port, store.endpoint.db) == ("h", 1, 2)
     assert (store.endpoint.user, store.endpoint.password) == ("u", "p/w")
     assert "p/w" not in repr(store)
+
+
+class Refused(Exception):
+    """What a provider of credentials raises, or a proxy's client."""
+
+
+def backend_with(given: Any) -> Any:
+    app = Celery("errors", backend="redis://h", set_as_current=False)
+    retries = {"max_retries": 2, "interval_start": 0, "interval_step": 0}
+    app.conf.result_backend_transport_options = {"additional_connection_errors": given, "retry_policy": retries}
+    return app.backend
+
+
+@pytest.mark.parametrize("given", [Refused, [Refused], (KeyError, f"{__name__}.Refused"), f"{__name__}:Refused"])
+def test_additional_connection_errors(given: Any) -> None:
+    """[backend.10]: they mean that the server is away, so what failed is tried again."""
+    backend = backend_with(given)
+    assert Refused in backend.connection_errors
+    assert backend.exception_safe_to_retry(Refused())
+    assert backend.exception_safe_to_retry(OperationalError())
+    assert not backend.exception_safe_to_retry(ValueError())
+    tried: list[int] = []
+
+    def fail() -> None:
+        tried.append(1)
+        raise Refused
+
+    with pytest.raises(Refused):
+        backend.ensure(fail, ())
+    assert len(tried) == 3
+    with pytest.raises(Refused):
+        backend_with(None).ensure(fail, ())
+    assert len(tried) == 4
+
+
+def test_additional_connection_errors_that_are_none(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "celery.backends.redis"):
+        errors = backend_with([KeyError, "no.such.Thing", 3, "os.path", "Bare"]).connection_errors
+    assert errors[-1] is KeyError
+    assert len(errors) == len(backend_with(None).connection_errors) + 1
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    assert len(caplog.records) == 4
+    for named in ("'no.such.Thing'", "got 3", "got 'os.path'", "'Bare'"):
+        assert named in said

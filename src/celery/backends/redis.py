@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from celery.app.redis_parts import completed, redis_options
 from celery.backends.base import KeyValueStoreBackend
 from celery.backends.face import StoreBackend
+from celery.drivers.redis_errors import additional_errors
 from celery.drivers.redis_url import credential_provider, parse
 from celery.exceptions import BackendStoreError, ImproperlyConfigured, OperationalError
 
@@ -35,6 +36,7 @@ class RedisBackend(StoreBackend, KeyValueStoreBackend):
     #: Connections that `client` opens at most; None: no limit.
     max_connections: int | None = None
     _client: Any = None
+    _away: tuple[type[Exception], ...] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -127,11 +129,19 @@ class RedisBackend(StoreBackend, KeyValueStoreBackend):
         options = self.app.conf.result_backend_transport_options or {}
         return {**StoreBackend.retry_policy, **(options.get("retry_policy") or {})}
 
+    @property
+    def connection_errors(self) -> tuple[type[Exception], ...]:  # type: ignore[override]
+        """The errors that mean that the server is away, those of `additional_connection_errors` among them."""
+        if self._away is None:
+            options = self.app.conf.result_backend_transport_options or {}
+            redis, more = self.redis, additional_errors(options.get("additional_connection_errors"))
+            self._away = (OperationalError, OSError, redis.ConnectionError, redis.TimeoutError, *more)
+        return self._away
+
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         if isinstance(exc, OperationalError):
-            return True
-        redis = self.redis
-        return isinstance(exc, redis.ConnectionError | redis.TimeoutError)
+            return True  # also where redis-py is not installed
+        return isinstance(exc, self.connection_errors)
 
     def ensure(self, fun: Callable[..., Any], args: tuple[Any, ...], **policy: Any) -> Any:
         """Call it, again after connection errors, as the retry policy says; raises the last one."""
@@ -141,7 +151,7 @@ class RedisBackend(StoreBackend, KeyValueStoreBackend):
         while True:
             try:
                 return fun(*args)
-            except self.redis.ConnectionError as exc:
+            except self.connection_errors as exc:
                 if limit is not None and retries >= limit:
                     raise
                 retries += 1

@@ -19,7 +19,8 @@ logger = logging.getLogger("celery.brokers.redis")
 #: Transport options that do what kombu's do.
 _HONOURED = frozenset(
     """
-    client_name credential_provider db fanout_patterns fanout_prefix global_keyprefix health_check_interval
+    additional_connection_errors client_name credential_provider db fanout_patterns fanout_prefix global_keyprefix
+    health_check_interval
     keyprefix_queue lease_timeout master_name max_connections min_other_sentinels password priority_steps
     queue_order_strategy reauth_check_interval retry_on_timeout sentinel_fanout_compat sentinel_kwargs sep
     socket_connect_timeout socket_keepalive socket_keepalive_options socket_timeout unacked_index_key unacked_key

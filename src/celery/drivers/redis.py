@@ -82,6 +82,8 @@ class Endpoint:
         self.shown = _shown(address, self)
         self.db = database(path or given.get("db") or given.get("virtual_host") or 0, self.shown)
         self.provider: Any = credential_provider(given.get("credential_provider"))
+        #: See `additional_errors`.
+        self.additional: Any = given.get("additional_connection_errors")
         self.prefix: str = given.get("global_keyprefix") or ""
         self._take_patience(given, connect_timeout)
         self.client_name: str = given.get("client_name") or ""
@@ -202,10 +204,18 @@ class Endpoint:
             made.close()
             raise
 
+    def _provided(self) -> tuple[str, ...]:
+        try:
+            return tuple(self.provider.get_credentials())
+        except Exception as exc:
+            if self.additional is None or not _is_additional(exc, self.additional):
+                raise
+            raise exceptions.OperationalError(f"no credentials to be had for {self.shown}: {exc!r}") from exc
+
     def credentials(self) -> tuple[str, ...]:
         """Arguments of AUTH: (), (password,) or (user, password)."""
         if self.provider is not None:
-            return tuple(self.provider.get_credentials())
+            return self._provided()
         if self.user and self.password:
             return (self.user, self.password)
         return (self.password,) if self.password else ()
@@ -499,6 +509,12 @@ def is_stale(link: Link) -> bool:
     if link.pid != os.getpid() or link.closed:
         return True
     return time.monotonic() > link.usable_until and link.readable()
+
+
+def _is_additional(exc: Exception, given: Any) -> bool:
+    from celery.drivers.redis_errors import additional_errors
+
+    return isinstance(exc, additional_errors(given))
 
 
 def explained(text: str, shown: str) -> Exception:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from typing import Any
 
 from kombu.exceptions import OperationalError
+from kombu.utils.imports import symbol_by_name
 
 from celery.exceptions import ImproperlyConfigured
 
-__all__ = ["ServerReply", "explained"]
+__all__ = ["ServerReply", "additional_errors", "explained"]
+
+logger = logging.getLogger("celery.backends.redis")
 
 #: First word of a refusal → what it means, and what to do about it.
 _MEANINGS = {
@@ -64,3 +69,20 @@ def _word(text: str) -> str:
         return "NOPERM"
     found = re.match(r"ERR Error running script.* -([A-Z]+) ", text)
     return found[1] if found else text.partition(" ")[0]
+
+
+def additional_errors(given: Any) -> tuple[type[Exception], ...]:
+    """The option `additional_connection_errors`: exceptions that mean that the server is away, by class or dotted name,
+    one or several (`[backend.10]`). What is none is named in a warning, and passed over."""
+    found = []
+    for each in given if isinstance(given, list | tuple) else [] if given is None else [given]:
+        try:
+            meant = symbol_by_name(each)
+        except (ImportError, AttributeError, ValueError) as exc:
+            logger.warning("additional_connection_errors: %r cannot be imported, and is passed over: %r", each, exc)
+            continue
+        if isinstance(meant, type) and issubclass(meant, Exception):
+            found.append(meant)
+        else:
+            logger.warning("additional_connection_errors: expected an exception's class or dotted name, got %r", each)
+    return tuple(found)
