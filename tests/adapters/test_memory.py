@@ -11,7 +11,8 @@ import pytest
 from celery.backends.memory import MemoryBackend
 from celery.brokers.memory import MemoryBroker
 from celery.drivers.memory import server_of
-from celery.ports import BackendConfig, BrokerConfig
+from celery.ports import BackendConfig, BrokerConfig, Publication
+from celery.routing import QueueSpec, Route
 from tests.contracts.backend import BackendContract, record
 from tests.contracts.broadcasting import BroadcastingContract
 from tests.contracts.broker import BrokerContract, ids, message, nothing, spec, take, to
@@ -180,3 +181,20 @@ def test_a_clock_that_stands_still_does_not_keep_fetch(url: str) -> None:
     consumer._server.put("q", b"{}")
     consumer.defer([(consumer.fetch(1, 0)[0], clock.now + 0.01)])
     assert consumer.fetch(1, 0.05) == []
+
+
+def test_no_time_to_live_and_no_waiting(url: str) -> None:
+    """[broker.19]: as in kombu's memory transport nothing is dropped because of its age; what was published is there at
+    once, in every queue of a fanout exchange."""
+    clock = FakeClock()
+    broker = MemoryBroker(BrokerConfig(url), clock=clock)
+    short = {"x-message-ttl": 1, "x-expires": 1}
+    queues = [QueueSpec(f"f{i}", "everybody", "fanout", "", arguments=short) for i in range(2)]
+    broker.declare(queues)
+    old = message("old")
+    old.properties["expiration"] = "1"
+    broker.publish([Publication(old, Route("everybody", "", exchange_type="fanout"))])
+    clock.now += 3600
+    broker.publish([Publication(message("new"), Route("everybody", "", exchange_type="fanout"))])
+    for each in queues:
+        assert ids(broker.consume([each]).fetch(9, 0.0)) == ["old", "new"]

@@ -89,3 +89,16 @@ def test_additional_connection_errors_that_are_none(caplog: pytest.LogCaptureFix
     assert len(caplog.records) == 4
     for named in ("'no.such.Thing'", "got 3", "got 'os.path'", "'Bare'"):
         assert named in said
+
+
+@pytest.mark.parametrize(
+    ("prefix", "keys"),
+    [("", ""), ("mine", "mine_"), ("mine:", "mine:"), ("mine_", "mine_"), ("mine-", "mine-"), ("mine.", "mine.")],
+)
+def test_a_prefix_of_all_keys(prefix: str, keys: str) -> None:
+    """[backend.10]: where the adapter keeps them, and where the backend's own client looks."""
+    app = Celery("prefix", backend="redis://h", set_as_current=False)
+    app.conf.result_backend_transport_options = {"global_keyprefix": prefix}
+    store: Any = app.assembly.store
+    assert f"{store.key_prefix}t" == f"{keys}celery-task-meta-t"
+    assert app.backend.get_key_for_task("t") == f"{keys}celery-task-meta-t".encode()

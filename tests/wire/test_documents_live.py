@@ -144,7 +144,7 @@ CONF = {
     "result_accept_content": ["pickle"],
     "result_expires": 100,
     "broker_transport_options": {"global_keyprefix": "b:"},
-    "result_backend_transport_options": {"global_keyprefix": "r:"},
+    "result_backend_transport_options": {"global_keyprefix": "r"},
 }
 
 
@@ -163,7 +163,7 @@ def prefixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 @pytest.mark.parametrize("call", [*CALLS[:3], "fail.apply_async(('builtin',))", "fail.apply_async(('own',))"])
 def test_extended_pickled_documents_under_a_prefix(prefixed: Fleet, call: str) -> None:
     """[state.5] [state.8] [rkeys.11] [redis.13]"""
-    theirs, ours = both(prefixed, call, prefix="r:", loads=unpickled)
+    theirs, ours = both(prefixed, call, prefix="r_", loads=unpickled)
     assert theirs["name"].startswith("fleet.")
     assert theirs["worker"] == "<side>@fleet"
     assert ours == theirs
@@ -190,8 +190,8 @@ def test_keys_bear_their_prefix(prefixed: Fleet) -> None:
         prefixed.read(prefixed.clients[OURS].send("add.apply_async((1, 2), priority=9)", runner))
     keys = [key.decode() for key in prefixed.server.call("KEYS", "*")]
     assert {"b:_kombu.binding.ours", "b:_kombu.binding.theirs"} <= set(keys)
-    assert [key for key in keys if not key.startswith(("b:", "r:"))] == []
-    results = [key for key in keys if key.startswith("r:")]
+    assert [key for key in keys if not key.startswith(("b:", "r_"))] == []
+    results = [key for key in keys if key.startswith("r_")]
     assert all(0 < prefixed.server.call("TTL", key) <= 100 for key in results)
 
 

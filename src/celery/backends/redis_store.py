@@ -37,7 +37,7 @@ class RedisStore:
 
     def __init__(self, config: BackendConfig, *, clock: Clock = SystemClock()) -> None:  # noqa: B008 - stateless
         self.endpoint = open_endpoint(config.url, config.options, config.ssl, config.connect_timeout)
-        prefix = config.key_prefix or _separated(self.endpoint.prefix)
+        prefix = _separated(config.key_prefix or self.endpoint.prefix)
         self.key_prefix = prefix + TASK_KEY
         #: Seconds as the server takes them; "" keeps for ever (`[state.13]`).
         self.ttl = _seconds(config.expires)
