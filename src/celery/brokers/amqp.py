@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from celery.brokers.amqp_consumer import AmqpConsumer, heartbeat_of
 from celery.brokers.amqp_dead import AmqpDeadLetters
 from celery.brokers.amqp_delay import NEEDED, DelayingConsumer
-from celery.brokers.amqp_listening import AmqpListener, frames_of
+from celery.brokers.amqp_listening import AmqpListener, tell
 from celery.brokers.amqp_methods import await_confirms, declare_queue, exists, passive_queue
 from celery.brokers.amqp_publishing import (
     PATIENCE,
@@ -193,12 +193,11 @@ class AmqpBroker:
         """See `Burying`; it needs publisher confirms."""
         return self._letters
 
-    def tell(self, notices: Sequence[Notice]) -> None:
-        """See `Broadcasting.tell`: an exchange does not say how many queues it has put a notice on."""
+    def tell(self, notices: Sequence[Notice]) -> int | None:
+        """See `Broadcasting.tell`: an exchange does not say how many queues it has put a notice on, but of those on
+        topics (events) it says if it was none."""
         with self.link() as link:
-            link.send(b"".join(frames_of(link, notice) for notice in notices))
-            if link.published is not None:
-                await_confirms(link, len(notices))
+            return tell(link, notices)
 
     def listen(self, mailboxes: Sequence[QueueSpec]) -> AmqpListener:
         """See `Broadcasting.listen`."""

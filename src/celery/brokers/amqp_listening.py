@@ -5,7 +5,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from celery.brokers.amqp_methods import declare_exchange, declare_queue, publish
+from kombu.exceptions import OperationalError
+
+from celery.brokers.amqp_methods import (
+    ASK,
+    ASKED,
+    CONFIRMED_WITHIN,
+    CONFIRMING,
+    RETURNED,
+    Confirms,
+    declare_exchange,
+    declare_queue,
+    publish,
+    returned_from,
+)
 from celery.drivers.amqp_frames import content, method, properties_of, short
 from celery.ports import Notice
 
@@ -16,14 +29,61 @@ if TYPE_CHECKING:
     from celery.drivers.amqp_frames import Came
     from celery.routing import QueueSpec
 
-__all__ = ["AmqpListener", "frames_of"]
+__all__ = ["AmqpListener", "tell"]
 
 #: Seconds after which either side may take the other for dead.
 _HEARTBEAT = 6.0
+#: Seconds after which it is looked whether a server that does not answer has stopped taking messages.
+_LOOK = 0.25
 
 
-def frames_of(link: Link, notice: Notice) -> bytes:
-    """Declares the exchange, once; the frames that tell the notice."""
+def tell(link: Link, notices: Sequence[Notice]) -> int | None:
+    """See `Broadcasting.tell`. 0: all came back, nobody listens; None: somebody does, or it is not known."""
+    asks = not link.blocked and all(notice.exchange_type == "topic" for notice in notices)
+    frames = b"".join(_frames_of(link, notice, comes_back=asks) for notice in notices)
+    if link.published is None:
+        link.send(frames + ASK if asks else frames)
+        back = _came_back(link, notices) if asks else 0
+    else:
+        link.send(frames)
+        back = _confirmed(link, len(notices))
+    return 0 if asks and back == len(notices) else None
+
+
+def _confirmed(link: Link, n: int) -> int:
+    """Wait until the last n notices are confirmed; how many of them came back. Raises `OperationalError`."""
+    confirms, back = Confirms(link, n), 0
+    while confirms.missing:
+        came = link.answer(CONFIRMING, CONFIRMED_WITHIN)
+        if came.kind == RETURNED:
+            back += 1
+        else:
+            confirms.take(came)
+    if confirms.refused:
+        raise OperationalError(confirms.complaint)
+    return back
+
+
+def _came_back(link: Link, notices: Sequence[Notice]) -> int:
+    """The server has been asked something: what it sends back, it sends before it answers. Tasks that came back stay
+    in the inbox. Raises `OperationalError`."""
+    deadline = time.monotonic() + link.patience
+    while link.heard({ASKED}, _LOOK) is None:
+        if link.blocked:  # it will read all this some time, and answer when nobody asks any more
+            link.hang_up()
+            return 0
+        if time.monotonic() > deadline:
+            link.hang_up()
+            raise OperationalError(f"{link.shown} did not answer for {link.patience:g} s")
+    addresses = {(notice.exchange, notice.routing_key) for notice in notices}
+    back = [came for came in link.inbox if came.kind == RETURNED and returned_from(came.arguments) in addresses]
+    for came in back:
+        link.inbox.remove(came)
+    return len(back)
+
+
+def _frames_of(link: Link, notice: Notice, *, comes_back: bool) -> bytes:
+    """Declares the exchange, once; the frames that tell the notice. `comes_back`: if nobody listens."""
     if notice.exchange:
         declare_exchange(link, notice.exchange, notice.exchange_type, durable=notice.durable)
     properties = {
@@ -33,7 +93,8 @@ def frames_of(link: Link, notice: Notice) -> bytes:
         "content_encoding": notice.content_encoding,
         "headers": dict(notice.headers),
     }
-    return publish(notice.exchange, notice.routing_key) + content(properties, notice.body, link.frame_max)
+    method = publish(notice.exchange, notice.routing_key, mandatory=comes_back)
+    return method + content(properties, notice.body, link.frame_max)
 
 
 class AmqpListener:
