@@ -17,7 +17,8 @@ from celery.app.checking import check
 from celery.brokers import amqp_dead
 from celery.brokers.amqp import AmqpBroker
 from celery.brokers.amqp_dead import Refused
-from celery.brokers.amqp_methods import await_confirms, publish, with_confirms
+from celery.brokers.amqp_listening import tell
+from celery.brokers.amqp_methods import ASK, ASKED, RETURNED, await_confirms, publish, returned_from, with_confirms
 from celery.drivers.amqp_frames import content
 from celery.exceptions import ImproperlyConfigured, OperationalError
 from celery.message import Message
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from celery.drivers.amqp import Link
-    from celery.ports import Broker
+    from celery.ports import Broker, Listener
     from tests.contracts.broadcasting import MakeCarrier
     from tests.contracts.broker import MakeBackend, MakeBroker, PutRaw
     from tests.contracts.dead_letters import MakeBounded
@@ -362,13 +363,58 @@ class TestBroadcasting(BroadcastingContract):
         listener = broker.listen([ear("n.pidbox")])
         assert told(notice("one")) is None
         assert told(notice("two"), notice("nobody", "no.pidbox")) is None
-        assert told(notice("event", "ev", "topic", "worker.online")) is None
+        assert told(notice("event", "ev", "topic", "worker.online")) == 0
         assert hear(listener, 2) == ["one", "two"]
         listener.close()
         assert told(notice("nobody")) == 0
         with broker.link() as link:
             with_confirms(link)
-        assert told(notice("nobody")) is None
+        assert told(notice("nobody")) == 0
+
+    @pytest.mark.parametrize("confirmed", [False, True])
+    def test_it_says_of_events_that_nobody_has_heard_them(
+        self, make_amqp: MakeAmqp, listen: Callable[..., Listener], confirmed: bool, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        carrier = make_amqp(confirm_publish=confirmed)
+
+        def told(*keys: str) -> int | None:
+            return carrier.tell([notice(key, "ev", "topic", key) for key in keys])
+
+        assert told("task.multi") == told("task.multi", "worker.online") == 0
+        workers = listen(ear("ev.1", "ev", "topic", "worker.#"))
+        assert told("task.multi") == 0
+        assert told("task.multi", "worker.online") is None
+        everything = listen(ear("ev.2", "ev", "topic", "#"))
+        assert told("task.multi") is None
+        assert carrier.tell([notice("command", "nobody.pidbox")]) == 0
+        assert (hear(workers, 1), hear(everything, 1)) == (["worker.online"], ["task.multi"])
+        everything.close()
+        until(lambda: told("task.multi") == 0, "its queue is gone")
+        assert not [record for record in caplog.records if "task.multi" in record.getMessage()]
+
+    def test_a_server_that_takes_nothing_is_not_waited_for(
+        self, make_amqp: MakeAmqp, rabbit_session: RabbitServer
+    ) -> None:
+        """It says so once it is sent something, and reads no question after that."""
+        carrier = make_amqp(confirm_publish=False)
+        event = notice("event", "ev", "topic", "task.multi")
+        assert carrier.tell([event]) == 0
+        with rabbit_session.short_of_memory():
+            until(lambda: carrier.tell([event]) is None, "it has stopped")
+            assert carrier.tell([event]) is None
+        until(lambda: carrier.tell([event]) == 0, "it takes messages again")
+
+    def test_a_task_that_came_back_is_not_taken_for_an_event(self, make_amqp: MakeAmqp) -> None:
+        carrier = make_amqp(confirm_publish=False)
+        event = notice("event", "ev", "topic", "task.multi")
+        assert carrier.tell([event]) == 0
+        with carrier.link() as link:
+            link.call(publish("ev", "else", mandatory=True) + content({}, b"", link.frame_max) + ASK, {ASKED})
+            assert [came.kind for came in link.inbox] == [RETURNED]
+        with carrier.link() as link:
+            assert tell(link, [event]) == 0
+            assert [returned_from(came.arguments) for came in link.inbox] == [("ev", "else")]
+            link.inbox.clear()
 
 
 def depth_of(broker: Broker, queue: str = "q") -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import uuid
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +25,7 @@ from celery.worker.consumer.mingle import Mingle
 from celery.worker.control import Panel
 from celery.worker.course import Course
 from celery.worker.heartbeat import Heart
+from celery.worker.telling import Telling
 from celery.worker.watched import shared_gate
 from tests.flow.engine import DEADLINE, until
 from tests.flow.running import working
@@ -245,14 +248,18 @@ class Line:
         raise OperationalError("away")
 
 
-def course(app: Celery, line: Line, **options: Any) -> Course:
+def course(app: Celery, line: Line, taken: Any = lambda: 0, **options: Any) -> Course:
     dispatcher = app.events.Dispatcher(None, "w@h", buffer_while_offline=False, **options)
     dispatcher.producer = NoticeProducer(line, "celeryev")
-    return Course(dispatcher, shared_gate(), lambda name: True)
+    return Course(dispatcher, shared_gate(), lambda name: name != "silent", taken)
 
 
-def message(name: str) -> Message:
-    return Message({"task": "add", "id": name, "argsrepr": "(1,)", "kwargsrepr": "{}"}, b"[]")
+def held_of(*names: str) -> Any:
+    return {key: SimpleNamespace(message=message(name), begun=False) for key, name in enumerate(names, 1)}
+
+
+def message(name: str, task: str = "add") -> Message:
+    return Message({"task": task, "id": name, "argsrepr": "(1,)", "kwargsrepr": "{}"}, b"[]")
 
 
 def test_events_wait_for_a_broker_that_is_away(app: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,6 +294,88 @@ def test_what_nobody_hears_is_not_made(app: Celery) -> None:
         told.stop(None)
     assert [event["uuid"] for event in line.told[-1500:]] == [f"heard-{n}" for n in range(1500)]
     assert told.dropped == 0
+
+
+@pytest.fixture
+def deaf(app: Celery) -> Iterator[tuple[Line, Course]]:
+    """A busy worker's course that has found out that nobody hears it, and is about to ask again."""
+    line, busy = Line(), itertools.count(step=1_000_000)
+    line.away, line.hearers = False, 0
+    told = course(app, line, lambda: next(busy))
+    told.received([message("first")])
+    until(lambda: told.entry.receivers and not told.gate.receivers, "a few are asked with")
+    yield line, told
+    told.stop(None)
+
+
+def test_a_busy_worker_that_nobody_hears_notes_a_few(deaf: tuple[Line, Course]) -> None:
+    """Its pool's processes need not describe what they do; from the few that are heard on, all is told."""
+    line, told = deaf
+    told.received([*(message(f"silent-{n}", "silent") for n in range(50)), *(message(f"a-{n}") for n in range(50))])
+    assert (told.gate.receivers, told.entry.receivers, told.enabled.receivers) == (False, False, True)
+    until(lambda: told.entry.receivers, "it asks again")
+    assert [event["uuid"] for event in line.told] == ["first", *(f"a-{n}" for n in range(10))]
+    line.hearers = 1
+    told.received([message(f"b-{n}") for n in range(50)])
+    until(lambda: told.gate.receivers, "it was heard")
+    told.received([message(f"c-{n}") for n in range(50)])
+    until(lambda: line.told[-1]["uuid"] == "c-49", "all are told")
+    assert [event["uuid"] for event in line.told[11:]] == [
+        *(f"b-{n}" for n in range(10)), *(f"c-{n}" for n in range(50))
+    ]  # fmt: skip
+    assert told.entry.receivers
+
+
+def test_what_may_be_the_last_is_told_in_full(deaf: tuple[Line, Course]) -> None:
+    line, told = deaf
+    line.hearers = 1
+    told.received([message("a"), message("b")])
+    assert told.gate.receivers
+    told.reported(Report(finished=[(1, Success(runtime=0.5, told=("v", "")))]), held_of("a"))
+    until(lambda: line.told[-1]["type"] == "task-succeeded", "the end of the first is told")
+    assert [event["uuid"] for event in line.told] == ["first", "a", "b", "a", "a"]
+
+
+def test_a_worker_that_is_not_busy_any_more_notes_all(app: Celery) -> None:
+    line, busy, taken = Line(), True, itertools.count(step=1_000_000)
+    line.away, line.hearers = False, 0
+    told = course(app, line, lambda: next(taken) if busy else 0)
+    told.received([message("first")])
+    until(lambda: not told.gate.receivers, "nobody hears it")
+    busy = False
+    until(lambda: told.gate.receivers, "it has been quiet for a while")
+    told.stop(None)
+    assert len(line.told) == 1
+
+
+def test_it_is_not_known_who_hears_a_broker_that_comes_back(deaf: tuple[Line, Course]) -> None:
+    line, told = deaf
+    line.away = True
+    told.received([message(f"a-{n}") for n in range(50)])
+    until(lambda: told.gate.receivers, "all is noted while the broker is away")
+    told.received([message("b")])
+    line.away, line.hearers = False, 1
+    told.stop(None)
+    assert [event["uuid"] for event in line.told] == ["first", *(f"a-{n}" for n in range(10)), "b"]
+
+
+def test_what_happens_rarely_is_always_told(deaf: tuple[Line, Course], app: Celery) -> None:
+    """It is as good to ask with as any other."""
+    line, told = deaf
+    line.hearers = 1
+    telling = Telling(app, "memory://", lambda: None, "w@h", told)
+    telling.dropped(message("a"), "expired")
+    until(lambda: told.gate.receivers, "it was heard")
+    assert [event["type"] for event in line.told] == ["task-received", "task-revoked"]
+
+
+def test_disabled_events_are_not_asked_with(deaf: tuple[Line, Course]) -> None:
+    told = deaf[1]
+    gates = told.gate, told.entry, told.enabled
+    told._dispatcher.disable()
+    assert [gate.receivers for gate in gates] == [False, False, False]
+    told._dispatcher.enable()
+    assert [gate.receivers for gate in gates] == [False, True, True]
 
 
 def test_not_too_many_wait(app: Celery, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -327,8 +416,6 @@ def test_a_stop_does_not_wait_for_a_broker_that_is_away(app: Celery) -> None:
 
 
 def test_beginning_and_end_in_one_report_are_told_once_each(app: Celery) -> None:
-    from types import SimpleNamespace
-
     line = Line()
     line.away = False
     told = course(app, line)

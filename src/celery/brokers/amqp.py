@@ -201,7 +201,8 @@ class AmqpBroker:
         return self._letters
 
     def tell(self, notices: Sequence[Notice]) -> int | None:
-        """See `Broadcasting.tell`: an exchange says no more than that it has put a notice on no queue."""
+        """See `Broadcasting.tell`: an exchange does not say how many queues it has put a notice on, but of those for
+        everybody and on topics (events) it says if it was none."""
         with self.link(PATIENCE) as link:
             return tell(link, notices)
 

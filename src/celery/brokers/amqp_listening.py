@@ -5,13 +5,19 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from kombu.exceptions import OperationalError
+
 from celery.brokers.amqp_methods import (
-    await_confirms,
+    ASK,
+    ASKED,
+    CONFIRMED_WITHIN,
+    CONFIRMING,
+    RETURNED,
+    Confirms,
     declare_exchange,
     declare_queue,
     publish,
     returned_from,
-    synchronize,
 )
 from celery.drivers.amqp_frames import content, method, properties_of, short
 from celery.ports import Notice
@@ -27,35 +33,61 @@ __all__ = ["AmqpListener", "tell"]
 
 #: Seconds after which either side may take the other for dead.
 _HEARTBEAT = 6.0
+#: Seconds after which it is looked whether a server that does not answer has stopped taking messages.
+_LOOK = 0.25
+
+
+#: Exchanges of these kinds bring back what they have put on no queue.
+_SAYS = frozenset({"fanout", "topic"})
 
 
 def tell(link: Link, notices: Sequence[Notice]) -> int | None:
-    """Tell all of them. 0 if they are for everybody and reach nobody, as the server says of messages that it has put on
-    no queue (only of commands: that costs a round trip); else None."""
-    if link.published is not None:
-        link.send(b"".join(_frames_of(link, notice) for notice in notices))
-        await_confirms(link, len(notices))
-        return None
-    link.send(b"".join(_frames_of(link, notice, mandatory=_is_for_all(notice)) for notice in notices))
-    if not any(map(_is_for_all, notices)):
-        return None if notices else 0
-    synchronize(link)
-    back = [came for came in link.inbox if came.kind == (60, 50) and _is_one_of(notices, came)]
+    """See `Broadcasting.tell`. 0: all came back, nobody listens; None: somebody does, or it is not known."""
+    asks = not link.blocked and all(notice.exchange_type in _SAYS for notice in notices)
+    frames = b"".join(_frames_of(link, notice, comes_back=asks) for notice in notices)
+    if link.published is None:
+        link.send(frames + ASK if asks else frames)
+        back = _came_back(link, notices) if asks else 0
+    else:
+        link.send(frames)
+        back = _confirmed(link, len(notices))
+    return 0 if asks and back == len(notices) else None
+
+
+def _confirmed(link: Link, n: int) -> int:
+    """Wait until the last n notices are confirmed; how many of them came back. Raises `OperationalError`."""
+    confirms, back = Confirms(link, n), 0
+    while confirms.missing:
+        came = link.answer(CONFIRMING, CONFIRMED_WITHIN)
+        if came.kind == RETURNED:
+            back += 1
+        else:
+            confirms.take(came)
+    if confirms.refused:
+        raise OperationalError(confirms.complaint)
+    return back
+
+
+def _came_back(link: Link, notices: Sequence[Notice]) -> int:
+    """The server has been asked something: what it sends back, it sends before it answers. Tasks that came back stay
+    in the inbox. Raises `OperationalError`."""
+    deadline = time.monotonic() + link.patience
+    while link.heard({ASKED}, _LOOK) is None:
+        if link.blocked:  # it will read all this some time, and answer when nobody asks any more
+            link.hang_up()
+            return 0
+        if time.monotonic() > deadline:
+            link.hang_up()
+            raise OperationalError(f"{link.shown} did not answer for {link.patience:g} s")
+    addresses = {(notice.exchange, notice.routing_key) for notice in notices}
+    back = [came for came in link.inbox if came.kind == RETURNED and returned_from(came.arguments) in addresses]
     for came in back:
         link.inbox.remove(came)
-    return 0 if len(back) == len(notices) else None
+    return len(back)
 
 
-def _is_for_all(notice: Notice) -> bool:
-    return notice.exchange_type == "fanout"
-
-
-def _is_one_of(notices: Sequence[Notice], came: Came) -> bool:
-    return returned_from(came.arguments)[0] in {notice.exchange for notice in notices}
-
-
-def _frames_of(link: Link, notice: Notice, *, mandatory: bool = False) -> bytes:
-    """Declares the exchange, once; the frames that tell the notice."""
+def _frames_of(link: Link, notice: Notice, *, comes_back: bool) -> bytes:
+    """Declares the exchange, once; the frames that tell the notice. `comes_back`: if nobody listens."""
     if notice.exchange:
         declare_exchange(link, notice.exchange, notice.exchange_type, durable=notice.durable)
     properties = {
@@ -65,8 +97,8 @@ def _frames_of(link: Link, notice: Notice, *, mandatory: bool = False) -> bytes:
         "content_encoding": notice.content_encoding,
         "headers": dict(notice.headers),
     }
-    told = publish(notice.exchange, notice.routing_key, mandatory=mandatory)
-    return told + content(properties, notice.body, link.frame_max)
+    method = publish(notice.exchange, notice.routing_key, mandatory=comes_back)
+    return method + content(properties, notice.body, link.frame_max)
 
 
 class AmqpListener:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec
 
 __all__ = [
-    "CONFIRMED_WITHIN", "CONFIRMING", "HELD", "Confirms", "await_confirms", "declare", "declare_exchange",
-    "declare_queue", "envelope_of", "exists", "has_exchange", "mark_deaths", "message_of", "message_properties",
-    "packed_message", "passive_queue", "publish", "ready_queue", "returned_from", "synchronize", "with_confirms",
+    "ASK", "ASKED", "CONFIRMED_WITHIN", "CONFIRMING", "HELD", "RETURNED", "Confirms", "await_confirms", "declare",
+    "declare_exchange", "declare_queue", "envelope_of", "exists", "has_exchange", "mark_deaths", "message_of",
+    "message_properties", "packed_message", "passive_queue", "publish", "ready_queue", "returned_from", "synchronize",
+    "with_confirms",
 ]  # fmt: skip
 
 #: A header of ours on a copy of what somebody held before (parked, or requeued from the dead): how often its process
@@ -39,6 +40,10 @@ HELD = "celery.held."
 CONFIRMED_WITHIN = 30.0
 #: What is said of published messages: confirmed, refused, returned.
 CONFIRMING = frozenset({(60, 80), (60, 120), (60, 50)})
+#: What comes back because there is no queue for it.
+RETURNED = (60, 50)
+#: A question that costs nothing, and is answered however long confirms take; and its answer.
+ASK, ASKED = method(60, 10, b"\0\0\0\0\0\0\0"), (60, 11)
 #: Milliseconds by which a message outlives its task's date: whoever comes to it meanwhile says that it has expired.
 _GRACE = 60_000
 #: Milliseconds to live, at most; more closes the channel.
@@ -60,7 +65,7 @@ def passive_queue(name: str, channel: int) -> bytes:
 def synchronize(link: Link, timeout: float | None = None) -> None:
     """On return the server has read what was sent before, and what it had to say of that has come. Changes nothing:
     consumers may have any number of messages, as they do."""
-    link.call(method(60, 10, b"\0\0\0\0\0\0\0"), {(60, 11)}, timeout)
+    link.call(ASK, {ASKED}, timeout)
 
 
 def exists(link: Link, question: bytes, answer: tuple[int, int]) -> Came | None:

@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING
 
 from kombu.exceptions import OperationalError
 
-from celery.brokers.amqp_methods import CONFIRMING, Confirms, message_properties, publish, with_confirms
-from celery.brokers.amqp_routing import RETURNED
+from celery.brokers.amqp_methods import (
+    ASK,
+    ASKED,
+    CONFIRMING,
+    RETURNED,
+    Confirms,
+    message_properties,
+    publish,
+    with_confirms,
+)
 from celery.drivers.amqp_errors import MissingQueue
-from celery.drivers.amqp_frames import content, framed, method, packed
+from celery.drivers.amqp_frames import content, framed, packed
 from celery.exceptions import ImproperlyConfigured
 
 if TYPE_CHECKING:
@@ -36,9 +44,6 @@ PATIENCE = 8.0
 _BLOCKED = 5.0
 #: After so many seconds without a confirm the server is asked whether it still answers, and has so long for that.
 _SILENCE, _SIGN = 1.5, 2.0
-#: A question that costs nothing, and is answered however long confirms take.
-_ASK = method(60, 10, b"\0\0\0\0\0\0\0")
-_ASKED = (60, 11)
 
 
 class NotTaking(OperationalError):  # type: ignore[misc]  # kombu ships no types
@@ -267,8 +272,8 @@ class Convoy:
     @staticmethod
     def _answers(link: Link) -> bool:
         """Whether the line is alive, or the server takes nothing and has said so. Raises `OperationalError`."""
-        link.send(_ASK)
-        if link.heard({_ASKED}, _SIGN) is None and not link.blocked:
+        link.send(ASK)
+        if link.heard({ASKED}, _SIGN) is None and not link.blocked:
             link.hang_up()
             raise OperationalError(f"{link.shown} has not answered for {_SILENCE + _SIGN:g} s")
         return True

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from celery.brokers.amqp_levels import ENTRANCE, LONGEST, bind_delays, delayed_key, has_delays
 from celery.brokers.amqp_methods import (
+    RETURNED,
     declare,
     declare_queue,
     has_exchange,
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
     from celery.ports import BrokerConfig, Clock, Publication
     from celery.routing import Route
 
-__all__ = ["RETURNED", "Destinations"]
-
-#: The method before a message that comes back, because it reached no queue.
-RETURNED = (60, 50)
+__all__ = ["Destinations"]
 
 
 class Destinations:

@@ -3,7 +3,8 @@
 The engine's thread notes what happened, a report at a time; a thread of its own makes events of that and sends them as
 `task.multi`. If it falls behind, the engine waits for it. While the broker is away, the newest 20,000 wait; what had to
 be left out is told in one line. Where the broker can say that nobody hears them, the first few of each round are sent
-to ask it, and the others are not made: telling everything costs 12 us of processor time a task.
+to ask it, and the others are not made; a busy worker does not even note them between two rounds, and its pool's
+processes do not describe what they have done.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import logging
 import threading
 import time
 from collections import deque
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from celery import codecs
+from celery.lifecycle import Latch
 from celery.outcome import Failure, Rejected, Retrying, Success
 from celery.utils.time import utcoffset
 from celery.worker.parts import left
@@ -48,6 +50,10 @@ _BATCH = 500
 _FEW = 10
 #: Seconds between two rounds of sending: the first event after a pause goes at once, those behind it together.
 _LINGER = 0.05
+#: Tasks a second from which a worker is busy: what nobody hears is not noted then, until it is asked again.
+_BUSY = 1000
+#: Seconds that this is measured over.
+_PACE = 0.25
 #: Seconds between two tries while the broker is away.
 _AGAIN = 1.0
 #: Seconds that a stop takes at most to send what is left.
@@ -148,15 +154,44 @@ class _Wanted(dict[str, bool]):
         return wanted
 
 
+class _Pace:
+    """How many tasks a second are taken on."""
+
+    def __init__(self, taken: Callable[[], int]) -> None:
+        self._taken = taken
+        self._seen = deque([(time.monotonic(), taken())])
+
+    def now(self) -> float:
+        """Since this was asked last; of answers in quick succession, since the first of them: many come at a time."""
+        at, count = time.monotonic(), self._taken()
+        seen = self._seen
+        seen.append((at, count))
+        while len(seen) > 2 and at - seen[0][0] > _PACE:
+            seen.popleft()
+        return (count - seen[0][1]) / max(at - seen[0][0], _LINGER)
+
+
 class Course:
     """The course of each task's run, as events. Notes are taken in the engine's thread; nothing else is done there."""
 
-    def __init__(self, dispatcher: EventDispatcher, watched: Watched, wanted: Callable[[str], bool]) -> None:
-        """`watched` is opened for as long as task events are enabled (`[worker.14]`); `wanted`: whether tasks of that
-        name tell events."""
+    def __init__(
+        self,
+        dispatcher: EventDispatcher,
+        watched: Watched,
+        wanted: Callable[[str], bool],
+        taken: Callable[[], int],
+    ) -> None:
+        """`watched` is opened for as long as task events are enabled (`[worker.14]`), but for the time in which it is
+        known that nobody hears them; `wanted`: whether tasks of that name tell events; `taken`: how many tasks have
+        been taken on so far."""
         self._dispatcher = dispatcher
         self.gate = watched
+        #: Open for as long as task events are enabled, heard or not: for what happens rarely.
+        self.enabled = Latch(False)
+        #: Open while arrivals are noted.
+        self.entry = Latch(False)
         self._wanted = _Wanted(wanted)
+        self._pace = _Pace(taken)
         self._notes: deque[_Note] = deque()
         self._count = 0
         self._lock = threading.Lock()
@@ -167,6 +202,12 @@ class Course:
         self._away = False
         #: The last message was heard by nobody.
         self._unheard = False
+        #: There was such a message in this round.
+        self._answered = False
+        #: Nothing is noted for now: nobody would hear it, and there is much of it.
+        self._deaf = False
+        #: Of all that, the next few arrivals are noted.
+        self._asking = False
         for changed in (dispatcher.on_enabled, dispatcher.on_disabled, dispatcher.groups.on_change):
             changed.add(self.look)
         self.look()
@@ -180,11 +221,20 @@ class Course:
     def look(self) -> None:
         """Whether task events are enabled may have changed."""
         groups = self._dispatcher.groups
-        self.gate.receivers = self._dispatcher.enabled and (not groups or "task" in groups)
+        with self._lock:  # two that look at once would leave it as the slower one has seen it
+            self.enabled.receivers = self._dispatcher.enabled and (not groups or "task" in groups)
+            self.gate.receivers = self.enabled.receivers and not self._deaf
+            self.entry.receivers = self.enabled.receivers and (self._asking or not self._deaf)
 
     def received(self, messages: Sequence[Message]) -> None:
         """These were taken on."""
-        self._note(self._make_received, list(messages))
+        if not self._deaf:
+            self._note(self._make_received, list(messages))
+            return
+        wanted = self._wanted
+        if few := list(islice((one for one in messages if wanted[one.task]), _FEW)):
+            self._listen(deaf=len(messages) > _FEW)  # what is few is told in full: it may be all that comes
+            self._note(self._make_received, few)
 
     def reported(self, report: Report, held: Mapping[int, Held]) -> None:
         """The pool tells of these; `held` still has them."""
@@ -265,7 +315,7 @@ class Course:
     def _run(self) -> None:
         rested = 0.0
         while True:
-            self._wake.wait()
+            self._wake.wait(_LINGER if self._asking else None)
             if not self._stopping:
                 time.sleep(max(0.0, rested - time.monotonic()))
             rested = time.monotonic() + _LINGER
@@ -274,13 +324,30 @@ class Course:
                 pass
             if self._stopping:
                 return
+            self._look_around()
+
+    def _look_around(self) -> None:
+        """After a round. What nobody hears and is much is not noted for a while; then a few are, to ask again."""
+        if not self._unheard or self._pace.now() < _BUSY:
+            self._listen(deaf=False)
+        elif self._answered or (self._deaf and not self._asking):  # else nothing has come yet to ask with
+            self._listen(deaf=True)
+            self._pause(_LINGER)
+            self._listen(deaf=True, asking=True)
+        self._answered = False
+
+    def _listen(self, *, deaf: bool, asking: bool = False) -> None:
+        if (deaf, asking) != (self._deaf, self._asking):
+            self._deaf, self._asking = deaf, asking
+            self.look()
 
     def _try_to_send(self) -> bool:
         """False: there is nothing more to be tried in this round."""
         try:
             self._send_some()
         except Exception as exc:  # noqa: BLE001 - whatever a broker raises
-            self._away = True
+            self._away, self._unheard = True, False  # who will be there when it is back is not known
+            self._listen(deaf=False)
             logger.debug("Events cannot be sent, and wait: %r", exc)
             if self._stopping:
                 return False
@@ -326,7 +393,7 @@ class Course:
                 self._notes.extendleft(reversed(taken))
                 self._count += size
             raise
-        self._unheard = heard == 0
+        self._answered, self._unheard = True, heard == 0
         if self._unheard:
             self._forget(behind)
         if self.dropped:

@@ -58,8 +58,9 @@ class Telling:
         self._quiet_until: dict[str, float] = {}
         self._says_received = strategy_log.isEnabledFor(logging.INFO)
         self._course: Any = course
-        self._watched: Any = SHUT if course is None else course.gate
-        self.gates = (Latch(self._says_received), signals.task_received, self._watched)
+        self._entry: Any = SHUT if course is None else course.entry
+        self._enabled: Any = SHUT if course is None else course.enabled
+        self.gates = (Latch(self._says_received), signals.task_received, self._entry)
         self._write = line_writer(strategy_log, logging.INFO)
 
     def received(self, messages: Sequence[Message]) -> None:
@@ -76,7 +77,7 @@ class Telling:
         if signals.task_received.receivers:
             for message in messages:
                 signals.task_received.send(sender=self.consumer, request=self._request(message))
-        if self._watched.receivers:
+        if self._entry.receivers:
             self._course.received(messages)
 
     def _log_received(self, template: str, message: Message, names: dict[str, Any]) -> None:
@@ -94,7 +95,7 @@ class Telling:
             signals.task_unknown.send(
                 sender=self.consumer, name=refusal.reason, id=delivery.message.id, message=message, exc=exc
             )
-            if self._watched.receivers:
+            if self._enabled.receivers:
                 self._course.failed(delivery.message, f"NotRegistered({refusal.reason!r})")
         else:
             signals.task_rejected.send(sender=self.consumer, message=message, exc=exc)
@@ -128,7 +129,7 @@ class Telling:
                 signum=signum,
                 expired=expired,
             )
-        if self._watched.receivers:
+        if self._enabled.receivers:
             self._course.revoked(message, terminated=terminated, signum=signum, expired=expired)
 
     def soft_limit(self, message: Message, limit: float) -> None:
@@ -138,19 +139,19 @@ class Telling:
     def hard_limit(self, message: Message, limit: float) -> None:
         name = message.shadow or message.task
         request_log.error("Hard time limit (%ss) exceeded for %s[%s]", limit, name, message.id)
-        if self._watched.receivers:
+        if self._enabled.receivers:
             self._failed(message, TimeLimitExceeded(limit))
 
     def lost(self, message: Message, exc: BaseException, *, goes_back: bool = False) -> None:
         request_log.error("Task handler raised error: %r (%s[%s])", exc, message.task, message.id)
-        if self._watched.receivers:
+        if self._enabled.receivers:
             if goes_back:
                 self._course.rejected(message, requeue=True)
             else:
                 self._failed(message, exc)
 
     def tried_again(self, message: Message, exc: BaseException) -> None:
-        if self._watched.receivers:
+        if self._enabled.receivers:
             self._course.retried(message, exc)
 
     def _failed(self, message: Message, exc: BaseException) -> None:
@@ -159,7 +160,7 @@ class Telling:
     def cut_short(self, message: Message, *, goes_back: bool) -> None:
         what = "It goes back to its queue." if goes_back else "It was acknowledged when it began: nobody runs it again."
         request_log.warning("Task %s[%s] cut short: this worker stops. %s", _shown(message), message.id, what)
-        if self._watched.receivers:
+        if self._enabled.receivers:
             self._course.cancelled(message)
 
     def connecting_failed(self, exc: BaseException, attempt: int, limit: int | None, seconds: float) -> None:

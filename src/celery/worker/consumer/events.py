@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery.ports import Broadcasting
 from celery.utils.timer2 import Timer
+from celery.worker import state
 from celery.worker.consumer.gossip import Gossip
 from celery.worker.consumer.mingle import Mingle
 from celery.worker.course import Course
@@ -54,7 +55,7 @@ class Events:
         )
         #: Seen by the pool's processes too.
         self.watched = shared_gate()
-        self.course = Course(dispatcher, self.watched, self._wanted)
+        self.course = Course(dispatcher, self.watched, self._wanted, lambda: state.all_total_count[0])
         self._gossip = Gossip(worker, without_gossip or not self.possible)
         if not self._gossip.enabled:
             worker.gossip = None
