@@ -12,8 +12,8 @@ import pytest
 
 from celery import Celery
 from celery.brokers.amqp import AmqpBroker
-from celery.brokers.amqp_consumer import HEARTBEAT
 from celery.contrib.migrate import migrate_tasks
+from celery.drivers.amqp_pulse import HEARTBEAT
 from celery.exceptions import ImproperlyConfigured, OperationalError
 from celery.ports import BrokerConfig, Publication
 from celery.routing import QueueSpec, Route

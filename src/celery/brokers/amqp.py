@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
-from celery.brokers.amqp_consumer import AmqpConsumer, heartbeat_of
+from celery.brokers.amqp_consumer import AmqpConsumer
 from celery.brokers.amqp_dead import AmqpDeadLetters
 from celery.brokers.amqp_delay import NEEDED, DelayingConsumer
 from celery.brokers.amqp_listening import AmqpListener, tell
@@ -30,6 +30,7 @@ from celery.brokers.amqp_publishing import (
 from celery.brokers.amqp_routing import Destinations
 from celery.drivers.amqp import Endpoint
 from celery.drivers.amqp_frames import method, short
+from celery.drivers.amqp_pulse import heartbeat_of
 from celery.ports import Clock, SystemClock
 
 if TYPE_CHECKING:

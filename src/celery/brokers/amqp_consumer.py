@@ -9,7 +9,6 @@ and there are many, on classic queues, a `Flow` of them is opened, as wide as th
 from __future__ import annotations
 
 import os
-import threading
 import time
 import weakref
 from collections import deque
@@ -18,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from kombu.exceptions import OperationalError
 
+from celery.brokers.amqp_asking import Asking
 from celery.brokers.amqp_dead import Refused
 from celery.brokers.amqp_deaths import Deaths
-from celery.brokers.amqp_flow import Flow, consume, prefetch
-from celery.brokers.amqp_methods import declare_queue, envelope_of, message_of
+from celery.brokers.amqp_flow import Flow, consume, is_pushed, is_standing, prefetch
+from celery.brokers.amqp_methods import acknowledged, declare_queue, envelope_of, given_back, message_of, rejected
 from celery.drivers.amqp_errors import MissingQueue
-from celery.drivers.amqp_frames import long_tag, method, short
+from celery.drivers.amqp_frames import method, short
+from celery.drivers.amqp_pulse import Pulse, heartbeat_of
 from celery.ports import Clock, Delivery, SystemClock
 
 if TYPE_CHECKING:
@@ -34,19 +35,14 @@ if TYPE_CHECKING:
     from celery.brokers.amqp_leases import Leases
     from celery.drivers.amqp import Link
     from celery.drivers.amqp_frames import Came
-    from celery.ports import BrokerConfig
     from celery.routing import QueueSpec
 
-__all__ = ["AmqpConsumer", "heartbeat_of"]
+__all__ = ["AmqpConsumer"]
 
 #: Seconds between two looks at a server where waiting for a message is not possible.
 _PAUSE = 0.2
 #: What dead letters and deaths need of a server.
 _COUNTING = frozenset({"publisher_confirms", "basic.nack"})
-#: Requests that are sent to a queue at first, and at most, before it is known how much there is.
-_FIRST, _MOST = 8, 1024
-#: Seconds after which either side may take the other for dead; half of that between two signs of life.
-HEARTBEAT = 6.0
 #: From now on subscriptions get one message at a time. It is answered, so whatever was sent before has been done then.
 _ONE = prefetch(1)
 #: As many of one queue are not asked for one by one.
@@ -57,38 +53,6 @@ _OTHERS_TOOK_IT = 0.02
 _DRIED_UP = 0.25
 #: Seconds that a message stays for which there is no room after all: what goes back counts as redelivered.
 _GIVEN_BACK = 5.0
-#: Seconds between two looks at what the queues that had nothing have sent.
-_SHARES_HOLD = 0.5
-
-
-def _done(tag: int, multiple: bool) -> bytes:
-    return method(60, 80, long_tag(tag) + bytes((multiple,)))
-
-
-def _back(tag: int, multiple: bool) -> bytes:
-    return method(60, 90, long_tag(tag) + b"\1")
-
-
-def _away(tag: int, multiple: bool) -> bytes:
-    return method(60, 90, long_tag(tag) + b"\0")
-
-
-def _is_standing(queue: QueueSpec) -> bool:
-    """Whether a subscription is to last: the queue goes with its last one, or the server is to know of consumers."""
-    return queue.auto_delete or _is_pushed(queue)
-
-
-def _is_pushed(queue: QueueSpec) -> bool:
-    """Whether its messages come by subscription alone: the server chooses who gets them."""
-    arguments = queue.arguments
-    return bool(queue.consumer_arguments) or bool(
-        arguments.get("x-single-active-consumer") or arguments.get("x-queue-type") == "stream"
-    )
-
-
-def heartbeat_of(config: BrokerConfig) -> float:
-    """Seconds; 0: as the server says."""
-    return float(config.options.get("heartbeat", HEARTBEAT))
 
 
 class AmqpConsumer:
@@ -113,7 +77,7 @@ class AmqpConsumer:
         self._pid = os.getpid()
         self._queues = {queue.name: queue for queue in queues}
         self._link: Link | None = None
-        self._pulse: _Pulse | None = None
+        self._pulse: Pulse | None = None
         #: What keeps long runs, where the server can.
         self._leases: Leases | None = None
         self._lock: AbstractContextManager[Any] = nullcontext()
@@ -132,15 +96,12 @@ class AmqpConsumer:
         self._deaths = Deaths()
         #: What came as redelivered, and nobody has asked what it died of.
         self._suspects: list[Delivery] = []
-        self._turn = 0
         #: Queues with subscriptions that last.
         self._standing: set[str] = set()
         #: Queues that do not say what they are have been what they are by default.
         self._all_classic = True
-        self._hopes = dict.fromkeys(self._queues, _FIRST)
+        self._asking = Asking()
         self._flow = Flow()
-        #: Until when queues that had nothing when the flow was opened have less than their share of it.
-        self._shares_until = 0.0
         #: Since when there is no room for what the flow has brought.
         self._no_room_since = time.monotonic()
         self._seen_alive = time.monotonic()
@@ -204,14 +165,14 @@ class AmqpConsumer:
             self._no_room_since = now
         elif now - self._no_room_since > _GIVEN_BACK:
             self._flow.close(link)
-            self._give_back_early({name for name, queue in self._queues.items() if not _is_standing(queue)})
+            self._give_back_early({name for name, queue in self._queues.items() if not is_standing(queue)})
 
     def _give_back_early(self, queues: Collection[str]) -> None:
         back = [delivery for delivery in self._early if delivery.queue in queues]
         kept = [delivery for delivery in self._early if delivery.queue not in queues]
         self._early.clear()
         self._early.extend(kept)
-        self._settle(back, _back, alone=True)
+        self._settle(back, given_back, alone=True)
 
     def _poll(self, link: Link, limit: int, deadline: float, until_readable: Sequence[int]) -> list[Delivery]:
         """Look again and again: where a prefetch count is one for all of a channel, a subscription gets nothing while
@@ -230,7 +191,7 @@ class AmqpConsumer:
     def _more(self, link: Link, limit: int) -> list[Delivery]:
         """Ask for messages, unless they come by themselves."""
         flow = self._flow
-        if flow.width and flow.is_unfair and time.monotonic() >= self._shares_until:
+        if flow.is_unfair:
             flow.close(link)
         if not flow.width:
             return self._get(link, limit)
@@ -242,18 +203,18 @@ class AmqpConsumer:
 
     def _get(self, link: Link, limit: int) -> list[Delivery]:
         """Ask the queues, in turns, until there are so many or no more, or they have begun to flow."""
-        names = [name for name, queue in self._queues.items() if not _is_pushed(queue)]
-        self._turn += 1
+        names = [name for name, queue in self._queues.items() if not is_pushed(queue)]
+        self._asking.begin()
         found: list[Delivery] = []
         while names and len(found) < limit and not self._flow.width:
-            wanted = self._shares(names, limit - len(found))
-            counts, there = self._ask(link, wanted, found)
-            for name, share in wanted:
-                if counts[name] < share:
-                    names.remove(name)
-                    self._hopes[name] = max(_FIRST, counts[name])
-                else:
-                    self._hopes[name] = min(_MOST, max(self._hopes[name], 2 * share))
+            wanted = self._asking.shares(names, limit - len(found))
+            counts, there = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+            for name, came, more in self._asking.ask(link, wanted):
+                found.append(self._got(came, name))
+                counts[name] += 1
+                there[name] = more
+            exhausted = {name for name, share in wanted if not self._asking.learn(name, share, counts[name])}
+            names = [name for name in names if name not in exhausted]
             busy = [name for name in names if there[name] >= _LARGE]
             if busy and limit - len(found) >= _LARGE * len(names) and self._may_flow(link):
                 found += self._flowing(link, limit - len(found), busy, sum(there[name] for name in busy))
@@ -262,36 +223,17 @@ class AmqpConsumer:
             self._early.extendleft(reversed(found[limit:]))
         return found[:limit]
 
-    def _ask(
-        self, link: Link, wanted: Sequence[tuple[str, int]], found: list[Delivery]
-    ) -> tuple[dict[str, int], dict[str, int]]:
-        """So many of each queue, or what there is. Returns how many came of each, and how many more are there."""
-        link.send(b"".join(method(60, 70, b"\0\0" + short(name) + b"\0") * share for name, share in wanted))
-        counts, there = ({name: 0 for name, _ in wanted} for _ in "12")
-        for name in (name for name, share in wanted for _ in range(share)):
-            came = link.answer({(60, 71), (60, 72)})
-            if came.kind == (60, 71):
-                found.append(self._got(came, name))
-                counts[name] += 1
-                there[name] = int.from_bytes(came.arguments[-4:], "big")
-        return counts, there
-
     def _may_flow(self, link: Link) -> bool:
         """Not so on quorum queues: a subscription that ends while messages are on their way breaks the channel there
         (RabbitMQ 3.10)."""
         kinds = {
-            queue.arguments.get("x-queue-type", "classic") for queue in self._queues.values() if not _is_pushed(queue)
+            queue.arguments.get("x-queue-type", "classic") for queue in self._queues.values() if not is_pushed(queue)
         }
         return self._all_classic and kinds == {"classic"} and "per_consumer_qos" in link.capabilities
 
     def _flowing(self, link: Link, width: int, busy: Sequence[str], there: int) -> list[Delivery]:
         """Let the queues send so many; returns those that they had when they were asked, unless others were faster."""
-        queues = [queue for queue in self._queues.values() if not _is_pushed(queue)]
-        self._flow.open(
-            link, width, [queue for queue in queues if queue.name in busy],
-            [queue for queue in queues if queue.name not in busy],
-        )  # fmt: skip
-        self._shares_until = time.monotonic() + _SHARES_HOLD
+        self._flow.open(link, width, busy, [queue for queue in self._queues.values() if not is_pushed(queue)])
         self._receive(link)
         while len(self._early) < min(width, there):
             link.wait(_OTHERS_TOOK_IT)
@@ -300,16 +242,10 @@ class AmqpConsumer:
             self._receive(link)
         return self._taken(width)
 
-    def _shares(self, names: list[str], n: int) -> list[tuple[str, int]]:
-        turn = self._turn % len(names)
-        share, rest = divmod(n, len(names))
-        shares = [(name, share + (place < rest)) for place, name in enumerate([*names[turn:], *names[:turn]])]
-        return [(name, min(wanted, self._hopes[name])) for name, wanted in shares if wanted]
-
     def _subscribe(self, link: Link) -> int:
         """To one message of each queue; returns how many answers to await."""
         frames = [
-            consume(queue, f"q{place}") for place, queue in enumerate(self._queues.values()) if not _is_standing(queue)
+            consume(queue, f"q{place}") for place, queue in enumerate(self._queues.values()) if not is_standing(queue)
         ]
         if frames:
             link.call(_ONE + b"".join(frames), {(60, 11)})
@@ -318,12 +254,12 @@ class AmqpConsumer:
     def _stand_by(self, link: Link, queue: QueueSpec) -> None:
         """Declare a queue. One that goes with its last consumer is subscribed to for good."""
         declare_queue(link, queue)
-        if _is_standing(queue) and queue.name not in self._standing:
+        if is_standing(queue) and queue.name not in self._standing:
             self._standing.add(queue.name)
             link.call(_ONE + consume(queue, f"s{queue.name}"), {(60, 11)})
 
     def _unsubscribe(self, link: Link, subscribed: int) -> None:
-        places = [place for place, queue in enumerate(self._queues.values()) if not _is_standing(queue)]
+        places = [place for place, queue in enumerate(self._queues.values()) if not is_standing(queue)]
         link.send(b"".join(method(60, 30, short(f"q{place}") + b"\0") for place in places))
         for _ in range(subscribed):
             link.answer({(60, 31)})
@@ -337,7 +273,11 @@ class AmqpConsumer:
                 length = came.arguments[0]
                 tag = came.arguments[1 : 1 + length].decode()
                 came = came._replace(arguments=came.arguments[1 + length :])
-                self._early.append(self._got(came, self._queue_of(tag, came.arguments)))
+                name = self._queue_of(tag, came.arguments)
+                if tag[0] == "f" and name not in self._queues:  # it was on its way when the queue was cancelled
+                    link.send(given_back(int.from_bytes(came.arguments[:8], "big")))
+                else:
+                    self._early.append(self._got(came, name))
             elif came.kind == (60, 30):
                 link.hang_up()
                 raise MissingQueue(f"a queue that we take from was deleted at {link.shown}; it is declared again")
@@ -376,7 +316,7 @@ class AmqpConsumer:
         """See `Consumer.ack`: sent at once; as one where they are the oldest that we hold."""
         if self._leases is not None and self._leases.kept and (moved := self._leases.of(deliveries)):
             self._leases.settle(self._connected(), moved)
-        self._settle(deliveries, _done)
+        self._settle(deliveries, acknowledged)
         if self._deaths and self._link is not None:
             self._deaths.settled(self._link, deliveries)
 
@@ -393,7 +333,7 @@ class AmqpConsumer:
             else:
                 letters = [Refused(delivery, self._noise.get(delivery.tag)) for delivery in mine]
                 self._broker.dead_letters.bury(letters)
-        self._settle(deliveries, _back if requeue else _away, alone=True)
+        self._settle(deliveries, given_back if requeue else rejected, alone=True)
         if self._deaths and self._link is not None and not requeue:
             self._deaths.settled(self._link, mine)
 
@@ -506,7 +446,6 @@ class AmqpConsumer:
         self._flow.close(link)  # so that this one has its share
         self._stand_by(link, queue)
         self._queues[queue.name] = queue
-        self._hopes.setdefault(queue.name, _FIRST)
 
     def cancel_queue(self, name: str) -> None:
         """Take no more from a queue."""
@@ -515,9 +454,10 @@ class AmqpConsumer:
             self._standing.remove(name)
             if self._link is not None and not self._link.closed:
                 self._link.call(method(60, 30, short(f"s{name}") + b"\0"), {(60, 31)})
-        if self._flow.width and self._link is not None and not self._link.closed:
-            self._flow.close(self._link)
-            self.flush()
+        if self._link is not None and not self._link.closed:
+            if self._flow.width:
+                self._flow.close(self._link)
+                self.flush()
             self._receive(self._link)
             self._give_back_early({name})
 
@@ -539,7 +479,7 @@ class AmqpConsumer:
         self._generation += 1
         if self._leases is not None:
             self._leases.link = link
-        self._pulse = _Pulse(link)
+        self._pulse = Pulse(link)
         weakref.finalize(self, self._pulse.stop)
         try:
             self._standing, self._flow = set(), Flow()
@@ -564,20 +504,3 @@ class AmqpConsumer:
             self._link.close()  # with it everything goes back, in its old order
         self.held.clear()
         self._early.clear()
-
-
-class _Pulse:
-    """Sends heartbeats over a link from a thread of its own, until it is stopped or the link is closed."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._stopped = threading.Event()
-        if link.heartbeat:
-            threading.Thread(target=self._run, name="celery-amqp-heartbeat", daemon=True).start()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(self._link.heartbeat / 2) and not self._link.closed:
-            self._link.beat()
-
-    def stop(self) -> None:
-        self._stopped.set()

@@ -6,22 +6,28 @@ has room for, and one more for each that is acknowledged, so that server, worker
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
+from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING
 
 from celery.drivers.amqp_frames import method, short, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from celery.drivers.amqp import Link
     from celery.routing import QueueSpec
 
-__all__ = ["Flow", "consume", "prefetch"]
+__all__ = ["Flow", "consume", "is_pushed", "is_standing", "prefetch"]
 
 #: The largest prefetch count of the protocol.
 _WIDEST = 0xFFFF
+#: Seconds for which the shares of the queues stay as they were when it was opened.
+_SHARES_HOLD = 0.5
+#: Subscriptions of so many turns are remembered after their end, for what may still be on its way.
+_REMEMBERED = 3
 
 
 def prefetch(n: int) -> bytes:
@@ -34,27 +40,46 @@ def consume(queue: QueueSpec, tag: str) -> bytes:
     return method(60, 20, b"\0\0" + short(queue.name) + short(tag) + b"\x08" + table(queue.consumer_arguments))
 
 
+def is_standing(queue: QueueSpec) -> bool:
+    """Whether a subscription is to last: the queue goes with its last one, or the server is to know of consumers."""
+    return queue.auto_delete or is_pushed(queue)
+
+
+def is_pushed(queue: QueueSpec) -> bool:
+    """Whether its messages come by subscription alone: the server chooses who gets them."""
+    arguments = queue.arguments
+    return bool(queue.consumer_arguments) or bool(
+        arguments.get("x-single-active-consumer") or arguments.get("x-queue-type") == "stream"
+    )
+
+
 class Flow:
     """The subscriptions of one consumer over one connection: none at first, and when there is little to do."""
 
     def __init__(self) -> None:
         #: Messages that may be with us unacknowledged at a time; 0: it is closed.
         self.width = 0
-        #: A queue that had nothing when it was opened, and may send one at a time, has sent something.
-        self.is_unfair = False
+        #: Queues that had nothing when it was opened: they may send one at a time.
         self._quiet: set[str] = set()
+        self._quiet_have_sent = False
+        self._opened_at = 0.0
         self._serial = count()
         #: Queue by subscription, those that have ended among them: their last messages may be on their way.
         self._queues: dict[str, QueueSpec] = {}
         self._tags: set[str] = set()
+        #: Subscriptions by the times that it was closed, the last few.
+        self._ended: deque[set[str]] = deque()
         #: The number of the first message that came by these subscriptions; None: none has.
         self._first: int | None = None
         self._unsettled = 0
 
-    def open(self, link: Link, width: int, busy: Sequence[QueueSpec], quiet: Sequence[QueueSpec]) -> None:
+    def open(self, link: Link, width: int, busy: Collection[str], queues: Sequence[QueueSpec]) -> None:
         """Subscribe to so many messages of the busy queues, in equal shares, and to one of each of the others."""
+        quiet = [queue for queue in queues if queue.name not in busy]
         self._quiet = {queue.name for queue in quiet}
-        self._subscribe(link, [(queue, 1) for queue in quiet] + self._shares(width, busy))
+        self._opened_at = time.monotonic()
+        shares = self._shares(width, [queue for queue in queues if queue.name in busy])
+        self._subscribe(link, [(queue, 1) for queue in quiet] + shares)
 
     def widen(self, link: Link, room: int) -> None:
         """Let so many more come, but for those that may come already."""
@@ -83,8 +108,12 @@ class Flow:
         """End the subscriptions. What is on its way still comes."""
         if self.width:
             link.send(b"".join(method(60, 30, short(tag) + b"\x01") for tag in self._tags))
-            self._tags.clear()
-            self.width, self.is_unfair, self._first, self._unsettled = 0, False, None, 0
+            self._ended.append(self._tags)
+            if len(self._ended) > _REMEMBERED:
+                for tag in self._ended.popleft():
+                    del self._queues[tag]
+            self._tags = set()
+            self.width, self._quiet_have_sent, self._first, self._unsettled = 0, False, None, 0
 
     def came(self, tag: str, number: int) -> str:
         """A message has come; returns the name of its queue."""
@@ -93,7 +122,7 @@ class Flow:
             self._unsettled += 1
             if self._first is None:
                 self._first = number
-            self.is_unfair = self.is_unfair or name in self._quiet
+            self._quiet_have_sent = self._quiet_have_sent or name in self._quiet
         return name
 
     def settled(self, numbers: Sequence[int]) -> None:
@@ -104,3 +133,8 @@ class Flow:
     def is_narrow(self, room: int) -> bool:
         """Whether there is room for many more than it lets come."""
         return 2 * (self._unsettled + room) > 3 * self.width
+
+    @property
+    def is_unfair(self) -> bool:
+        """Whether a queue has long had less than its share, because it had nothing when this was opened."""
+        return self._quiet_have_sent and time.monotonic() - self._opened_at > _SHARES_HOLD

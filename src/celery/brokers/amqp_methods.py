@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 
 from celery.drivers.amqp_errors import closed
-from celery.drivers.amqp_frames import method, packed, properties_of, short, table
+from celery.drivers.amqp_frames import long_tag, method, packed, properties_of, short, table
 from celery.exceptions import ImproperlyConfigured
 from celery.message import Message
 from celery.routing import ExchangeSpec
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec
 
 __all__ = [
-    "ASK", "ASKED", "CONFIRMED_WITHIN", "CONFIRMING", "HELD", "RETURNED", "Confirms", "await_confirms", "declare",
-    "declare_exchange", "declare_queue", "envelope_of", "exists", "has_exchange", "mark_deaths", "message_of",
-    "message_properties", "packed_message", "passive_queue", "publish", "ready_queue", "returned_from", "synchronize",
-    "with_confirms",
+    "ASK", "ASKED", "CONFIRMED_WITHIN", "CONFIRMING", "HELD", "RETURNED", "Confirms", "acknowledged",
+    "await_confirms", "declare", "declare_exchange", "declare_queue", "envelope_of", "exists", "given_back",
+    "has_exchange", "mark_deaths", "message_of", "message_properties", "packed_message", "passive_queue", "publish",
+    "ready_queue", "rejected", "returned_from", "synchronize", "with_confirms",
 ]  # fmt: skip
 
 #: A header of ours on a copy of what somebody held before (parked, or requeued from the dead): how often its process
@@ -60,6 +60,21 @@ def publish(exchange: str, routing_key: str, *, mandatory: bool = False) -> byte
 def passive_queue(name: str, channel: int) -> bytes:
     """Asks whether there is such a queue, and how many messages wait in it."""
     return method(50, 10, b"\0\0" + short(name) + b"\x01\0\0\0\0", channel)
+
+
+def acknowledged(tag: int, multiple: bool) -> bytes:
+    """The message with that number is done with; `multiple`: and all before it."""
+    return method(60, 80, long_tag(tag) + bytes((multiple,)))
+
+
+def given_back(tag: int, multiple: bool = False) -> bytes:
+    """The message with that number goes back to where it was."""
+    return method(60, 90, long_tag(tag) + b"\1")
+
+
+def rejected(tag: int, multiple: bool = False) -> bytes:
+    """The message with that number goes where the queue's dead letters go."""
+    return method(60, 90, long_tag(tag) + b"\0")
 
 
 def synchronize(link: Link, timeout: float | None = None) -> None:
