@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from copy import deepcopy
 from itertools import count
-from types import ModuleType
+from types import ModuleType, NoneType
 from typing import TYPE_CHECKING, Any, cast
 
 import celery
@@ -412,6 +412,14 @@ class PendingConfiguration(MutableMapping[str, Any]):
         return self._target.setdefault(key, default)
 
 
+#: Defaults of these types need no copy: most of the 400, for each app.
+_PLAIN = frozenset({NoneType, bool, int, float, str, bytes})
+
+
+def _default_values() -> dict[str, Any]:
+    return {name: value if type(value) in _PLAIN else deepcopy(value) for name, value in DEFAULTS.items()}
+
+
 def detect_settings(
     conf: Mapping[str, Any] | None,
     preconf: MutableMapping[str, Any] | None = None,
@@ -437,7 +445,7 @@ def detect_settings(
         raise ImproperlyConfigured(_mixed(new, old))
     settings = Settings(
         changes,
-        [source, deepcopy(DEFAULTS)],
+        [source, _default_values()],
         prefix=prefix,
         deprecated_settings=set() if prefix else old,
     )
