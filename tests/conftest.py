@@ -35,6 +35,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 settings.register_profile("unhurried", deadline=None, max_examples=500 if os.environ.get("FUZZ") else 20)
+# For `make quick`: the same few examples each time.
 settings.register_profile("quick", deadline=None, max_examples=5, derandomize=True, database=None)
 settings.load_profile("unhurried")
 
@@ -78,7 +79,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     asked = config.option.markexpr
     if collection_path.suffix != ".py" or not re.fullmatch(r"not \w+( and not \w+)*", asked):
         return None
-    marks = re.search(r"^pytestmark = (\[[^]]*\n?\]|.*)", collection_path.read_text(), re.MULTILINE)
+    marks = re.search(r"^pytestmark = (\[[^]]*\]|.*)", collection_path.read_text(), re.MULTILINE)
     found = set(re.findall(r"pytest\.mark\.(\w+)", marks[1] if marks else ""))
     return True if found.intersection(re.findall(r"not (\w+)", asked)) else None
 
