@@ -29,7 +29,7 @@ test: $(VENV)/dev.stamp $(REFERENCE)/stamp redis rabbitmq ## Install what is mis
 
 .PHONY: quick
 quick: $(VENV)/dev.stamp ## The tests that need neither a server, nor a worker process, nor a second of a processor each
-	$(BIN)/pytest -n auto --dist loadgroup -m "not server and not process and not slow" -q
+	$(BIN)/pytest -n auto --dist worksteal --hypothesis-profile=quick -m "not server and not process and not slow" -q
 
 .PHONY: chaos
 chaos: $(VENV)/dev.stamp redis rabbitmq ## Kills, cuts and restarts at full size, with a ledger of what was lost: forty minutes

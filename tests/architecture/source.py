@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "celery"
@@ -18,7 +18,7 @@ FLOORS = ("Domain", "Port", "Flow", "Adapter", "Application", "Entrance", "Compa
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.Match)
-_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+_SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @dataclass(frozen=True)
@@ -68,28 +68,26 @@ class Module:
 
     def _docstring_lines(self) -> set[int]:
         """Lines of bare strings: docstrings, and strings that stand alone."""
-        bare = [n for n in ast.walk(self.tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+        bare = [n for n in _statements(self.tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
         strings = [n for n in bare if isinstance(n.value.value, str)]  # type: ignore[attr-defined]
         return {line for n in strings for line in range(n.lineno, (n.end_lineno or n.lineno) + 1)}
 
     @cached_property
     def imports(self) -> tuple[Import, ...]:
-        return tuple(self._imports(self.tree, "", False))
+        return tuple(self._imports(self.tree.body, "", False))
 
-    def _imports(self, node: ast.AST, inside: str, typing_only: bool) -> Iterator[Import]:
-        for child in ast.iter_child_nodes(node):
+    def _imports(self, statements: Iterable[ast.stmt], inside: str, typing_only: bool) -> Iterator[Import]:
+        for child in statements:
             if isinstance(child, ast.Import | ast.ImportFrom):
                 for target in self._targets(child):
                     yield Import(target, child.lineno, inside, typing_only)
             elif isinstance(child, Function):
-                yield from self._imports(child, child.name, typing_only)
+                yield from self._imports(child.body, child.name, typing_only)
             elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-                for statement in child.body:
-                    yield from self._imports(ast.Module([statement], []), inside, True)
-                for statement in child.orelse:
-                    yield from self._imports(ast.Module([statement], []), inside, typing_only)
+                yield from self._imports(child.body, inside, True)
+                yield from self._imports(child.orelse, inside, typing_only)
             else:
-                yield from self._imports(child, inside, typing_only)
+                yield from self._imports(statements_in(child), inside, typing_only)
 
     def _targets(self, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
         if isinstance(node, ast.Import):
@@ -105,17 +103,34 @@ class Module:
             full = f"{base}.{alias.name}"
             yield full if base.startswith("celery") and full in module_names() else base
 
-    def functions(self) -> Iterator[tuple[str, Function]]:
+    @cached_property
+    def functions(self) -> tuple[tuple[str, Function], ...]:
         """Every function with its dotted name inside the module."""
-        yield from _functions(self.tree, "")
+        return tuple(_functions(self.tree, ""))
 
     def size(self, function: Function) -> int:
         """Code lines of a function, its decorators and docstring not counted."""
-        return len([n for n in range(function.lineno, (function.end_lineno or 0) + 1) if n in self.code_lines])
+        return len(self.code_lines.intersection(range(function.lineno, (function.end_lineno or 0) + 1)))
+
+
+def statements_in(node: ast.AST) -> Iterator[ast.stmt]:
+    """The statements that stand in one, of all its branches. Expressions hold none, and are most of a tree."""
+    for field in ("body", "orelse", "handlers", "finalbody", "cases"):
+        for child in getattr(node, field, ()):
+            if isinstance(child, ast.stmt):
+                yield child
+            else:  # a handler of exceptions, a case
+                yield from statements_in(child)
+
+
+def _statements(node: ast.AST) -> Iterator[ast.stmt]:
+    for child in statements_in(node):
+        yield child
+        yield from _statements(child)
 
 
 def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Function]]:
-    for child in ast.iter_child_nodes(node):
+    for child in statements_in(node):
         if isinstance(child, Function | ast.ClassDef):
             name = f"{prefix}{child.name}"
             if isinstance(child, Function):
@@ -128,12 +143,11 @@ def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Function]]:
 def nesting(node: ast.AST, depth: int = 0) -> int:
     """How deep blocks stand in each other; `elif` is no deeper than `if`, inner functions start anew."""
     deepest = depth
-    for field, value in ast.iter_fields(node):
-        for child in value if isinstance(value, list) else [value]:
-            if not isinstance(child, ast.AST) or isinstance(child, _SCOPES):
-                continue
-            is_elif = isinstance(node, ast.If) and field == "orelse" and isinstance(child, ast.If) and len(value) == 1
-            deepest = max(deepest, nesting(child, depth + (isinstance(child, _BLOCKS) and not is_elif)))
+    for child in statements_in(node):
+        if isinstance(child, _SCOPES):
+            continue
+        is_elif = isinstance(node, ast.If) and node.orelse == [child] and isinstance(child, ast.If)
+        deepest = max(deepest, nesting(child, depth + (isinstance(child, _BLOCKS) and not is_elif)))
     return deepest
 
 

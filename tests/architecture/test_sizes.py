@@ -50,7 +50,7 @@ def test_functions_are_small(
 ) -> None:
     sizes: dict[str, int] = {}
     for module in modules():
-        for name, function in module.functions():
+        for name, function in module.functions:
             key = f"{module.name}:{name}"  # overloads and property setters share a name: the largest counts
             sizes[key] = max(sizes.get(key, 0), measure(module, function))
     judge(sizes, limit, exceptions, advice)

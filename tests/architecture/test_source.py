@@ -52,7 +52,7 @@ def sample(tmp_path: Path) -> Module:
 
 
 def function(module: Module) -> Function:
-    return dict(module.functions())["f"]
+    return dict(module.functions)["f"]
 
 
 def test_floor(sample: Module) -> None:
@@ -72,7 +72,7 @@ def test_sizes(sample: Module) -> None:
     assert sample.size(f) == 11
     assert nesting(f) == 3
     assert parameters(f) == 2
-    assert [name for name, _ in sample.functions()] == ["f", "f.inner"]
+    assert [name for name, _ in sample.functions] == ["f", "f.inner"]
 
 
 def test_elif_is_no_deeper_than_if() -> None:

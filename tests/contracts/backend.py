@@ -77,7 +77,11 @@ class BackendContract:
     def test_saving_nothing(self, backend: ResultBackend) -> None:
         backend.save([])
 
-    @pytest.mark.parametrize("meta", [b"", b"\x00\xff\r\n" * 50, "ü ❤ 𝄞".encode(), b"x" * 2_000_000])
+    @pytest.mark.parametrize(
+        "meta",
+        [b"", b"\x00\xff\r\n" * 50, "ü ❤ 𝄞".encode(), b"x" * 2_000_000],
+        ids=["nothing", "bytes", "text", "large"],
+    )
     def test_bytes_are_kept_untouched(self, backend: ResultBackend, meta: bytes) -> None:
         backend.save([Record("täsk-❤", "SUCCESS", meta)])
         assert backend.load(["täsk-❤"]) == [meta]

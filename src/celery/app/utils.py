@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from copy import deepcopy
 from itertools import count
-from types import ModuleType
+from types import ModuleType, NoneType
 from typing import TYPE_CHECKING, Any, cast
 
 import celery
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 HIDDEN_SETTINGS = re.compile("API|TOKEN|KEY|SECRET|PASS|PROFANITIES_LIST|SIGNATURE|DATABASE|BEAT_DBURI", re.IGNORECASE)
 _MASK = "********"
 _MISSING = object()
+#: Defaults of these types need no copy: most of the 400, for each app.
+_PLAIN = frozenset({NoneType, bool, int, float, str, bytes})
 
 #: Numbers of writes, over all settings of the process: two different states never bear the same one.
 _versions = count(1)
@@ -435,12 +437,8 @@ def detect_settings(
     prefix = _with_underscore(prefix)
     if new and old and not prefix:
         raise ImproperlyConfigured(_mixed(new, old))
-    settings = Settings(
-        changes,
-        [source, deepcopy(DEFAULTS)],
-        prefix=prefix,
-        deprecated_settings=set() if prefix else old,
-    )
+    defaults = {name: value if type(value) in _PLAIN else deepcopy(value) for name, value in DEFAULTS.items()}
+    settings = Settings(changes, [source, defaults], prefix=prefix, deprecated_settings=set() if prefix else old)
     unknown = {
         key: text
         for layer in (changes, source)
