@@ -1,8 +1,11 @@
-"""What is measured on RabbitMQ: publishing unconfirmed, confirmed, from threads, in bulk; draining; doing nothing."""
+"""What is measured on RabbitMQ: publishing unconfirmed, confirmed, from threads, in bulk; draining, also with
+results; doing nothing."""
 
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.servers import RabbitServer
@@ -40,7 +43,7 @@ def rabbit(session: Session) -> list[Row]:
     with RabbitServer(erlang="") as server:
         broker = AmqpBroker(BrokerConfig(server.url()))
         rows = [_publishing(session, server, broker, *one) for one in _PUBLISHING]
-        rows += [_drains(session, server, broker), _idle(session, server)]
+        rows += [_drains(session, server, broker), _with_results(session, server, broker), _idle(session, server)]
         broker.close()
     return rows
 
@@ -74,9 +77,9 @@ def _drains(session: Session, server: RabbitServer, broker: AmqpBroker) -> Row:
         worker = Worker(session.subjects[name], env, 2, "WARNING")
         worker.start()
         try:
-            until(lambda: broker.depth("celery") < 0.9 * n, 60, f"{name} to begin", every=0.005)
+            until(lambda: broker.depth("celery") < 0.9 * n, 60, f"{name} to begin", every=0.05)
             begin, left = time.perf_counter(), broker.depth("celery")
-            until(lambda: broker.depth("celery") < 0.1 * n, 300, f"{name} to drain", every=0.005)
+            until(lambda: broker.depth("celery") < 0.1 * n, 300, f"{name} to drain", every=0.05)
             return (left - broker.depth("celery")) / (time.perf_counter() - begin)
         finally:
             worker.stop()
@@ -85,6 +88,30 @@ def _drains(session: Session, server: RabbitServer, broker: AmqpBroker) -> Row:
     values = session.interleaved("RabbitMQ, drain, no results, WARNING", _NAMES, measure)
     ratio = values["ours"] / values["celery"]
     return Row("RabbitMQ, drain, no results, WARNING", "tasks/s", values, "≥ 5×", f"{ratio:.1f}×", ratio >= 5)
+
+
+def _with_results(session: Session, server: RabbitServer, broker: AmqpBroker) -> Row:
+    """The process that called reads every result, in the order of its calls, while the worker drains."""
+
+    def measure(name: str) -> float:
+        broker.purge("celery")
+        n = session.count(name, 20_000, 6_000)
+        env, subject = _environment(server, results="rpc://"), session.subjects[name]
+        worker = Worker(subject, env, 2, "WARNING")
+        called = Path(worker.folder) / "called"
+        with ThreadPoolExecutor(1) as pool:
+            client = pool.submit(subject.drive, env, "drain_results", n, called, timeout=600)
+            try:
+                until(lambda: called.exists() or client.done(), 120, f"{name} to call")
+                worker.start()
+                return 0.8 * n / float(client.result()["seconds"])
+            finally:
+                worker.stop()
+                worker.close()
+
+    values = session.interleaved("RabbitMQ, drain, results over rpc://, WARNING", _NAMES, measure)
+    ratio = values["ours"] / values["celery"]
+    return Row("RabbitMQ, drain, results over rpc://, WARNING", "tasks/s", values, "≥ 5×", f"{ratio:.1f}×", ratio >= 5)
 
 
 def _idle(session: Session, server: RabbitServer) -> Row:

@@ -138,6 +138,20 @@ def enqueue_ids(name, argument, count, path):
     return {"count": len(ids)}
 
 
+def drain_results(count, path):
+    """Calls first, and says so by a file; then all results: seconds from a tenth of them to nine tenths."""
+    count = int(count)
+    calls = [add.delay(2, 3) for _ in range(count)]
+    open(path, "w").close()
+    for place, result in enumerate(calls):
+        if place == count // 10:
+            begin = time.perf_counter()
+        assert result.get(timeout=300) == 5
+        if place == count * 9 // 10:
+            end = time.perf_counter()
+    return {"seconds": end - begin, "read": count}
+
+
 def read_back(path):
     """How many of the results are there, and right."""
     with open(path) as source:
