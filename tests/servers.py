@@ -38,10 +38,13 @@ def redis_programs() -> dict[str, str]:
     return {name: program for name, program in found.items() if program}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(*, highest: int = 0xFFFF) -> int:
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+            if port <= highest:
+                return port
 
 
 def _executable(program: str) -> str | None:

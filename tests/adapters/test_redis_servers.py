@@ -14,7 +14,7 @@ from tests.adapters.test_redis import LEASE
 from tests.contracts.backend import BackendContract, record
 from tests.contracts.broker import BrokerContract, message, spec, to
 from tests.running import ROOT
-from tests.servers import RedisServer, redis_programs
+from tests.servers import RedisServer, free_port, redis_programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,7 +137,8 @@ def test_a_server_without_scripts_is_refused() -> None:
 
 def test_a_node_of_a_cluster_is_refused() -> None:
     """Keys of one queue would lie on several nodes; said at once, whoever comes first."""
-    with RedisServer("--cluster-enabled", "yes") as server:
+    port = free_port(highest=55535)  # its nodes talk to each other ten thousand higher
+    with RedisServer("--cluster-enabled", "yes", port=port) as server:
         broker, store = RedisBroker(BrokerConfig(server.url())), RedisStore(BackendConfig(server.url(1)))
         for attempt in (
             lambda: broker.publish(to("q", message(1))),

@@ -143,7 +143,7 @@ def test_heartbeats_go_on_in_a_warm_stop(project: Project, rabbit_session: Rabbi
         wait_until(lambda: lines(note) == 1, "it runs")
         os.kill(worker.pid, signal.SIGTERM)
         assert result.get(timeout=30) == "last"
-        assert worker.stop(signal.SIGTERM) == 0
+        assert worker.wait() == 0
         assert "Connection lost" not in worker.output
     assert project.depth() == 0
     assert note.read_text().split() == ["last"]
