@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from celery.brokers import amqp_convoy
 from celery.brokers.amqp import AmqpBroker
 from celery.exceptions import ImproperlyConfigured, OperationalError
 from celery.ports import BrokerConfig, Publication
@@ -18,9 +19,10 @@ from tests.contracts.broker import ids, message, numbers, spec, take, to
 from tests.running import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from celery.drivers.amqp import Link
+    from celery.drivers.amqp_frames import Came
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit-adapters")]
 
@@ -67,13 +69,18 @@ def in_threads(n: int, work: Callable[[int], Any]) -> list[BaseException | None]
     return raised
 
 
+def links_of(broker: AmqpBroker) -> list[Link]:
+    """The connections over which it has published with confirms, the first one first."""
+    return [carrier._link for carrier in reversed(broker._convoy._all) if carrier._link is not None]
+
+
 def test_sixteen_threads_share_one_connection_and_few_writes(
     broker: AmqpBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one waits for its confirm, the others gather, and go together."""
+    monkeypatch.setattr(amqp_convoy, "_LONG", 30.0)
     broker.publish(to("q", message("first")))
-    link = broker._convoy._link
-    assert link is not None
+    (link,) = links_of(broker)
     sent = Sent(link, monkeypatch)
     each = 20
 
@@ -82,7 +89,7 @@ def test_sixteen_threads_share_one_connection_and_few_writes(
             broker.publish(to("q", message(place * each + i)))
 
     assert in_threads(16, work) == [None] * 16
-    assert broker._convoy._link is link
+    assert links_of(broker) == [link]
     assert broker._idle == []
     assert sent.writes < 16 * each / 2
     got = ids(take(broker.consume([spec("q")]), 16 * each + 1))
@@ -90,6 +97,83 @@ def test_sixteen_threads_share_one_connection_and_few_writes(
     for place in range(16):
         mine = [i for i in got[1:] if int(i) // each == place]
         assert mine == sorted(mine, key=int), "a thread's own messages stay in their order"
+
+
+class Held:
+    """A connection whose server takes its time over confirms, until it is let go."""
+
+    def __init__(self, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waits, self.goes_on = threading.Event(), threading.Event()
+        heard = link.heard
+
+        def slow(answers: Collection[tuple[int, int]], timeout: float) -> Came | None:
+            self.waits.set()
+            assert self.goes_on.wait(30)
+            return heard(answers, timeout)
+
+        monkeypatch.setattr(link, "heard", slow)
+
+
+def test_the_next_ones_set_out_before_the_first_are_back(broker: AmqpBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that takes long; four at a time. Then they gather again, and go with the first who comes back."""
+    broker.publish(to("q", message("first")))
+    held: list[Held] = []
+    waiting: list[threading.Thread] = []
+
+    def publish(id: str) -> None:
+        broker.publish(to("q", message(id)))
+
+    for n in range(4):
+        held.append(Held(links_of(broker)[n], monkeypatch))
+        waiting.append(threading.Thread(target=publish, args=(f"held {n}",), daemon=True))
+        waiting[-1].start()
+        assert held[-1].waits.wait(30)
+        if n < 3:
+            broker.publish(to("q", message(f"passes {n}")))
+    crowd = [threading.Thread(target=publish, args=(f"gathers {n}",), daemon=True) for n in range(8)]
+    for thread in crowd:
+        thread.start()
+    wait_until(lambda: len(broker._convoy._waiting) == 8, "they have gathered")
+    assert len(links_of(broker)) == 4
+    for each in held:
+        each.goes_on.set()
+    for thread in (*waiting, *crowd):
+        thread.join(30)
+        assert not thread.is_alive()
+    assert len(broker._convoy._free) == 4
+    got = ids(take(broker.consume([spec("q")]), 16))
+    assert got[0] == "first"
+    assert set(got[1:]) == {f"held {n}" for n in range(4)} | {f"passes {n}" for n in range(3)} | {
+        f"gathers {n}" for n in range(8)
+    }
+
+
+def test_nobody_waits_for_a_thread_that_was_interrupted(broker: AmqpBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither while it waits, nor as its turn has come."""
+    broker.publish(to("q", message("first")))
+    held = Held(links_of(broker)[0], monkeypatch)
+    thread = threading.Thread(target=broker.publish, args=(to("q", message("held")),), daemon=True)
+    thread.start()
+    assert held.waits.wait(30)
+    await_word = amqp_convoy._Party.await_word
+
+    def interrupted(party: amqp_convoy._Party, timeout: float = -1) -> bool:
+        raise KeyboardInterrupt
+
+    def interrupted_at_its_turn(party: amqp_convoy._Party, timeout: float = -1) -> bool:
+        held.goes_on.set()
+        assert await_word(party)
+        raise KeyboardInterrupt
+
+    for way in (interrupted, interrupted_at_its_turn):
+        monkeypatch.setattr(amqp_convoy._Party, "await_word", way)
+        with pytest.raises(KeyboardInterrupt):
+            broker.publish(to("q", message("interrupted")))
+    monkeypatch.undo()
+    thread.join(30)
+    assert len(broker._convoy._free) == 4
+    broker.publish(to("q", message("goes on")))
+    assert "goes on" in ids(broker.consume([spec("q")]).fetch(10, 5.0))
 
 
 def test_a_failure_is_the_failure_of_whom_it_concerns(broker: AmqpBroker) -> None:

@@ -16,17 +16,12 @@ from typing import TYPE_CHECKING, Any
 from kombu.exceptions import OperationalError
 
 from celery.brokers.amqp_consumer import AmqpConsumer
+from celery.brokers.amqp_convoy import Convoy
 from celery.brokers.amqp_dead import AmqpDeadLetters
 from celery.brokers.amqp_delay import NEEDED, DelayingConsumer
 from celery.brokers.amqp_listening import AmqpListener, tell
 from celery.brokers.amqp_methods import await_confirms, declare_queue, exists, passive_queue
-from celery.brokers.amqp_publishing import (
-    PATIENCE,
-    Convoy,
-    NotTaking,
-    await_taking,
-    frames_of_message,
-)
+from celery.brokers.amqp_publishing import PATIENCE, NotTaking, await_taking, frames_of_message
 from celery.brokers.amqp_routing import Destinations
 from celery.drivers.amqp import Endpoint
 from celery.drivers.amqp_frames import method, short
