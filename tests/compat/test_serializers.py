@@ -304,6 +304,7 @@ def test_a_compression_that_is_not_installed_is_named() -> None:
         codecs.decompress(b"", "application/x-zap")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("serializer", CARRIES)
 @settings(max_examples=12)
 @given(data=st.data())

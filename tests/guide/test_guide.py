@@ -172,6 +172,7 @@ def test_starting_the_worker(project: Project, worker: Background) -> None:
         assert re.search(rf"^ +\. {re.escape(task)}$", printed, re.M), printed
 
 
+@pytest.mark.process
 @not_rabbit
 def test_help_without_an_app(project: Project) -> None:
     [(command, _)] = block("starting-the-worker-2").commands()
