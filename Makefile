@@ -74,7 +74,7 @@ WORKERS = $(shell echo $$(( $$(nproc) + 2 )))
 QUICK = $(if $(wildcard /dev/shm/.),TMPDIR=/dev/shm) $(BIN)/pytest -q -o tmp_path_retention_policy=failed \
 	--hypothesis-profile=quick -m "not server and not process and not slow"
 # About one half of them, by time. The other is all the rest.
-HALF := tests/compat tests/domain tests/model
+HALF := tests/compat tests/model
 
 # Tests that `make fuzz` runs.
 FUZZED := tests/flow/test_hostile_messages.py tests/flow/test_canvases_distributed.py -k 'fuzzed or canvases_distributed'

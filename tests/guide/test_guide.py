@@ -303,6 +303,7 @@ def test_events(project: Project) -> None:
     assert re.search(r"^->  celery@\S+: OK\n +task events disabled$", said(8), re.M)
 
 
+@pytest.mark.process
 def test_timezone(project: Project) -> None:
     project.prompt.enter("from proj.celery import app")
     project.type("timezone-1")
