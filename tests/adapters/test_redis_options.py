@@ -179,9 +179,9 @@ def forgetful() -> Iterator[int]:
         thread.start()
         yield listening.getsockname()[1]
         listening.shutdown(socket.SHUT_RDWR)
+        thread.join(10)  # it may still be about to read the end of the last line
         for line in lines:
             line.close()
-    thread.join(10)
 
 
 @pytest.mark.parametrize(("seconds", "want"), [(0.01, "LATER"), pytest.param(0, "no answer", marks=pytest.mark.slow)])
