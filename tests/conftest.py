@@ -74,6 +74,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """All goes with the process: Python need not look through it once more, which takes seconds."""
+    gc.freeze()
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Modules that are left out as a whole by `-m "not …"` are not even imported."""
     asked = config.option.markexpr

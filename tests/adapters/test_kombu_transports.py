@@ -158,6 +158,7 @@ def test_who_waits_inside_a_look_keeps_nobody(slow: KombuBroker) -> None:
     assert slow.depth("q") == 0
 
 
+@pytest.mark.slow
 def test_whoever_ends_during_a_long_look_is_not_kept(slow: KombuBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     """What he held goes back when the look ends; no thread and no descriptor stay."""
     monkeypatch.setattr("celery.brokers.kombu_courier._PATIENCE", 0.05)

@@ -31,6 +31,7 @@ def urls(draw: st.DrawFn) -> str:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(urls())
 def test_as_kombu_reads_them(url: str) -> None:

@@ -317,6 +317,7 @@ def test_synchronous_must_be_known(url: str) -> None:
         SqliteBroker(BrokerConfig(url, options={"synchronous": "maybe"}))
 
 
+@pytest.mark.process
 def test_many_processes_begin_at_once(url: str) -> None:
     """The file is made once, and nobody sees it half made."""
 
@@ -418,6 +419,7 @@ def test_forks_while_other_threads_publish(url: str) -> None:
     broker.close()
 
 
+@pytest.mark.slow
 def test_a_consumer_of_this_process_is_not_taken_for_dead(url: str) -> None:
     """POSIX locks belong to the process: testing one's own lock would succeed, and lose it."""
     broker = SqliteBroker(BrokerConfig(url))
@@ -439,6 +441,7 @@ def test_a_consumer_of_this_process_is_not_taken_for_dead(url: str) -> None:
     broker.close()
 
 
+@pytest.mark.slow
 def test_what_the_dead_held_comes_back_to_one_who_waits(url: str) -> None:
     broker = SqliteBroker(BrokerConfig(url))
     broker.publish(to("q", message(1)))
@@ -462,6 +465,7 @@ def test_what_the_dead_held_comes_back_to_one_who_waits(url: str) -> None:
     broker.close()
 
 
+@pytest.mark.slow
 def test_no_message_is_overlooked(url: str) -> None:
     """However soon after a look it is written: the log's time of change ticks coarsely."""
     broker, consumers = SqliteBroker(BrokerConfig(url, options={"synchronous": "OFF"})), SqliteBroker(BrokerConfig(url))

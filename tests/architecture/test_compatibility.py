@@ -22,6 +22,7 @@ def test_every_item_is_there_once() -> None:
     assert sum(len(area.rows) for area in areas.values()) == compat.ITEMS
 
 
+@pytest.mark.slow
 def test_each_named_test_exists() -> None:
     missing = compat.missing_tests(compat.read())
     assert not missing, report(missing, "Name the tests by their pytest ids, or put the rows back to later.")
@@ -31,6 +32,7 @@ def test_the_page_is_current() -> None:
     assert compat.PAGE.read_text() == compat.page(compat.read()), "run: python scripts/compat.py render"
 
 
+@pytest.mark.slow
 def test_writing_keeps_everything(tmp_path: Path) -> None:
     areas = compat.read()
     compat.change(areas, "call.4-5", status="done", tests=("tests/architecture/test_compatibility.py::test_*",))
@@ -42,6 +44,7 @@ def test_writing_keeps_everything(tmp_path: Path) -> None:
     assert not compat.missing_tests({"call": again["call"]}) or compat.missing_tests(compat.read())
 
 
+@pytest.mark.slow
 def test_a_test_that_is_not_there_is_told() -> None:
     areas = compat.read()
     compat.change(areas, "call.4", status="done", tests=("tests/architecture/test_compatibility.py::test_nowhere",))
@@ -54,6 +57,7 @@ def test_a_row_says_one_thing(tmp_path: Path) -> None:
         compat.read(tmp_path / "t.toml")
 
 
+@pytest.mark.slow
 def test_what_comes_later_may_be_there_in_part(tmp_path: Path) -> None:
     areas = compat.read()
     tests = ("tests/architecture/test_compatibility.py::test_*",)
@@ -63,6 +67,7 @@ def test_what_comes_later_may_be_there_in_part(tmp_path: Path) -> None:
     assert f"later: issue 6: a part `{tests[0]}`" in compat.page(areas)
 
 
+@pytest.mark.process
 def test_an_unknown_item_is_refused() -> None:
     command = [sys.executable, str(compat.ROOT / "scripts" / "compat.py"), "done", "call.999", "tests/x.py::test_y"]
     refused = subprocess.run(command, capture_output=True, text=True)

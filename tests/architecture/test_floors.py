@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.architecture import allowed
 from tests.architecture.source import FLOORS, Import, Module, modules
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+pytestmark = pytest.mark.slow  # they parse the whole package
 
 #: What each floor may import (the docstring of the package's DESIGN: domain, port, flow, adapter, application …).
 MAY_IMPORT: dict[str, frozenset[str]] = {

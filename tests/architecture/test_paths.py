@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 
+import pytest
+
 from tests.architecture.source import ROOT
 from tests.architecture.test_floors import report
 
@@ -20,6 +22,7 @@ FORBIDDEN = re.compile(
 )
 
 
+@pytest.mark.slow
 def test_no_machine_is_named() -> None:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout

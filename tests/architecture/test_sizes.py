@@ -14,6 +14,8 @@ from tests.architecture.test_floors import report
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.slow  # they parse the whole package
+
 MODULE_LINES = 400
 MEDIAN_MODULE_LINES = 110
 FUNCTION_LINES = 50

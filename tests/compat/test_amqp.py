@@ -213,6 +213,7 @@ def test_the_task_consumer_takes_the_selected_queues() -> None:
         assert "application/json" in consumer.accept
 
 
+@pytest.mark.process
 def test_publishing_needs_no_kombu_where_the_user_gave_none() -> None:
     program = """
 import sys

@@ -85,6 +85,7 @@ def test_app_or_default_under_tracing(state):
     assert app_or_default().main == "default"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("variable", "code"), [("C_STRICT_APP", 1), ("C_WARN_APP", 0)])
 def test_leaks_to_the_current_app_are_found(variable, code):
     ran = subprocess.run(
@@ -102,6 +103,7 @@ def test_register_app_is_looked_up_when_an_app_is_made(state, monkeypatch):
     assert seen == [made]
 
 
+@pytest.mark.slow
 def test_apps_are_weakly_held_and_take_attributes(state):
     made = Celery("x", set_as_current=False)
     made.__datadog_patch = True
@@ -377,6 +379,7 @@ def test_importing_the_package_loads_hardly_anything():
     assert not {"kombu", "typing", "re", "dataclasses", "inspect"} & set(loaded)
 
 
+@pytest.mark.process
 def test_an_app_with_a_task_loads_no_kombu():
     code = (
         "import sys; from celery import Celery\napp = Celery('x', broker='memory://')\n"

@@ -38,6 +38,7 @@ class Fixup:
 # --------------------------------------------------------------------------------------------------------- several apps
 
 
+@pytest.mark.process
 def test_falling_back_raises_under_celery_trace_app():
     code = (
         "from celery.app import app_or_default\ntry: app_or_default()\nexcept Exception as e: print(type(e).__name__)"
@@ -141,6 +142,7 @@ def test_what_is_sent_by_name_is_published_even_if_tasks_run_eagerly(app):
     assert app.assembly.broker.depth("celery") == 1
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("main", "expected"), [("", "__main__.f"), ("'named'", "named.f")])
 @pytest.mark.parametrize("words", [["{path}"], ["-m", "script"]])
 def test_tasks_of_a_script_bear_the_apps_name(tmp_path, main, expected, words):
@@ -280,6 +282,7 @@ def test_old_names_are_read_and_warn(state):
     assert [str(warning.message).split("'")[1] for warning in told] == ["CELERYD_CONCURRENCY", "CELERY_TASK_SERIALIZER"]
 
 
+@pytest.mark.process
 def test_the_worker_takes_settings_after_its_options(tmp_path):
     (tmp_path / "projx.py").write_text(
         textwrap.dedent(

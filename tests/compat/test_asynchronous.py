@@ -121,6 +121,7 @@ def test_callbacks_are_called_when_somebody_looks(app: Celery) -> None:
     assert one.get() == other.get() == 3
 
 
+@pytest.mark.slow
 def test_who_waits_no_more(app: Celery) -> None:
     backend: Told = app.backend
     weak, kept, gone = (app.AsyncResult(name) for name in ("weak", "kept", "gone"))

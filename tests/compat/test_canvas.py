@@ -142,6 +142,7 @@ def test_a_subclass_of_chain_stays_one() -> None:
 # ------------------------------------------------------------------------------------------------------------ sending
 
 
+@pytest.mark.slow
 def test_groups_go_out_in_batches(published: list[list[Any]]) -> None:
     result = group(add.s(i, i) for i in range(2345)).apply_async()
     assert [len(batch) for batch in published] == [1000, 1000, 345]
@@ -226,6 +227,7 @@ def test_a_task_of_its_own_kind_sends_its_members_itself(published: list[list[An
     assert len(published) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stages", [8, 64])
 def test_size_grows_with_the_number_of_tasks(stages: int) -> None:
     """PAINS 24: a chain of chords, written in any way."""
@@ -248,6 +250,7 @@ def _piped(parts: list[Any]) -> Any:
     return made
 
 
+@pytest.mark.slow
 def test_a_large_graph_is_sent(published: list[list[Any]]) -> None:
     steps = [add.s(0, 0), *(step for _ in range(50) for step in (group(add.s(i) for i in range(39)), total.s()))]
     chain(*steps).apply_async()

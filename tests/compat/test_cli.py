@@ -73,6 +73,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
         sys.modules.pop(name, None)
 
 
+@pytest.mark.process
 def test_version_and_help(cli: Shell) -> None:
     code, output = cli.run("--version")
     assert code == 0
@@ -199,6 +200,7 @@ def test_a_module_of_settings_that_is_not_there(cli: Shell) -> None:
     )
 
 
+@pytest.mark.process
 def test_task_modules_are_found_in_the_current_directory(cli: Shell) -> None:
     (cli.folder / "pack").mkdir()
     (cli.folder / "pack" / "__init__.py").write_text("")
@@ -218,7 +220,11 @@ def test_task_modules_are_found_in_the_current_directory(cli: Shell) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("-b redis://127.0.0.1:1 call x", "cannot use the Redis server at redis://127.0.0.1:1"),
+        pytest.param(
+            "-b redis://127.0.0.1:1 call x",
+            "cannot use the Redis server at redis://127.0.0.1:1",
+            marks=pytest.mark.slow,
+        ),
         ("-b redis://127.0.0.1:1 purge -f", "cannot use the Redis server"),
         ("--result-backend redis://127.0.0.1:1 result x", "cannot use the Redis server"),
         ("--result-backend nosuch:// result x", "Unknown result backend: 'nosuch'"),

@@ -151,6 +151,7 @@ class TestAsking:
         assert asked.printed("inspect", "ping", *SOON) == "->  w1@h: OK\n        pong\n\n1 node online.\n"
         assert asked.printed("inspect", "ping", "-j", *SOON) == '{"w1@h": {"ok": "pong"}}\n'
 
+    @pytest.mark.slow
     def test_destination(self, asked: Asked) -> None:
         assert "w1@h: OK" in asked.printed("status", "-d", "w1@h,w2@h", *SOON)
         assert asked.run("status", "-d", "w2@h", "-t", "0.1")[0] == 69
@@ -197,6 +198,7 @@ class TestTelling:
 
 
 class TestQueues:
+    @pytest.mark.slow
     def test_who_takes_and_how_fast(self, asked: Asked) -> None:
         for _ in range(3):
             assert asked.app.send_task("add", (1, 2)).get(timeout=20) == 3
@@ -210,6 +212,7 @@ class TestQueues:
         assert head.split() == ["Queue", "Waiting", "Oldest", "Held", "Parked", "Dead", "Workers"]
         assert line.split() == ["celery", "0", "-", "0", "0", "0", "1"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("ahead", "grade"), [(0, "good"), (100, "bad"), (-100, "bad")])
     def test_the_check_speaks_to_workers(
         self, asked: Asked, monkeypatch: pytest.MonkeyPatch, ahead: float, grade: str
@@ -230,6 +233,7 @@ class TestQueues:
         if ahead:
             assert f"100.0 s {'ahead of' if ahead > 0 else 'behind'} ours" in clock["text"]
 
+    @pytest.mark.slow
     def test_a_worker_whose_results_nobody_reads(self, app: Celery, asked: Asked, tmp_path: Path) -> None:
         app.conf.result_serializer = "yaml"
         app.conf.result_accept_content = ["msgpack"]

@@ -182,7 +182,8 @@ SPEAKING = [
     ["report"], ["check"], ["check", "--json"], ["queues", "--no-workers"], ["queues", "--no-workers", "--json"],
     ["queues", "peek", "celery"], ["queues", "peek", "celery", "--json"], ["queues", "parked"], ["dlq", "list"],
     ["dlq", "list", "--json"], ["list", "bindings"], ["graph", "workers", "nodes:a"],
-    ["amqp", "queue.declare", "celery"], ["purge"], ["status", "-t", "0.01"], ["graph", "bootsteps"],
+    pytest.param(["amqp", "queue.declare", "celery"], marks=pytest.mark.slow),
+    ["purge"], ["status", "-t", "0.01"], ["graph", "bootsteps"],
 ]  # fmt: skip
 
 

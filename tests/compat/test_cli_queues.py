@@ -281,6 +281,7 @@ class TestMigrate:
     def migrate(self, broker: Broker, *words: str) -> str:
         return broker.printed("migrate", "sqlite:///one.db", self.TO, "-t", "0.1", *words)
 
+    @pytest.mark.slow
     def test_copied(self, broker: Broker) -> None:
         said = self.migrate(broker)
         assert said.splitlines()[0] == "Migrating task 1/251: add[t0]" or "total[b0]" in said.splitlines()[0]
@@ -295,6 +296,7 @@ class TestMigrate:
         assert delivery.message is not None
         assert not delivery.message.redelivered
 
+    @pytest.mark.slow
     def test_taken(self, broker: Broker) -> None:
         assert "Migrated 251 tasks." in self.migrate(broker, "-a")
         assert broker.waiting() == broker.waiting(queue="b") == []
@@ -305,6 +307,7 @@ class TestMigrate:
         assert len(broker.waiting()) == 130
         assert broker.waiting(self.TO) == [f"t{i}" for i in range(120)]
 
+    @pytest.mark.slow
     def test_some_tasks_to_another_queue(self, broker: Broker) -> None:
         assert "Migrated 1 task." in self.migrate(broker, "-a", "-T", "total", "-Q", "b:celery,celery")
         assert broker.waiting(self.TO) == ["b0"]
@@ -312,6 +315,7 @@ class TestMigrate:
         (sent,) = broker.app.assembly.open_broker(self.TO).inspection.peek("celery", 1)  # type: ignore[attr-defined]
         assert json.loads(sent.envelope)["properties"]["delivery_info"]["routing_key"] == "celery"
 
+    @pytest.mark.slow
     def test_what_is_parked_goes_too(self, broker: Broker) -> None:
         broker.park(3)
         self.migrate(broker, "-a", "-Q", "celery")

@@ -154,6 +154,7 @@ class TestLogtool:
 
 
 class TestShell:
+    @pytest.mark.process
     def test_its_names(self, tools: Tools) -> None:
         variables = environment(tools.folder)
         done = subprocess.run(

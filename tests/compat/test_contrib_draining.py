@@ -46,6 +46,7 @@ def test_nothing_waits(app: Celery) -> None:
     assert drain(app) == {}
 
 
+@pytest.mark.slow
 def test_a_thousand_tasks_of_an_hour_are_run_in_the_order_of_their_times(app: Celery) -> None:
     ran: list[int] = []
     note = app.task(ran.append, name="note")
@@ -102,6 +103,7 @@ def test_only_the_queues_that_are_named(app: Celery) -> None:
     assert (here.state, there.state) == ("SUCCESS", "PENDING")
 
 
+@pytest.mark.slow
 def test_what_never_ends_is_told(app: Celery) -> None:
     @app.task(name="again")
     def again() -> None:

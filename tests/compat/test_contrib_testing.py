@@ -276,6 +276,7 @@ class TestStartWorker:
             raise KeyError("mine")
         assert threading.active_count() == threads
 
+    @pytest.mark.slow
     def test_a_ping_without_an_answer(self, app, monkeypatch):
         app.finalize()
         monkeypatch.setattr(app.tasks["celery.ping"], "run", lambda: "what?")
@@ -285,6 +286,7 @@ class TestStartWorker:
         with pytest.raises(TimeoutError), start_worker(app, ping_task_timeout=0.1):
             pass
 
+    @pytest.mark.slow
     def test_a_worker_that_cannot_start(self, caplog):
         app = Celery("x", broker="redis://127.0.0.1:1", backend="memory://x", broker_connection_retry_on_startup=False)
         ended = pytest.raises(RuntimeError, match=r"ended before it was ready \(exit code 1\); its log says why")
@@ -454,6 +456,7 @@ class TestAskingWorkers:
         with pytest.raises(manager.Sentinel, match="none answered"):
             manage.wait_until_idle()
 
+    @pytest.mark.slow
     def test_workers_that_do_not_come_to_an_end(self, manage, app):
         app.tasks["held"].delay()
         manage.wait_for(

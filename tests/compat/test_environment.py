@@ -84,6 +84,7 @@ def test_urls_beat_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (conf.broker_read_url, conf.broker_write_url) == ("memory://e-read", "memory://e-write")
 
 
+@pytest.mark.process
 def test_loader_and_module_of_settings(tmp_path: Path) -> None:
     (tmp_path / "settings_here.py").write_text("task_default_queue = 'from-module'\n")
     (tmp_path / "loader_here.py").write_text(
@@ -153,6 +154,7 @@ def test_process_titles_can_be_left_alone(monkeypatch: pytest.MonkeyPatch) -> No
     assert titles == ["[celery] x"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("wanted", "level"), [(False, "ERROR"), ("1", "INFO")])
 def test_the_logger_of_pools_speaks_if_asked(
     tmp_path: Path, wanted: str | bool, level: str, monkeypatch: pytest.MonkeyPatch
@@ -166,6 +168,7 @@ def test_the_logger_of_pools_speaks_if_asked(
     assert isinstance(log.MP_LOG, (bool, str))
 
 
+@pytest.mark.process
 def test_children_are_told_how_to_log(tmp_path: Path) -> None:
     program = (
         "import os\nfrom celery import Celery\nCelery().log.setup('INFO', 'w.log')\n"

@@ -83,6 +83,7 @@ def test_tasks_that_go_on_stay_in_order_when_the_others_are_cleared() -> None:
     assert ids(state.itertasks()) == ["b", "c"]
 
 
+@pytest.mark.slow
 def test_threads_may_look_while_events_come() -> None:
     state, failures, over = State(max_tasks_in_memory=100), [], threading.Event()
 

@@ -204,6 +204,7 @@ def test_a_connection_to_the_apps_broker_needs_no_kombu(app: Celery) -> None:
         assert ear.wait_for("custom-x")[0]["hostname"] == "x@y"
 
 
+@pytest.mark.slow
 def test_another_broker_is_told_by_kombu(app: Celery) -> None:
     """kombu's own memory transport, which is none of ours."""
     from kombu import Connection
@@ -253,6 +254,7 @@ def test_times_become_local_and_clocks_meet(app: Celery) -> None:
     assert (event["timestamp"], event["clock"]) == (1.0, app.clock.value)
 
 
+@pytest.mark.slow
 def test_limits_and_silence(app: Celery) -> None:
     heard: list[Any] = []
     with app.connection() as connection:
@@ -269,6 +271,7 @@ def test_limits_and_silence(app: Celery) -> None:
             receiver.capture(timeout=1, wakeup=False)
 
 
+@pytest.mark.slow
 def test_it_stops_when_it_is_told(app: Celery) -> None:
     receiver = app.events.Receiver(None, handlers={})
     turns: list[int] = []
@@ -314,6 +317,7 @@ def test_the_queue_of_a_receiver(app: Celery) -> None:
         app.events.Receiver(None)
 
 
+@pytest.mark.slow
 def test_only_what_the_routing_key_says(app: Celery) -> None:
     with Ear(app, "worker.#") as ear:
         dispatcher = app.events.Dispatcher()

@@ -57,12 +57,14 @@ def test_what_counts_as_heavy() -> None:
     assert heavy({"kombu.utils.url", "celery.worker.engine", "celery.wire", "emailer"}) == {"kombu", "celery.worker"}
 
 
+@pytest.mark.process
 def test_ready_to_send_to_redis() -> None:
     modules = loaded("redis://:secret@127.0.0.1:1/0")
     assert "celery.brokers.redis" in modules
     assert not heavy(modules)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("broker", ["memory://", "sqlite:///{tmp_path}/queue.sqlite3"])
 def test_having_sent(broker: str, tmp_path: Path) -> None:
     broker = broker.format(tmp_path=tmp_path)

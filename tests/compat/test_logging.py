@@ -378,6 +378,7 @@ class TestFastWriter:
         assert seen.getvalue() == "b\n"
         assert path.read_text().count("] b\n") == 1
 
+    @pytest.mark.process
     def test_lines_are_written_at_exit(self, tmp_path):
         program = f"""
 import logging, types

@@ -32,6 +32,7 @@ def test_the_console_script() -> None:
     assert python("-c", "from celery.__main__ import main; print(callable(main))") == "True\n"
 
 
+@pytest.mark.process
 def test_python_dash_m() -> None:
     assert python("-m", "celery", "--version").startswith(PROJECT["version"])
 
@@ -43,6 +44,7 @@ def test_versions() -> None:
     assert shown.endswith("(5, 8, 0) 5\n")
 
 
+@pytest.mark.process
 def test_importing_is_cheap() -> None:
     """No kombu, no backend, no driver before one is needed."""
     shown = python("-c", "import sys, celery; print(*(m for m in sys.modules if m.startswith(('celery.', 'kombu'))))")

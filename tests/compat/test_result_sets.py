@@ -115,6 +115,7 @@ class TestWaiting:
         with pytest.raises(CeleryTimeoutError):
             getattr(group, how)(timeout=timeout)
 
+    @pytest.mark.slow
     def test_on_interval(self, app: Celery) -> None:
         told: list[int] = []
         with pytest.raises(CeleryTimeoutError):

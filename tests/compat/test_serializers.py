@@ -136,7 +136,7 @@ def test_messages_and_results(url: str, serializer: str) -> None:
     assert "raise KeyError(value, 1)" in (failed.traceback or "")
 
 
-@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("compression", [None, pytest.param("zlib", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("serializer", CARRIES)
 def test_states_are_told_whatever_they_are_written_in(url: str, serializer: str, compression: str | None) -> None:
     """A state on the way does not wake who waits, and a success is never overwritten ([state.10])."""
@@ -304,6 +304,7 @@ def test_a_compression_that_is_not_installed_is_named() -> None:
         codecs.decompress(b"", "application/x-zap")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("serializer", CARRIES)
 @settings(max_examples=12)
 @given(data=st.data())

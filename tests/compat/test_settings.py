@@ -330,6 +330,7 @@ def _slips(name):
             yield name[:at] + ("x" if letter != "x" else "q") + name[at + 1 :]
 
 
+@pytest.mark.slow
 def test_one_wrong_letter_refuses_the_start_and_names_the_right_setting():
     """Of every setting, at every letter of the short ones and every fourth of the others: pain 41."""
     slips = [(name, slip) for name in BY_NAME for slip in [*_slips(name)][:: 1 if len(name) < 12 else 4]]

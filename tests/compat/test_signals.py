@@ -105,6 +105,7 @@ def test_an_error_is_logged_and_returned_and_the_others_are_called(signal, caplo
     assert "Traceback" in caplog.text
 
 
+@pytest.mark.slow
 def test_receivers_are_held_weakly_unless_asked(signal):
     def weak(**kw):
         pass
@@ -120,6 +121,7 @@ def test_receivers_are_held_weakly_unless_asked(signal):
     assert len(signal.receivers) == 1
 
 
+@pytest.mark.slow
 def test_methods_live_as_long_as_their_objects(signal):
     class Owner:
         def method(self, **kw):

@@ -114,6 +114,7 @@ class BackendContract:
         backend.save([record("a", "FAILURE", b"anew")])  # not even its success is remembered
         assert results(backend.load(["a"])) == [b"anew"]
 
+    @pytest.mark.slow
     def test_ten_thousand(self, backend: ResultBackend) -> None:
         names = [f"id-{i:05}" for i in range(10_000)]
         backend.save([record(name, meta=name.encode()) for name in names])
@@ -153,6 +154,7 @@ class BackendContract:
         ready = backend.wait(["a", "b", "c", "d", "e", "f", "g"], None)
         assert results_by_id(ready) == {"a": b"1", "b": b"2", "c": b"3"}
 
+    @pytest.mark.slow
     def test_wait_times_out(self, backend: ResultBackend) -> None:
         backend.save([record("a", "STARTED")])
         begin = time.monotonic()

@@ -131,6 +131,7 @@ class BrokerContract:
         assert got.properties["correlation_id"] == "1"
         assert got.properties["reply_to"] == "me"
 
+    @pytest.mark.slow
     def test_order_within_a_queue(self, broker: Broker) -> None:
         for i in range(5):
             broker.publish(to("q", message(i)))
@@ -195,6 +196,7 @@ class BrokerContract:
         assert consumer.fetch(0, 0.0) == []
         assert len(consumer.fetch(3, 1.0)) == 2
 
+    @pytest.mark.slow
     def test_timeout(self, broker: Broker) -> None:
         consumer = broker.consume([spec("q")])
         begin = time.monotonic()
@@ -283,6 +285,7 @@ class BrokerContract:
         broker.publish(to("q", message("urgent", priority=0)))
         assert ids(take(consumer, 3, at_once=1)) == ["urgent", "2", "3"]
 
+    @pytest.mark.slow
     def test_add_and_cancel_queue(self, broker: Broker) -> None:
         consumer = broker.consume([spec("a")])
         broker.publish(to("b", message(1)))
@@ -296,6 +299,7 @@ class BrokerContract:
         assert ids(take(consumer, 1)) == ["3"]
         nothing(consumer)
 
+    @pytest.mark.slow
     def test_without_any_queue(self, broker: Broker) -> None:
         consumer = broker.consume([])
         assert consumer.fetch(5, 0.01) == []
@@ -383,6 +387,7 @@ class BrokerContract:
         consumer.close()
         assert ids(take(broker.consume([spec("q")]), 1)) == ["2"]
 
+    @pytest.mark.slow
     def test_settled_twice(self, broker: Broker, other: Broker) -> None:
         broker.publish(to("q", message(1), message(2)))
         consumer = broker.consume([spec("q")])
@@ -444,6 +449,7 @@ class BrokerContract:
 
     # ------------------------------------------------------------------------------------------------------- defer
 
+    @pytest.mark.slow
     def test_defer(self, broker: Broker, other: Broker) -> None:
         consumer = broker.consume([spec("q")])
         assert isinstance(consumer, Deferring)
@@ -480,6 +486,7 @@ class BrokerContract:
         consumer.defer([(take(consumer, 1)[0], time.time() - 5)])
         assert ids(take(consumer, 1)) == ["1"]
 
+    @pytest.mark.slow
     def test_deferred_outlives_the_consumer(self, broker: Broker, other: Broker) -> None:
         consumer = broker.consume([spec("q")])
         assert isinstance(consumer, Deferring)
@@ -490,6 +497,7 @@ class BrokerContract:
         assert ids(take(other.consume([spec("q")]), 1)) == ["1"]
         assert time.time() >= due
 
+    @pytest.mark.slow
     def test_deferred_wakes_another_that_waits(self, broker: Broker, other: Broker) -> None:
         """Whoever waits learns of an earlier due time that somebody else set."""
         consumer = broker.consume([spec("q")])
@@ -518,6 +526,7 @@ class BrokerContract:
         broker.publish(to("q", *(message(i) for i in range(5))))
         assert ids(take(consumer, 9, at_once=at_once)) == [*"abcd", *numbers(5)]
 
+    @pytest.mark.slow
     def test_due_does_not_wait_until_the_queue_runs_dry(self, broker: Broker, other: Broker) -> None:
         consumer = broker.consume([spec("q")])
         self.park(broker, consumer, {"due": time.time() + 0.3})
@@ -542,6 +551,7 @@ class BrokerContract:
         broker.publish(to("q", message("equal", priority=6), message("urgent")))
         assert ids(take(consumer, 4, at_once=1)) == ["urgent", "due too", "due", "equal"]
 
+    @pytest.mark.slow
     def test_due_on_a_queue_that_others_serve(self, broker: Broker, other: Broker) -> None:
         """Whoever looks, they come in the order of their times, and can be counted once they are due."""
         first = broker.consume([spec("r")])
@@ -557,6 +567,7 @@ class BrokerContract:
         looking.close()
         second.close()
 
+    @pytest.mark.slow
     def test_parked_for_ages(self, broker: Broker, other: Broker) -> None:
         """Years, to the end of what a date can say: it is a number like any other."""
         consumer = broker.consume([spec("q")])
@@ -567,6 +578,7 @@ class BrokerContract:
         nothing(worker, timeout=0.2)
         worker.close()
 
+    @pytest.mark.slow
     def test_parking_what_was_lost_or_settled_does_nothing(self, broker: Broker, other: Broker) -> None:
         consumer = broker.consume([spec("q")])
         assert isinstance(consumer, Deferring)
@@ -630,6 +642,7 @@ class BrokerContract:
         redelivered = {d.message.id for d in again if d.message and d.message.redelivered}
         assert redelivered == {"1", "2", "3"}
 
+    @pytest.mark.process
     def test_the_living_keep_what_they_hold(self, make_broker: MakeBroker, broker: Broker, other: Broker) -> None:
         """Neither another process nor another consumer of the same one takes it, whoever else opens and closes."""
         self._needs_processes()
@@ -650,6 +663,7 @@ class BrokerContract:
         nothing(broker.consume([spec("q")]), timeout=0.1)
         child.kill()
 
+    @pytest.mark.process
     def test_whoever_was_frozen_keeps_what_it_holds_or_learns_what_it_lost(
         self, make_broker: MakeBroker, broker: Broker
     ) -> None:
@@ -719,6 +733,7 @@ class BrokerContract:
         in_child(lambda: make_broker().publish(to("q", message(1))))
         assert ids(take(broker.consume([spec("q")]), 1)) == ["1"]
 
+    @pytest.mark.process
     def test_deferred_outlives_a_kill(self, make_broker: MakeBroker, broker: Broker) -> None:
         self._needs_processes()
 

@@ -95,6 +95,7 @@ class DeadLetterContract:
         assert [letter.envelope for letter in reversed(kept)] == noise
         assert all(letter.reason for letter in kept)
 
+    @pytest.mark.slow
     def test_ten_megabytes(self, broker: Broker, put_raw: PutRaw) -> None:
         raw = b"\x80" * 10_000_000
         put_raw("q", raw)
@@ -235,6 +236,7 @@ class DeadLetterContract:
         refuse(consumer, take(consumer, 1))
         assert letters(broker) == []
 
+    @pytest.mark.slow
     def test_bounded_by_age(self, make_bounded: MakeBounded) -> None:
         broker = make_bounded(DeadLetterBounds(age=0.3))
         assert isinstance(broker, Burying)
@@ -286,6 +288,7 @@ class DeadLetterContract:
         (again,) = take(consumer, 1)
         assert again.message.deaths == 1
 
+    @pytest.mark.process
     def test_the_dead_are_blamed_for_what_they_had_begun(self, make_bounded: MakeBounded) -> None:
         """First deliveries are all suspected, of redelivered ones those that had begun; close blames nobody."""
         if not self.crosses_processes:

@@ -312,6 +312,7 @@ class PoolContract:
         other.stop()
         other.close()
 
+    @pytest.mark.slow
     def test_it_can_be_started_and_stopped_again_and_leaves_nothing(self, bench: Bench) -> None:
         bench.stop()
         gc.collect()  # what other tests have left

@@ -88,6 +88,7 @@ class LimitsContract(PoolContract):
         assert bench.told.finished[key].reason == "SoftTimeLimitExceeded()"
         assert bench.told.warned == {key: 0.05}
 
+    @pytest.mark.slow
     def test_a_run_past_its_hard_limit_is_told_once_and_its_place_is_free_again(self, bench: Bench) -> None:
         limited = [bench.job("stubborn", hard_limit=0.05) for _ in range(self.concurrency)]
         keys = bench.submit(*limited)
@@ -101,11 +102,13 @@ class LimitsContract(PoolContract):
         bench.look()
         assert bench.told.finished.keys() == {other}  # what they came to after all changes nothing
 
+    @pytest.mark.slow
     def test_the_soft_limit_comes_before_the_hard_one(self, bench: Bench) -> None:
         (key,) = bench.submit(bench.job("stubborn", soft_limit=0.03, hard_limit=0.1))
         bench.settle(key)
         assert (bench.told.warned, bench.told.timed_out) == ({key: 0.03}, {key: 0.1})
 
+    @pytest.mark.slow
     def test_limits_hit_the_run_that_they_are_for_and_no_other(self, bench: Bench) -> None:
         chance, keys, soft, hard = random.Random(7), [], {}, {}
         for n in range(300):
@@ -127,6 +130,7 @@ class LimitsContract(PoolContract):
         assert 0 < len(told.timed_out) < 100
         assert any(isinstance(outcome, Failure) for outcome in told.finished.values())
 
+    @pytest.mark.slow
     def test_what_runs_when_the_pool_stops_has_until_the_deadline(self, bench: Bench) -> None:
         (key,) = bench.submit(bench.job("wait"))
         bench.until(lambda: key in bench.told.begun)
@@ -166,6 +170,7 @@ class TerminateContract(LimitsContract):
         assert bench.told.lost == {key: "terminated (signal 9)"}
         assert not bench.told.finished
 
+    @pytest.mark.slow
     def test_terminate_leaves_alone_what_has_ended(self, bench: Bench) -> None:
         """Short runs, each asked to be ended at about its end: it is told as one or the other, and no other is hit."""
         asked, others = [], []

@@ -57,6 +57,7 @@ class RoutingContract:
 
     # ------------------------------------------------------------------------------------------- kinds of exchanges
 
+    @pytest.mark.slow
     def test_words_of_topics(self, broker: Broker) -> None:
         usa, news, all_ = (broker.consume([queue(key, Binding(TOPIC, key))]) for key in ("usa.#", "*.news", "#"))
         keys = ["usa", "usa.news", "usa.news.today", "de.news", "news", "de"]
@@ -77,6 +78,7 @@ class RoutingContract:
         assert ids(take(consumer, 3)) == ["1", "2", "3"]
         nothing(consumer)
 
+    @pytest.mark.slow
     def test_fanout_reaches_every_queue_whatever_the_key(self, broker: Broker, other: Broker) -> None:
         one = broker.consume([queue("one", Binding(FANOUT))])
         two = other.consume([queue("two", Binding(FANOUT, "some.key"))])
@@ -86,6 +88,7 @@ class RoutingContract:
             assert ids(take(consumer, 2)) == ["1", "2"]
             nothing(consumer)
 
+    @pytest.mark.slow
     def test_headers(self, broker: Broker) -> None:
         wanted = {
             "all": {"x-match": "all", "format": "pdf", "pages": 3},
@@ -151,6 +154,7 @@ class RoutingContract:
 
     # ---------------------------------------------------------------------------------------------------- broadcast
 
+    @pytest.mark.slow
     def test_everybody_gets_a_copy_and_those_who_are_away_miss_it(self, broker: Broker, other: Broker) -> None:
         """[route.14]"""
         one = broker.consume([broadcast("bcast.1"), QueueSpec("work")])

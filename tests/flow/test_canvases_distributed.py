@@ -111,6 +111,10 @@ class TestMemory:
         result = canvases.build(app, GROUP_THAT_NEVER_BEGINS).apply_async((1,))
         assert seen(result) == outcome_of(GROUP_THAT_NEVER_BEGINS) == "Boom(23)"
 
+    def test_a_few(self, app: Celery) -> None:
+        check(app, range(8), failing=False)
+        check(app, range(6), failing=True)
+
     @pytest.mark.slow
     def test_some(self, app: Celery) -> None:
         check(app, range(60), failing=False)

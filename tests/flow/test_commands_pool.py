@@ -245,6 +245,7 @@ def test_ranges_that_are_none(wrong: Any) -> None:
         range_of(wrong)
 
 
+@pytest.mark.slow
 def test_a_worker_grows_with_its_work(house: Commanded, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
@@ -277,6 +278,7 @@ def test_a_worker_grows_with_its_work(house: Commanded, monkeypatch: pytest.Monk
             house.tell("autoscale", max=1, min=2)
 
 
+@pytest.mark.process
 def test_how_long_it_keeps_them_comes_from_the_environment() -> None:
     code = "from celery.worker.autoscale import AUTOSCALE_KEEPALIVE as k; print(k)"
     for value, expected in (("7.5", "7.5"), ("soon", "AUTOSCALE_KEEPALIVE: expected seconds")):
@@ -309,6 +311,7 @@ def test_it_stops_when_it_is_told_to(house: Commanded, caplog: pytest.LogCapture
     other.app.close()
 
 
+@pytest.mark.slow
 def test_who_is_too_busy_says_so_and_obeys_later(house: Commanded) -> None:
     with house.running(pool="solo") as worker:
         house.hold.delay("busy")

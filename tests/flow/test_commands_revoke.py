@@ -259,6 +259,7 @@ def test_the_bounds_come_from_the_environment(name: str, value: str, expected: s
     assert name in done.stderr or not done.stderr
 
 
+@pytest.mark.slow
 def test_revoked_ids_are_written_at_once(house: Commanded, tmp_path: Any) -> None:
     path = tmp_path / "state"
     with house.running(statedb=str(path)):

@@ -107,6 +107,7 @@ def test_a_busy_worker_answers(app: Celery) -> None:
         gate.set()
 
 
+@pytest.mark.slow
 def test_who_is_meant(app: Celery) -> None:
     """`[wirectl.8]`, `[control.3]`, `[control.4]`."""
 
@@ -321,6 +322,7 @@ def test_nothing_is_left_behind(app: Celery) -> None:
     assert app.control.ping(timeout=0.05) == []
 
 
+@pytest.mark.slow
 def test_shutdown_is_not_answered(app: Celery) -> None:
     with working(app, hostname="w1@here") as worker:
         assert app.control.shutdown(["w1@here"], reply=True, timeout=0.2) == []
@@ -465,6 +467,7 @@ CALLS: list[tuple[Callable[[Control], Any], str, dict[str, Any]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_each_method_tells(app: Celery) -> None:
     """The commands and arguments of Celery 5.7, as it was seen to send them (`[control.1]`, `[control.36]`)."""
     listener = carrier(app).listen([mailbox_settings(app.conf).node("spy@here")])

@@ -29,6 +29,7 @@ def iso(offset: float) -> str:
     return dt.datetime.fromtimestamp(time.time() + offset, dt.UTC).isoformat()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.15, 1.3])
 def test_an_eta_is_kept_and_told_once(house: House, delay: float) -> None:
     due = time.time() + delay
@@ -42,6 +43,7 @@ def test_an_eta_is_kept_and_told_once(house: House, delay: float) -> None:
     assert sorted(house.notes.received_ids) == sorted([task_id, quick])
 
 
+@pytest.mark.slow
 def test_what_expires_while_it_waits_is_not_run(house: House) -> None:
     task_id = house.send("add", 1, eta=iso(0.3), expires=iso(0.2))
     with house.running():
@@ -49,6 +51,7 @@ def test_what_expires_while_it_waits_is_not_run(house: House) -> None:
     assert house.runner.ran == []
 
 
+@pytest.mark.slow
 def test_what_is_parked_outlives_the_worker_and_runs_on_time_elsewhere(house: House) -> None:
     due = time.time() + 0.6
     task_id = house.send("add", 1, eta=iso(0.6))
@@ -108,6 +111,7 @@ def test_where_nothing_can_be_parked_it_waits_in_memory(house: House, limit: int
     assert house.depth() == (5 if limit is None else 6)
 
 
+@pytest.mark.slow
 def test_waiting_in_memory_ends_on_time(house: House) -> None:
     house.broker = UnparkedBroker(house.broker)
     late, soon = house.send("add", 1, eta=iso(0.5)), house.send("add", 2, eta=iso(0.3))

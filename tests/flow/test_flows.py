@@ -320,6 +320,7 @@ class TestAwaiting:
         assert (three, two, many) == (3, [2, 4], [2 * n for n in range(50)])
         assert isinstance(error, KeyError)
 
+    @pytest.mark.slow
     def test_the_loop_goes_on(self, app: Celery) -> None:
         result = app.AsyncResult("nobody")
 

@@ -60,6 +60,7 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Celery]:
         kept.clear()
 
 
+@pytest.mark.slow
 def test_a_body_gets_the_members(app: Celery) -> None:
     add, total = app.tasks["add"], app.tasks["total"]
     assert chord([add.s(n, n) for n in range(5)], total.s())().get(timeout=PATIENCE, interval=0.02) == 20
@@ -67,6 +68,7 @@ def test_a_body_gets_the_members(app: Celery) -> None:
     assert result.get(timeout=PATIENCE, interval=0.02) == 109
 
 
+@pytest.mark.slow
 def test_a_member_that_fails(app: Celery) -> None:
     add, total, fail = app.tasks["add"], app.tasks["total"], app.tasks["fail"]
     result = chord([add.s(1, 1), fail.s()], total.s())()

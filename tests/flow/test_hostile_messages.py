@@ -177,9 +177,15 @@ def follows(data: bytes) -> bool:
     return Message.from_envelope(data).headers.get("parent_id") is not None
 
 
-@pytest.mark.parametrize("pool", ["solo", pytest.param("prefork", marks=pytest.mark.process)])
-@pytest.mark.slow
-def test_fuzzed_messages(app: Celery, lines: Lines, pool: str) -> None:
+@pytest.mark.parametrize(
+    ("pool", "count"),
+    [
+        *([] if FUZZ else [pytest.param("solo", 200, id="solo-few")]),
+        pytest.param("solo", COUNT, id="solo", marks=pytest.mark.slow),
+        pytest.param("prefork", COUNT, id="prefork", marks=pytest.mark.process),
+    ],
+)
+def test_fuzzed_messages(app: Celery, lines: Lines, pool: str, count: int) -> None:
     """Of thousands each is either run, dropped as its headers say, put off, or kept byte for byte."""
     add, late = app.tasks["add"], app.tasks["late"]
     add.delay(1, 2)
@@ -193,10 +199,10 @@ def test_fuzzed_messages(app: Celery, lines: Lines, pool: str) -> None:
     samples.append(envelope())
     assert len(samples) == 6
     fuzzer = Fuzzer(samples, random.Random(20261128))
-    sent = [fuzzer.message() for _ in range(COUNT)]
+    sent = [fuzzer.message() for _ in range(count)]
     put(app, *sent)
     with Running(app, pool=pool) as worker:
-        end = DEADLINE * (1 + COUNT / 500)
+        end = DEADLINE * (1 + count / 500)
         until(lambda: app.assembly.broker.depth("celery") == 0, "all are taken", end)  # type: ignore[attr-defined]
         until(lambda: not worker.consumer.reserved(), "all are settled", end)
         assert add.delay(5, 6).get(timeout=DEADLINE) == 5
@@ -207,12 +213,12 @@ def test_fuzzed_messages(app: Celery, lines: Lines, pool: str) -> None:
     lost = list(Counter(refused) - kept)
     assert not changed, f"a letter is not what came: {changed[:3]}"
     assert not lost, f"something was refused and is not kept: {lost[:3]}"
-    assert len(refused) > COUNT / 5, "the fuzz is too mild"
-    assert kept.total() < COUNT, "the fuzz is too harsh"
+    assert len(refused) > count / 5, "the fuzz is too mild"
+    assert kept.total() < count, "the fuzz is too harsh"
     assert lines.longest < MOST
     print(
-        f"{COUNT} fuzzed messages, {pool}: {kept.total()} are dead letters ({len(refused)} surely no call of a task), "
-        f"{COUNT - kept.total()} run, dropped or put off; log lines: {dict(lines.levels)}, the longest "
+        f"{count} fuzzed messages, {pool}: {kept.total()} are dead letters ({len(refused)} surely no call of a task), "
+        f"{count - kept.total()} run, dropped or put off; log lines: {dict(lines.levels)}, the longest "
         f"{lines.longest} characters"
     )
 

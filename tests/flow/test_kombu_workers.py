@@ -60,6 +60,7 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Celery]:
     memory.Transport.global_state.clear()
 
 
+@pytest.mark.slow
 def test_tasks_delays_retries_and_flows(app: Celery) -> None:
     with working(app):
         tasks = app.tasks
@@ -83,6 +84,7 @@ def test_what_waits_for_its_time_goes_back_with_the_worker(app: Celery) -> None:
     assert app.assembly.broker.depth("celery") == 1  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_remote_control_where_there_is_fanout(app: Celery) -> None:
     fanout = not str(app.conf.broker_url).startswith("tests")
     with working(app) as worker:
@@ -102,6 +104,7 @@ def test_the_banner_says_where_there_is_none(app: Celery) -> None:
     app.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_while_a_worker_runs() -> None:
     Transport.begin()
     app = made(SLOW, {})

@@ -106,6 +106,7 @@ def test_members_carry_a_name_and_the_body_is_sent_in_the_end(app: Celery, monke
     assert kept(app, barrier) is None, "once it is fired, nothing is left of it"
 
 
+@pytest.mark.slow
 def test_whatever_a_chord_does(app: Celery) -> None:
     tasks = app.tasks
     add, total, fail, bring, hand_on = (tasks[name] for name in ("add", "total", "fail", "bring", "hand_on"))
@@ -176,6 +177,7 @@ def levels(app: Celery, depth: int, width: int) -> Any:
     return chain(*(group(add.si(level, n) for n in range(width)) for level in range(depth)))
 
 
+@pytest.mark.slow
 def test_ten_thousand_nodes_fifty_levels_deep(plain: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
     """PAINS 24: no message with 1 KB beside its arguments, less than 20 MiB in the store."""
     sent = Sent(plain, monkeypatch)

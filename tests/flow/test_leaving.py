@@ -77,6 +77,7 @@ def test_nothing_softens_an_end_that_was_to_be_quick(clock: FakeClock, deadline:
     assert leave.overdue
 
 
+@pytest.mark.slow
 def test_what_outlasts_the_grace_is_cut_short() -> None:
     """Late messages go back; of the others a record remains."""
     house = House(grace=0.2, cancelled=lambda message: Retrying(record=house.verdict(message, "RETRY", ValueError())))
@@ -105,6 +106,7 @@ def test_what_outlasts_the_grace_is_cut_short() -> None:
     assert nothing is None
 
 
+@pytest.mark.slow
 def test_an_idle_engine_lingers_if_it_is_told_to() -> None:
     house = House()
     engine = house.engine()

@@ -142,6 +142,7 @@ def house() -> Iterator[Commanded]:
     house.app.close()
 
 
+@pytest.mark.slow
 def test_the_others_do_not_wait(house: Commanded) -> None:
     """200 tasks that may not begin stand before one that may; all of them go back when the worker stops."""
     house.app.conf.task_annotations = {"quick": {"rate_limit": "1/h"}}
@@ -160,6 +161,7 @@ def test_the_others_do_not_wait(house: Commanded) -> None:
     assert {one.message.id for one in back} == {one.id for one in limited[1:]}
 
 
+@pytest.mark.slow
 def test_all_run_in_the_end_at_their_rate(house: Commanded) -> None:
     house.app.conf.task_annotations = {"quick": {"rate_limit": "40/s"}}
     with house.running():
@@ -170,6 +172,7 @@ def test_all_run_in_the_end_at_their_rate(house: Commanded) -> None:
     assert sorted(house.ran) == list(range(100))
 
 
+@pytest.mark.slow
 def test_each_worker_has_the_whole_rate(house: Commanded) -> None:
     """What one worker has put off, another gets at."""
     house.app.conf.task_annotations = {"quick": {"rate_limit": "1/h"}}
@@ -226,6 +229,7 @@ def test_a_rate_that_is_none_is_refused_at_start(house: Commanded, wrong: Any) -
         WorkController(app=house.app, pool="solo")
 
 
+@pytest.mark.slow
 def test_what_expires_while_it_waits_for_its_rate_is_not_run(house: Commanded) -> None:
     house.app.conf.task_annotations = {"quick": {"rate_limit": "1/h"}}
     with house.running():
@@ -238,6 +242,7 @@ def test_what_expires_while_it_waits_for_its_rate_is_not_run(house: Commanded) -
     assert house.ran == [0]
 
 
+@pytest.mark.slow
 def test_time_limits_change_for_the_next_run(house: Commanded) -> None:
     with house.running(concurrency=2):
         assert house.tell("time_limit", task_name="spin", soft=None, hard=0.2) == {"ok": "time limits set successfully"}

@@ -120,6 +120,7 @@ def test_groups_pass_through(make: Callable[..., Celery]) -> None:
     assert backend.get_group_meta("g") is None
 
 
+@pytest.mark.slow
 def test_errors_that_may_pass_are_tried_again(make: Callable[..., Celery]) -> None:
     app = make(f"{PATH}:Rows")
     Rows.failures += [ConnectionError("away"), ConnectionError("away")]

@@ -114,6 +114,7 @@ def test_signals_of_its_life_are_sent_in_order(app: Celery) -> None:
     assert heard == list(wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("switch", "code"), [("should_stop", 0), ("should_stop", 3), ("should_terminate", 4)])
 def test_the_switches_in_state_stop_it(app: Celery, monkeypatch: pytest.MonkeyPatch, switch: str, code: int) -> None:
     running = Running(app)

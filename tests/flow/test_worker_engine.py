@@ -177,6 +177,7 @@ class Moody:
         return getattr(self._store, name)
 
 
+@pytest.mark.slow
 def test_outcomes_wait_while_the_store_is_away(house: House) -> None:
     house.store = Moody(house.store, 2)
     house.parts["delays"] = lambda: iter([0.05, 0.1])
@@ -227,6 +228,7 @@ def test_the_first_connection_is_not_tried_for_ever(house: House) -> None:
     assert house.runner.calls == ["start 0", "stop"]
 
 
+@pytest.mark.slow
 def test_check_stops_it(house: House) -> None:
     stop = threading.Event()
 

@@ -276,6 +276,7 @@ def test_events_wait_for_a_broker_that_is_away(app: Celery, monkeypatch: pytest.
     assert [event["clock"] for event in line.told] == sorted({event["clock"] for event in line.told})
 
 
+@pytest.mark.slow
 def test_what_nobody_hears_is_not_made(app: Celery) -> None:
     """A few ask whether somebody does; from the first that is heard on, none is missing."""
     line = Line()
@@ -308,6 +309,7 @@ def deaf(app: Celery) -> Iterator[tuple[Line, Course]]:
     told.stop(None)
 
 
+@pytest.mark.slow
 def test_a_busy_worker_that_nobody_hears_notes_a_few(deaf: tuple[Line, Course]) -> None:
     """Its pool's processes need not describe what they do; from the few that are heard on, all is told."""
     line, told = deaf
@@ -336,6 +338,7 @@ def test_what_may_be_the_last_is_told_in_full(deaf: tuple[Line, Course]) -> None
     assert [event["uuid"] for event in line.told] == ["first", "a", "b", "a", "a"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_not_busy_any_more_notes_all(app: Celery) -> None:
     line, busy, taken = Line(), True, itertools.count(step=1_000_000)
     line.away, line.hearers = False, 0
@@ -348,6 +351,7 @@ def test_a_worker_that_is_not_busy_any_more_notes_all(app: Celery) -> None:
     assert len(line.told) == 1
 
 
+@pytest.mark.slow
 def test_it_is_not_known_who_hears_a_broker_that_comes_back(deaf: tuple[Line, Course]) -> None:
     line, told = deaf
     line.away = True
@@ -445,6 +449,7 @@ def test_another_serializer(app: Celery, serializer: str) -> None:
 # ------------------------------------------------------------------------------------------------------------- heart
 
 
+@pytest.mark.slow
 def test_it_beats(app: Celery) -> None:
     sent: list[Any] = []
 
@@ -469,6 +474,7 @@ def test_it_beats(app: Celery) -> None:
     assert set(sent) == {worker.heart}
 
 
+@pytest.mark.slow
 def test_it_beats_while_a_task_of_the_engines_own_thread_runs(app: Celery) -> None:
     go = threading.Event()
 

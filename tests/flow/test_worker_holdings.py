@@ -97,6 +97,7 @@ def house() -> House:
     return House()
 
 
+@pytest.mark.slow
 def test_tasks_of_the_next_release_are_left_to_its_worker(house: House) -> None:
     """1,000 messages, one worker that does not know them and one that does: none is refused, each is run once."""
     newer = House(house.url)
@@ -133,6 +134,7 @@ def test_a_worker_alone_says_at_once_that_it_does_not_know(house: House) -> None
     assert house.notes.unknown_ids == []
 
 
+@pytest.mark.slow
 def test_after_its_time_a_stranger_is_refused(house: House) -> None:
     house.parts["unknown_grace"] = 0.25
     with house.running():
@@ -177,6 +179,7 @@ def gate(tmp_path: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     os.close(pipe)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("task", "options", "held"),
     [
@@ -210,6 +213,7 @@ def test_the_setting_counts_only_if_it_is_set(app: Celery, multiplier: int | Non
     assert app.WorkController(app=app, pool="solo", concurrency=3).max_prefetch_count == most
 
 
+@pytest.mark.process
 def test_what_a_worker_holds_can_be_seen(app: Celery, gate: Any) -> None:
     path, release = gate
     heard: list[Any] = []
@@ -245,6 +249,7 @@ def test_what_a_worker_holds_can_be_seen(app: Celery, gate: Any) -> None:
         signals.task_received.disconnect(dispatch_uid="t")
 
 
+@pytest.mark.process
 def test_revoked_tasks_are_not_run(app: Celery) -> None:
     told: list[Any] = []
 
@@ -265,6 +270,7 @@ def test_revoked_tasks_are_not_run(app: Celery) -> None:
     assert told == [("not-this", False, None, False)]
 
 
+@pytest.mark.process
 def test_signals_of_refused_messages(app: Celery) -> None:
     told: list[Any] = []
 
@@ -282,6 +288,7 @@ def test_signals_of_refused_messages(app: Celery) -> None:
     assert told == [("nope", "x", True, "x", "nope")]
 
 
+@pytest.mark.process
 def test_receivers_of_life_signals_hear_what_celery_tells_them(app: Celery) -> None:
     heard: dict[str, Any] = {}
 
@@ -312,6 +319,7 @@ def test_receivers_of_life_signals_hear_what_celery_tells_them(app: Celery) -> N
     assert heard["worker_ready"] == (worker.consumer, {})
 
 
+@pytest.mark.process
 def test_children_tell_of_their_life(app: Celery, tmp_path: Path) -> None:
     note = tmp_path / "note"
 
@@ -334,6 +342,7 @@ def test_children_tell_of_their_life(app: Celery, tmp_path: Path) -> None:
     assert sorted(note.read_text().splitlines()) == sorted(wanted)
 
 
+@pytest.mark.process
 def test_what_is_no_task_message_is_told_as_rejected(app: Celery) -> None:
     told: list[Any] = []
     signals.task_rejected.connect(

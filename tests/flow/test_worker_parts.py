@@ -124,6 +124,7 @@ def test_none_unless_it_is_asked_for(app: Celery) -> None:
         assert [spec.name for spec in worker.app.amqp.queues.consume_specs()] == ["celery"]
 
 
+@pytest.mark.process
 def test_what_it_says_of_itself(app: Celery) -> None:
     app.conf.task_time_limit = 30
     with working(app, pool="prefork", prefetch_multiplier=4, concurrency=2) as worker:

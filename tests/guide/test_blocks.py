@@ -67,6 +67,7 @@ def test_missing_lines() -> None:
     assert missing_lines("one\n\n  two …\nthree", "two x\none") == ["three"]
 
 
+@pytest.mark.process
 def test_a_prompt_keeps_names_and_tells_errors(tmp_path: Path) -> None:
     with Prompt(tmp_path, environment(tmp_path)) as prompt:
         first, second = prompt.enter(">>> x = 20\n>>> x + 1\n21\n")

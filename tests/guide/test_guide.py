@@ -172,6 +172,7 @@ def test_starting_the_worker(project: Project, worker: Background) -> None:
         assert re.search(rf"^ +\. {re.escape(task)}$", printed, re.M), printed
 
 
+@pytest.mark.process
 @not_rabbit
 def test_help_without_an_app(project: Project) -> None:
     [(command, _)] = block("starting-the-worker-2").commands()
@@ -302,6 +303,7 @@ def test_events(project: Project) -> None:
     assert re.search(r"^->  celery@\S+: OK\n +task events disabled$", said(8), re.M)
 
 
+@pytest.mark.process
 def test_timezone(project: Project) -> None:
     project.prompt.enter("from proj.celery import app")
     project.type("timezone-1")

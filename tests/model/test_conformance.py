@@ -355,9 +355,9 @@ class Walk:
             assert self.real.leases() == expected_leases, "\n".join(self.trace)
 
 
-def walk_all(make: Any, expected: set[str]) -> None:
+def walk_all(make: Any, expected: set[str], seeds: range = range(WALKS)) -> None:
     names: Counter[str] = Counter()
-    for seed in range(WALKS):
+    for seed in seeds:
         model = Model(MIXES[seed % len(MIXES)], faults=seed // 3 % 4)
         real = make(len(model.kinds))
         try:
@@ -375,6 +375,11 @@ ALL = {
 
 def test_memory_does_what_the_model_says(tmp_path: Path) -> None:
     walk_all(lambda messages: RealMemory(tmp_path, messages), ALL)
+
+
+def test_sqlite_does_what_the_model_says_in_a_few_walks(tmp_path: Path) -> None:
+    """Seeds in which all that can happen does: kills too."""
+    walk_all(lambda messages: RealSqlite(tmp_path, messages), ALL | {"kill -9", "tick.lua"}, range(6, 9))
 
 
 @pytest.mark.slow

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+pytestmark = pytest.mark.process
+
+
 class Told(list[Any]):
     """What hooks and signals in the worker's main process were told."""
 

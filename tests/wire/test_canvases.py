@@ -89,6 +89,7 @@ def test_every_form_is_kept(ours: dict[str, Any]) -> None:
     assert list(ours) == list(THEIRS)
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not Path(golden.REFERENCE).is_file(), reason="CELERY_REFERENCE_PYTHON names no Python")
 def test_what_is_kept_is_what_celery_does(tmp_path: Path) -> None:
     found = reference(tmp_path)

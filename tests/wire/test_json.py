@@ -132,6 +132,7 @@ def _is_text(data: bytes) -> bool:
 NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
+@pytest.mark.slow
 @given(
     args=st.one_of(st.lists(values, max_size=3), st.tuples(values)),
     kwargs=st.one_of(st.just({}), st.dictionaries(st.text(max_size=5), values, max_size=2)),
