@@ -31,7 +31,7 @@ __all__ = ["Convoy"]
 #: Connections that are on the way at a time, at most.
 _MOST = 4
 #: Seconds that one waits for those who are on the way before one sets out oneself.
-_LONG = 0.002
+_LONG = 0.01
 #: Seconds for which a connection that was heard of counts as one that stands.
 _FRESH = 0.005
 #: After so many seconds without a confirm the server is asked whether it still answers, and has so long for that.

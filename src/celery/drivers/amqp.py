@@ -141,6 +141,7 @@ class Link:
         self._connection = connection  # so that its socket stays open
         self._line: socket.socket = connection.sock
         self._most = read_timeout or _PATIENCE, write_timeout or _PATIENCE
+        self._is_plain = not isinstance(self._line, tls.SSLSocket)
         self._asked = 0.0
         self.patience = _PATIENCE
         with suppress(OSError):  # py-amqp's read timeout is for the login
@@ -148,7 +149,7 @@ class Link:
         self._reader = Reader()
         self._sending = threading.Lock()
         #: A TLS session is not to be read from while another thread writes.
-        self._receiving = self._sending if isinstance(self._line, tls.SSLSocket) else nullcontext()
+        self._receiving = nullcontext() if self._is_plain else self._sending
         self.shown = shown
         self.pid = os.getpid()
         self.closed = False
@@ -183,19 +184,33 @@ class Link:
     def patience(self, seconds: float) -> None:
         if seconds != self._asked:
             self._asked = seconds
-            self._patience = min(seconds, self._most[0])
+            self._patience, self._taken_within = min(seconds, self._most[0]), min(seconds, self._most[1])
             with suppress(OSError):  # closed: whoever sends over it is told
-                self._line.settimeout(min(seconds, self._most[1]))
+                self._line.settimeout(0 if self._is_plain else self._taken_within)
 
     def send(self, data: bytes) -> None:
         """Raises `OperationalError`; then the connection is closed."""
         try:
             with self._sending:
-                self._line.sendall(data)
+                self._write(data)
         except (OSError, ValueError) as exc:
             self.hang_up()
             blocked = f"; it had stopped taking messages: {self.blocked}" if self.blocked else ""
             raise OperationalError(f"lost the connection to {self.shown} while sending: {exc}{blocked}") from exc
+
+    def _write(self, data: bytes) -> None:
+        """Nearly always the system takes it all at once. Only what it does not take is waited for: with a timeout a
+        socket looks first whether it is ready, and each time the interpreter may go to another thread for long."""
+        if self._is_plain:
+            with suppress(BlockingIOError):
+                sent = self._line.send(data)
+                if sent == len(data):
+                    return
+                data = data[sent:]
+            self._line.settimeout(self._taken_within)
+        self._line.sendall(data)
+        if self._is_plain:
+            self._line.settimeout(0)
 
     def beat(self) -> None:
         """Say that we are alive."""
@@ -267,7 +282,7 @@ class Link:
             self.heard_at = time.monotonic()
             for came in self._reader.feed(data):
                 self._take(came)
-        except (tls.SSLWantReadError, tls.SSLWantWriteError):
+        except (BlockingIOError, tls.SSLWantReadError, tls.SSLWantWriteError):
             pass
         except (OSError, ValueError) as exc:
             self.hang_up()
