@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from tests.contracts.broker import DEADLINE, ids, message, numbers, spec, take
 from tests.flow.engine import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from celery.brokers.amqp_consumer import AmqpConsumer
     from celery.ports import Delivery
@@ -86,6 +87,34 @@ def test_more_room_lets_more_come(make_amqp: MakeAmqp) -> None:
     assert ids(taken) == numbers(2000)
     consumer.ack(taken)
     consumer.close()
+
+
+def test_a_part_of_a_message_is_not_silence(make_amqp: MakeAmqp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait that ends early, for no whole message has come, does not end the flow."""
+    broker = make_amqp()
+    fill(broker, "q", 500)
+    consumer = broker.consume([spec("q")])
+    taken = begin(consumer, 200)
+    while len(taken) < 200:
+        taken += consumer.fetch(200 - len(taken), DEADLINE)
+    link = consumer._link
+    assert link is not None
+    wait, early = link.wait, [True] * 6
+
+    def ends_early(timeout: float, until_readable: Sequence[int] = ()) -> list[int]:
+        if early:
+            early.pop()
+            link.heard_at = time.monotonic()  # bytes have come
+            return []
+        return wait(timeout, until_readable)
+
+    monkeypatch.setattr(link, "wait", ends_early)
+    width = consumer._flow.width
+    consumer.ack(taken)
+    taken = consumer.fetch(200, DEADLINE)
+    assert not early
+    assert taken
+    assert consumer._flow.width == width
 
 
 def test_what_finds_no_room_goes_to_others(make_amqp: MakeAmqp, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,15 +134,15 @@ class AmqpConsumer:
             if limit > 0 and not self._flow.width and not subscribed:
                 subscribed = self._subscribe(link)
             remaining = max(deadline - time.monotonic(), 0.0)
-            longest = _DRIED_UP if self._flow.width or self._early else self._heartbeat
+            longest = 1.1 * _DRIED_UP if self._flow.width or self._early else self._heartbeat
             ready = link.wait(min(remaining, longest), until_readable)
             self._receive(link)
             if ready or remaining <= 0 or (limit > 0 and self._early):
                 break
-            if limit > 0:
-                self._flow.close(link)
-            else:
+            if limit <= 0:
                 self._narrow(link, 0)
+            elif time.monotonic() - link.heard_at > _DRIED_UP:  # else a part of a message has come
+                self._flow.close(link)
         if subscribed:
             self._unsubscribe(link, subscribed)
         self._seen_alive = time.monotonic()
@@ -158,7 +158,7 @@ class AmqpConsumer:
 
     def _narrow(self, link: Link, room: int) -> None:
         """What has come by a flow and finds no room after all: not too much of it, and not for long."""
-        if len(self._early) > room + self._flow.width // 4:
+        if len(self._early) > room + self._flow.width // 2:
             self._flow.close(link)
         now = time.monotonic()
         if room > 0 or not self._early:
