@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec
 
 __all__ = [
-    "Row", "attend", "bind", "claim", "claim_due", "depth", "leave", "next_due", "put", "register", "unregister",
-    "waiting",
+    "Row", "attend", "bind", "claim", "claim_due", "depth", "leave", "next_due", "put", "put_rows", "register",
+    "row_of", "unregister", "waiting",
 ]  # fmt: skip
 
 #: (priority, id, queue, redelivered, deaths, envelope)
@@ -46,29 +46,41 @@ _CLAIM_DUE = """
 """
 
 
+def row_of(publication: Publication, now: float) -> tuple[str, int, bytes]:
+    """What is put on a queue: the one that the routing key names, where there is no exchange."""
+    message = publication.message
+    envelope = message.to_envelope(f"{message.id}.{message.retries}@{now:.3f}")  # read by `inspecting.sent_at`
+    return publication.route.routing_key, message.priority, envelope
+
+
 def put(db: sqlite3.Connection, publications: Sequence[Publication], now: float) -> list[Publication]:
     """Put messages on their queues, in order; returns those that no queue is bound for: they are dropped."""
-    rows, mark = [], f"@{now:.3f}"  # read by `inspecting.sent_at`
+    rows: list[tuple[str, int, bytes]] = []
     dropped: list[Publication] = []
     for publication in publications:
-        message, route = publication.message, publication.route
-        envelope = message.to_envelope(f"{message.id}.{message.retries}{mark}")
+        route = publication.route
+        row = row_of(publication, now)
         if not route.exchange:
-            rows.append((route.routing_key, message.priority, envelope))
+            rows.append(row)
             continue
         if route.queue is not None and route.queue.declare:
             bind(db, [route.queue])
-        bound = _bound(db, route.exchange, route.routing_key, message.headers)
+        bound = _bound(db, route.exchange, route.routing_key, publication.message.headers)
         if not bound:
             dropped.append(publication)
-        rows += [(queue, message.priority, envelope) for queue in bound]
-    if rows and len(rows[-1][2]) > _LARGE:  # the last one's values would stay
-        db.executemany(_PUT_LARGE, [*rows, _NOTHING])
-    elif len(rows) == 1:
+        rows += [(queue, *row[1:]) for queue in bound]
+    put_rows(db, rows)
+    return dropped
+
+
+def put_rows(db: sqlite3.Connection, rows: Sequence[tuple[str, int, bytes]]) -> None:
+    """Put them where `row_of` says."""
+    if len(rows) == 1 and len(rows[0][2]) <= _LARGE:
         db.execute(_PUT, rows[0])
+    elif rows and len(rows[-1][2]) > _LARGE:  # the last one's values would stay
+        db.executemany(_PUT_LARGE, [*rows, _NOTHING])
     else:
         db.executemany(_PUT, rows)
-    return dropped
 
 
 def bind(db: sqlite3.Connection, queues: Iterable[QueueSpec]) -> None:
