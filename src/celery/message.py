@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from binascii import b2a_base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -391,7 +392,7 @@ class Form:
     def fill(self, task_id: str, body: bytes, argsrepr: str, reply_to: str, tag: str) -> bytes:
         """An envelope; ids and addresses are plain text that JSON need not escape."""
         return self._text % {
-            b"b": b64encode(body),
+            b"b": b2a_base64(body, newline=False),
             b"i": task_id.encode(),
             b"a": _write(argsrepr),
             b"r": reply_to.encode(),

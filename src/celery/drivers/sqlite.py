@@ -248,7 +248,7 @@ class Handle:
         Who has waited for other threads has that much less time to wait for other processes.
         """
         waited = 0.0
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             began = time.monotonic()
             if not self._lock.acquire(timeout=self._timeout):
                 raise exceptions.OperationalError(
@@ -323,8 +323,10 @@ class _Reading:
         return self._handle.acquire()
 
     def __exit__(self, kind: object, exc: BaseException | None, traceback: TracebackType | None) -> None:
-        if exc is not None:
-            self._handle.relieve(exc)
+        if exc is None:
+            self._handle.release()
+            return
+        self._handle.relieve(exc)
         self._handle.release()
         if isinstance(exc, sqlite3.Error):
             self._handle.file.fail(exc)
