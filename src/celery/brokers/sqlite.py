@@ -65,7 +65,7 @@ class SqliteBroker:
         if len(publications) == 1 and not publications[0].route.exchange:
             row = queues_of.row_of(publications[0], self._clock.time())
             with self._writer.reading as db:  # one statement is a transaction of its own
-                queues_of.put_rows(db, [row])
+                queues_of.put_row(db, row)
             return
         with self._writer.writing as db:
             dropped = queues_of.put(db, publications, self._clock.time())

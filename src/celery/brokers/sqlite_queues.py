@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from celery.routing import QueueSpec
 
 __all__ = [
-    "Row", "attend", "bind", "claim", "claim_due", "depth", "leave", "next_due", "put", "put_rows", "register",
+    "Row", "attend", "bind", "claim", "claim_due", "depth", "leave", "next_due", "put", "put_row", "register",
     "row_of", "unregister", "waiting",
 ]  # fmt: skip
 
@@ -69,18 +69,21 @@ def put(db: sqlite3.Connection, publications: Sequence[Publication], now: float)
         if not bound:
             dropped.append(publication)
         rows += [(queue, *row[1:]) for queue in bound]
-    put_rows(db, rows)
-    return dropped
-
-
-def put_rows(db: sqlite3.Connection, rows: Sequence[tuple[str, int, bytes]]) -> None:
-    """Put them where `row_of` says."""
-    if len(rows) == 1 and len(rows[0][2]) <= _LARGE:
-        db.execute(_PUT, rows[0])
+    if len(rows) == 1:
+        put_row(db, rows[0])
     elif rows and len(rows[-1][2]) > _LARGE:  # the last one's values would stay
         db.executemany(_PUT_LARGE, [*rows, _NOTHING])
     else:
         db.executemany(_PUT, rows)
+    return dropped
+
+
+def put_row(db: sqlite3.Connection, row: tuple[str, int, bytes]) -> None:
+    """Put one where `row_of` says."""
+    if len(row[2]) > _LARGE:
+        db.executemany(_PUT_LARGE, (row, _NOTHING))
+    else:
+        db.execute(_PUT, row)
 
 
 def bind(db: sqlite3.Connection, queues: Iterable[QueueSpec]) -> None:
