@@ -57,10 +57,13 @@ def call(queue: str) -> None:
         "stale": add.s(1, 1).set(expires=-1), "later": add.s(1, 3).set(countdown=0.2, expires=60),
         "unknown": app.signature("told.unknown"),
     }  # fmt: skip
-    ids = {name: signature.set(queue=queue).apply_async().id for name, signature in signatures.items()}
+    results = {name: signature.set(queue=queue).apply_async() for name, signature in signatures.items()}
+    ids = {name: result.id for name, result in results.items()}
     chained = (add.s(1, 2).set(queue=queue) | add.s(4).set(queue=queue)).apply_async()
     ids["last"] = chained.id
     assert chained.get(timeout=30) == 7
+    for name in ("again", "later"):  # the last ones: a worker that is stopped sooner leaves them to the next
+        results[name].get(timeout=30)
     print(json.dumps(ids))
 
 
