@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from celery.drivers.amqp import Link
     from celery.drivers.amqp_frames import Came
+    from tests.servers import RabbitServer
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group("rabbit-adapters")]
 
@@ -197,6 +198,41 @@ def test_a_failure_is_the_failure_of_whom_it_concerns(broker: AmqpBroker) -> Non
     assert "no such exchange" in str(raised[5])
     got = set(ids(broker.consume([spec("q")]).fetch(100, 1.0)))
     assert got == {"0", "1", "2", "4", "6", "7"}
+
+
+def test_a_failure_is_not_that_of_those_who_gathered_meanwhile(
+    broker: AmqpBroker, rabbit_session: RabbitServer, rabbit_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is alone on the way, to an exchange that has been deleted since: the server closes the connection."""
+    monkeypatch.setattr(amqp_convoy, "_LONG", 30.0)
+    place = QueueSpec("there", "short-lived", routing_key="there")
+    gone = [Publication(message("bad"), Route("short-lived", "there", place))]
+    broker.publish(gone)
+    rabbit_session.call("DELETE", f"exchanges/{rabbit_url.rpartition('/')[2]}/short-lived")
+    held = Held(links_of(broker)[0], monkeypatch)
+    raised: dict[str, BaseException | None] = {}
+
+    def publish(name: str, publications: list[Publication]) -> None:
+        try:
+            broker.publish(publications)
+        except OperationalError as exc:
+            raised[name] = exc
+        else:
+            raised[name] = None
+
+    alone = threading.Thread(target=publish, args=("alone", gone), daemon=True)
+    alone.start()
+    assert held.waits.wait(30)
+    other = threading.Thread(target=publish, args=("other", to("q", message("good"))), daemon=True)
+    other.start()
+    wait_until(lambda: len(broker._convoy._waiting) == 1, "it has gathered")
+    held.goes_on.set()
+    for thread in (alone, other):
+        thread.join(30)
+        assert not thread.is_alive()
+    assert "short-lived" in str(raised["alone"])
+    assert raised["other"] is None
+    assert ids(take(broker.consume([spec("q")]), 1)) == ["good"]
 
 
 def test_a_full_queue_refuses_those_that_it_does_not_take(broker: AmqpBroker) -> None:

@@ -172,9 +172,10 @@ class _Carrier:
         """Together; if the server closes the connection over a message of one of them, each alone."""
         try:
             self._carry(parties)
-        except (MissingQueue, ImproperlyConfigured):
-            if len(parties) == 1:
-                raise
+        except (MissingQueue, ImproperlyConfigured) as exc:
+            if len(parties) == 1:  # its own, and nobody's who has gathered meanwhile
+                parties[0].error = exc
+                return
             for party in parties:
                 if party.error is None:
                     self._carry_alone(party)
