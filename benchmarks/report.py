@@ -54,14 +54,14 @@ def update(rows: Sequence[Row], path: Path, rounds: int) -> None:
     """Put rows that were measured again in the place of those of the same name, new ones at the table's end; the date
     is told below."""
     fresh = {line.split("|")[1].strip(): line for line in table(rows).splitlines()[2:] if line.startswith("| ")}
-    count = len(fresh)
     lines = [
         fresh.pop(line.split("|")[1].strip(), line) if line.startswith("|") else line
         for line in path.read_text().splitlines()
     ]
     end = max(place for place, line in enumerate(lines) if line.startswith("|")) + 1
     lines[end:end] = fresh.values()
-    lines += ["", f"{rows[0].what} and {count - 1} more: {rounds} rounds on {dt.datetime.now(dt.UTC).date()}."]
+    others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+    lines += ["", f"{rows[0].what}{others}: {rounds} rounds on {dt.datetime.now(dt.UTC).date()}."]
     path.write_text("\n".join(lines) + "\n")
 
 

@@ -392,7 +392,7 @@ class Form:
     def fill(self, task_id: str, body: bytes, argsrepr: str, reply_to: str, tag: str) -> bytes:
         """An envelope; ids and addresses are plain text that JSON need not escape."""
         return self._text % {
-            b"b": b2a_base64(body, newline=False),
+            b"b": b2a_base64(body, newline=False),  # what `b64encode` calls
             b"i": task_id.encode(),
             b"a": _write(argsrepr),
             b"r": reply_to.encode(),

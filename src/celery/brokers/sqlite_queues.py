@@ -69,9 +69,7 @@ def put(db: sqlite3.Connection, publications: Sequence[Publication], now: float)
         if not bound:
             dropped.append(publication)
         rows += [(queue, *row[1:]) for queue in bound]
-    if len(rows) == 1:
-        put_row(db, rows[0])
-    elif rows and len(rows[-1][2]) > _LARGE:  # the last one's values would stay
+    if rows and len(rows[-1][2]) > _LARGE:  # the last one's values would stay
         db.executemany(_PUT_LARGE, [*rows, _NOTHING])
     else:
         db.executemany(_PUT, rows)
@@ -79,7 +77,7 @@ def put(db: sqlite3.Connection, publications: Sequence[Publication], now: float)
 
 
 def put_row(db: sqlite3.Connection, row: tuple[str, int, bytes]) -> None:
-    """Put one where `row_of` says."""
+    """Put one where `row_of` says: nearly every `delay()`."""
     if len(row[2]) > _LARGE:
         db.executemany(_PUT_LARGE, (row, _NOTHING))
     else:
