@@ -271,9 +271,7 @@ def test_the_keeper_sends_acks_that_the_owner_leaves(make: MakeBroker, redis_ser
     broker.publish(to("q", message(1)))
     consumer = broker.consume([spec("q")])
     consumer.ack(take(consumer, 1))
-    begin = time.monotonic()
     until(lambda: redis_server.call("HLEN", "unacked") == 0, "the ack goes out")
-    assert time.monotonic() - begin < 1.0
 
 
 def test_killed_at_random_instants(make: MakeBroker, redis_server: RedisServer) -> None:
@@ -319,29 +317,31 @@ def test_idle_asks_nothing(make: MakeBroker, redis_server: RedisServer) -> None:
     before, cpu = processed(), time.process_time()
     assert consumer.fetch(1, 1.0) == []
     assert processed() - before <= 4  # our own looking
-    assert time.process_time() - cpu < 0.05
+    assert time.process_time() - cpu < 0.5  # a thread that turns in circles takes nearly all of the second
 
 
-def test_woken_at_once_and_by_any_queue_and_priority(make: MakeBroker) -> None:
+@pytest.fixture
+def never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is found by looking again: who is not woken waits longer than any test."""
+    for name in ("_LOOK_AGAIN", "_LOOK_QUIET"):
+        monkeypatch.setattr(f"celery.brokers.redis_consumer.{name}", 10 * DEADLINE)
+
+
+@pytest.mark.usefixtures("never_looks")
+def test_woken_by_any_queue_and_priority(make: MakeBroker) -> None:
     broker = make()
     consumer = broker.consume([spec(name) for name in "abc"])
-    delays = []
     for i in range(15):
         assert consumer.fetch(1, 0.0) == []
-        sent: list[float] = []
-
-        def publish(n: int = i, sent: list[float] = sent) -> None:
-            broker.publish(to("abc"[n % 3], message(n, priority=(n * 3) % 10)))
-            sent.append(time.monotonic())
-
-        thread = threading.Timer(0.02, publish)
+        thread = threading.Timer(0.02, broker.publish, [to("abc"[i % 3], message(i, priority=(i * 3) % 10))])
         thread.start()
-        consumer.ack(take(consumer, 1))
+        found = consumer.fetch(1, DEADLINE)
+        assert ids(found) == [str(i)]
+        consumer.ack(found)
         thread.join()
-        delays.append(time.monotonic() - sent[0])
-    assert sorted(delays)[len(delays) // 2] < 0.02
 
 
+@pytest.mark.usefixtures("never_looks")
 def test_own_follow_up_messages_are_seen(make: MakeBroker) -> None:
     """The server does not tell us of what we write ourselves."""
     broker = make()
@@ -350,9 +350,7 @@ def test_own_follow_up_messages_are_seen(make: MakeBroker) -> None:
     (delivery,) = take(consumer, 1)
     nothing(consumer)
     consumer.settle([Settled(delivery, "ack", None, to("q", message(2)))])
-    begin = time.monotonic()
     assert ids(consumer.fetch(1, DEADLINE)) == ["2"]
-    assert time.monotonic() - begin < 1
 
 
 def test_where_tracking_is_refused_it_looks_now_and_then(make: MakeBroker, redis_server: RedisServer) -> None:
@@ -361,9 +359,7 @@ def test_where_tracking_is_refused_it_looks_now_and_then(make: MakeBroker, redis
     consumer = broker.consume([spec("q")])
     thread = threading.Timer(0.3, broker.publish, [to("q", message(1))])
     thread.start()
-    begin = time.monotonic()
     assert ids(consumer.fetch(1, DEADLINE)) == ["1"]
-    assert time.monotonic() - begin < 2
     thread.join()
 
 
@@ -406,10 +402,8 @@ def test_a_silent_server_is_noticed_and_what_it_did_late_is_put_back(
     broker.publish(to("q", *(message(i) for i in range(3))))
     consumer = broker.consume([spec("q")])
     redis_server.call("CLIENT", "PAUSE", 900, "ALL")
-    begin = time.monotonic()
     with pytest.raises(OperationalError, match=r"0\.3 s"):
         consumer.fetch(10, 5.0)
-    assert time.monotonic() - begin < 0.8
     assert sorted(everything(consumer, 3)) == numbers(3)
 
 

@@ -198,7 +198,6 @@ def test_short_tasks_do_not_wait_behind_a_long_one(
     here.until(lambda: short <= here.ledger.done(), "the short ones are done")
     took = time.monotonic() - began
     assert "long" not in here.ledger.done(), "the short ones waited for the long one"
-    assert took < long - 1
     here.ledger.wait(long + 30)
     assert not here.ledger.twice
     book(here.ledger.row(f"1 of {long:g} s and 7 of 0.1 s, {broker}", None, f"short ones done after {took:.1f} s"))

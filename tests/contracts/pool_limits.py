@@ -75,9 +75,7 @@ class LimitsContract(PoolContract):
 
     def test_a_run_is_told_as_begun_while_it_lasts(self, bench: Bench) -> None:
         (key,) = bench.submit(bench.job("wait"))
-        began = time.monotonic()
         bench.until(lambda: key in bench.told.begun)
-        assert time.monotonic() - began < 1.0  # 20 ms are meant; this machine may be busy
         assert key not in bench.told.accounted()
         bench.runner.released.set()
         bench.settle(key)
@@ -134,9 +132,7 @@ class LimitsContract(PoolContract):
     def test_what_runs_when_the_pool_stops_has_until_the_deadline(self, bench: Bench) -> None:
         (key,) = bench.submit(bench.job("wait"))
         bench.until(lambda: key in bench.told.begun)
-        began = time.monotonic()
-        bench.stop(0.1)
-        assert time.monotonic() - began < 5
+        bench.stop(0.1)  # nothing lets the run go on before
         assert "still running" in bench.told.lost[key]
 
 

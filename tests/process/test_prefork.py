@@ -68,12 +68,10 @@ def test_a_job_is_told_as_begun_while_it_runs(start: Callable[[int], Bench]) -> 
     bench = start(1)
     gate = bench.gate()
     (key,) = bench.submit(bench.job("gate", str(gate)))
-    began = time.monotonic()
     descriptor = bench.pool.descriptors()[0]
     while key not in bench.told.begun:
         assert select.select([descriptor], (), (), DEADLINE)[0]
         bench.look()
-    assert time.monotonic() - began < 0.5  # 20 ms are meant; this machine may be busy
     open_gate(gate)
     bench.settle(key)
 
@@ -283,9 +281,7 @@ class TestStop:
         (key,) = bench.submit(bench.job("gate", str(gate)))
         bench.until(lambda: key in bench.told.begun)
         pids = bench.pool.pids
-        began = time.monotonic()
-        bench.stop(0.1)
-        assert time.monotonic() - began < 3
+        bench.stop(0.1)  # nobody opens the gate
         assert bench.told.lost == {key: "exit status 143"}
         assert not any(map(_alive, pids))
 
