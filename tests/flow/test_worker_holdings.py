@@ -334,6 +334,7 @@ def test_children_tell_of_their_life(app: Celery, tmp_path: Path) -> None:
     try:
         with working(app, concurrency=2) as worker:
             until(lambda: note.exists() and len(note.read_text().splitlines()) == 2, "both children are there")
+            until(lambda: len(worker.pool.pids) == 2, "it knows both")  # type: ignore[union-attr]
             pids = worker.pool.pids  # type: ignore[union-attr]
     finally:
         signals.worker_process_init.disconnect(dispatch_uid="t")
