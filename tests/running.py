@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 import re
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,6 +220,48 @@ def wait_until(condition: Any, what: str, timeout: float = PATIENCE) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
         time.sleep(0.02)
+
+
+class Traces:
+    """What this process came to hold since then: whatever earlier tests have left, and may end meanwhile, does not
+    count."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        self._threads = set(threading.enumerate())
+        self._descriptors = _descriptors()
+        self._children = _children()
+
+    @property
+    def new(self) -> list[object]:
+        """Threads, what descriptors stand for, and ids of child processes."""
+        return [
+            *set(threading.enumerate()) - self._threads,
+            *(_descriptors() - self._descriptors).elements(),
+            *_children() - self._children,
+        ]
+
+    def wait(self) -> None:
+        """Until nothing is left."""
+        wait_until(lambda: not self.new, "threads, descriptors and processes are gone")
+
+
+def _descriptors() -> Counter[str]:
+    found: Counter[str] = Counter()
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            found[os.readlink(f"/proc/self/fd/{descriptor}")] += 1
+        except FileNotFoundError:  # the one that lists
+            continue
+    return found
+
+
+def _children() -> set[int]:
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that ends
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
 
 
 def missing_lines(want: str, got: str) -> Sequence[str]:

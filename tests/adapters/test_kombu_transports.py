@@ -23,6 +23,7 @@ from celery.ports import BrokerConfig
 from tests.adapters.kombu_transports import Channel, Transport
 from tests.contracts.broker import ids, message, nothing, spec, take, to
 from tests.flow.engine import until
+from tests.running import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,7 +163,7 @@ def test_who_waits_inside_a_look_keeps_nobody(slow: KombuBroker) -> None:
 def test_whoever_ends_during_a_long_look_is_not_kept(slow: KombuBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     """What he held goes back when the look ends; no thread and no descriptor stay."""
     monkeypatch.setattr("celery.brokers.kombu_courier._PATIENCE", 0.05)
-    descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    traces = Traces()
     slow.publish(to("q", message(1)))
     consumer = slow.consume([spec("q")])
     take(consumer, 1)
@@ -174,9 +175,8 @@ def test_whoever_ends_during_a_long_look_is_not_kept(slow: KombuBroker, monkeypa
     Channel.waits.clear()
     Channel.goes_on.set()
     until(lambda: slow.depth("q") == 1, "it is back")
-    until(lambda: threading.active_count() == threads, "the thread has ended")
     slow.close()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    until(lambda: not traces.new, "the thread has ended")
 
 
 def test_nobody_holds_more_than_he_asked_for(slow: KombuBroker) -> None:
@@ -220,18 +220,18 @@ def test_a_server_that_is_away_at_first(slow: KombuBroker, monkeypatch: pytest.M
         raise ConnectionRefusedError("nobody listens")
 
     monkeypatch.setattr(Transport, "create_channel", refuse)
-    before = threading.active_count()
+    traces = Traces()
     with pytest.raises(OperationalError, match="nobody listens"):
         slow.consume([spec("q")])
-    assert threading.active_count() == before
+    assert not traces.new
 
 
 def test_a_consumer_leaves_no_thread_and_no_descriptor(slow: KombuBroker) -> None:
     slow.consume([spec("q")]).close()
-    descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    traces = Traces()
     for _ in range(3):
         slow.consume([spec("q")]).close()
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == (descriptors, threads)
+    assert not traces.new
 
 
 def test_the_message_is_as_kombu_writes_it(slow: KombuBroker) -> None:

@@ -32,6 +32,7 @@ from celery.contrib.testing.worker import (
 )
 from celery.exceptions import TimeoutError
 from celery.worker import state
+from tests.running import Traces
 
 for signal in (test_worker_started, test_worker_starting, test_worker_stopped):
     signal.__test__ = False  # type: ignore[attr-defined]
@@ -47,9 +48,9 @@ def app(request):
 
 
 def surroundings():
-    gc.collect()  # what other tests left behind and is not in use closes its files now, or at any time
+    gc.collect()  # what is not in use closes its files now, or at any time
     root = logging.getLogger()
-    return list(root.handlers), root.level, dict(os.environ), threading.active_count(), len(os.listdir("/proc/self/fd"))
+    return list(root.handlers), root.level, dict(os.environ)
 
 
 class TestTestApp:
@@ -73,9 +74,10 @@ class TestTestApp:
     def test_logging_is_the_tests_unless_asked_for(self):
         app = TestApp(enable_logging=True)
         assert not isinstance(app.log, UnitLogging)
-        before = surroundings()
+        before, traces = surroundings(), Traces()
         TestApp().log.setup_logging_subsystem("DEBUG")
         assert surroundings() == before
+        assert not traces.new
 
     def test_the_trap_names_what_was_asked_for(self):
         with pytest.raises(RuntimeError, match=r"Test depends on current_app.*'conf'"):
@@ -213,7 +215,7 @@ class TestStartWorker:
         ]
 
     def test_its_log_records_are_the_tests(self, app, caplog):
-        before = surroundings()
+        before, traces = surroundings(), Traces()
         with start_worker(app):
             caplog.set_level(logging.INFO)  # levels may be changed while it runs
             result = app.tasks["add"].delay(1, 1)
@@ -227,9 +229,10 @@ class TestStartWorker:
             assert not caplog.records
         caplog.set_level(before[1])
         assert surroundings() == before
+        assert not traces.new
 
     def test_the_level_opens_and_a_file_keeps_them(self, app, tmp_path, caplog):
-        before = surroundings()
+        before, traces = surroundings(), Traces()
         path = tmp_path / "worker.log"
         with start_worker(app, loglevel="info", logfile=str(path)):
             result = app.tasks["add"].delay(1, 1)
@@ -237,16 +240,18 @@ class TestStartWorker:
         assert f"INFO/MainProcess] Task add[{result.id}] received" in path.read_text()
         assert f"Task add[{result.id}] received" in caplog.messages
         assert surroundings() == before
+        assert not traces.new
 
     @pytest.mark.slow
     def test_a_hundred_times(self, app):
         with start_worker(app):
             pass
-        before = surroundings()
+        before, traces = surroundings(), Traces()
         for n in range(100):
             with start_worker(app):
                 assert app.tasks["add"].delay(n, 1).get(timeout=DEADLINE) == n + 1
         assert surroundings() == before
+        assert not traces.new
 
     def test_tasks_that_do_not_end_are_told(self, app):
         begun, leave = threading.Event(), threading.Event()
@@ -271,10 +276,10 @@ class TestStartWorker:
         assert _state.default_app is None
 
     def test_what_the_test_raises_comes_out(self, app):
-        threads = threading.active_count()
+        traces = Traces()
         with pytest.raises(KeyError, match="mine"), start_worker(app):
             raise KeyError("mine")
-        assert threading.active_count() == threads
+        assert not traces.new
 
     @pytest.mark.slow
     def test_a_ping_without_an_answer(self, app, monkeypatch):

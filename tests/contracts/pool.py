@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import select
 import signal
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ import pytest
 from celery.message import Message
 from celery.outcome import Failure, Ignored, Outcome, Record, Rejected, Retrying, Success
 from celery.ports import Job, Pool
+from tests.running import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -315,15 +314,9 @@ class PoolContract:
     @pytest.mark.slow
     def test_it_can_be_started_and_stopped_again_and_leaves_nothing(self, bench: Bench) -> None:
         bench.stop()
-        gc.collect()  # what other tests have left
-        before = (_descriptors(), threading.active_count())
+        traces = Traces()
         for _ in range(3):
             bench.pool.start()
             bench.settle(*bench.submit(bench.job("noop")))
             bench.stop()
-        assert _descriptors() <= before[0]
-        assert threading.active_count() <= before[1]
-
-
-def _descriptors() -> int:
-    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+        assert not traces.new

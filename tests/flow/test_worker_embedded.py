@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ from celery import Celery, signals
 from celery.exceptions import ImproperlyConfigured
 from celery.worker import WorkController, state
 from tests.flow.engine import DEADLINE, until
+from tests.running import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,17 +85,13 @@ def test_the_program_stays_as_it_was(app: Celery) -> None:
 
 @pytest.mark.slow
 def test_a_hundred_times(app: Celery) -> None:
-    def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
     with Running(app):
         app.tasks["add"].delay(0, 0).get(timeout=DEADLINE)
-    gc.collect()  # of what tests before this one have left behind
-    before, threads = descriptors(), threading.active_count()
+    traces = Traces()
     for n in range(100):
         with Running(app):
             assert app.tasks["add"].delay(n, 1).get(timeout=DEADLINE) == n + 1
-    assert (descriptors(), threading.active_count()) == (before, threads)
+    assert not traces.new
 
 
 def test_signals_of_its_life_are_sent_in_order(app: Celery) -> None:

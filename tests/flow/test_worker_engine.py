@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from itertools import islice
@@ -16,6 +15,7 @@ from celery.outcome import Ignored, Rejected, Success
 from celery.ports import BrokerConfig
 from celery.worker.consumer.delays import trouble_delays
 from tests.flow.engine import DEADLINE, House, spec, until
+from tests.running import Traces
 
 
 @pytest.fixture
@@ -259,13 +259,10 @@ def test_a_task_that_exits_a_solo_worker_is_lost_and_the_worker_stops(house: Hou
 
 
 def test_nothing_is_left_behind_after_many_starts(house: House) -> None:
-    def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
     with house.running():
         house.result(house.send("add", 1))
-    before, threads = descriptors(), threading.active_count()
+    traces = Traces()
     for n in range(100):
         with house.running():
             house.result(house.send("add", n))
-    assert (descriptors(), threading.active_count()) == (before, threads)
+    assert not traces.new

@@ -16,7 +16,7 @@ from celery.concurrency import get_available_pool_names
 from celery.contrib.testing.records import RecordHandler, RecordQueue
 from celery.contrib.testing.worker import start_worker
 from celery.utils.log import get_task_logger
-from tests.running import wait_until
+from tests.running import Traces, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,21 +112,14 @@ def test_records_of_any_size(app: Celery, pool: str, caplog: pytest.LogCaptureFi
 
 @pytest.mark.parametrize("pool", EMBEDDED)
 def test_ten_times(app: Celery, pool: str) -> None:
-    def surroundings() -> tuple[Any, ...]:
-        return (
-            threading.active_count(),
-            len(os.listdir("/proc/self/fd")),
-            children(),
-        )
-
     root = list(logging.getLogger().handlers)
     with start_worker(app, pool=pool, concurrency=2):
         pass
-    before = surroundings()
+    traces = Traces()
     for _ in range(10):
         with start_worker(app, pool=pool, concurrency=2):
             app.tasks["log"].delay("again").get(timeout=DEADLINE)
-    wait_until(lambda: surroundings() == before, "threads, descriptors and processes are gone")
+    traces.wait()
     assert logging.getLogger().handlers == root
     assert not signals.worker_process_init.receivers
 

@@ -17,6 +17,7 @@ import pytest
 
 from celery.concurrency.prefork import PreforkPool
 from tests.contracts.pool import DEADLINE, Bench, PoolContract, Scripted, open_gate
+from tests.running import Traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -302,12 +303,12 @@ class TestStop:
             except BaseException as exc:  # noqa: BLE001
                 errors.append(exc)
 
-        before = (len(os.listdir("/proc/self/fd")), threading.active_count(), _children())
+        traces = Traces()
         thread = threading.Thread(target=embedded)
         thread.start()
         thread.join()
         assert not errors
-        assert (len(os.listdir("/proc/self/fd")), threading.active_count(), _children()) == before
+        assert not traces.new
         other.settle(*other.submit(other.job("noop")))
         other.close()
 
@@ -407,7 +408,3 @@ def _alive(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
-
-
-def _children() -> list[str]:
-    return sorted(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
