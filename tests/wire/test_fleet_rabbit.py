@@ -28,7 +28,6 @@ from tests.wire.test_fleet import (  # noqa: F401 - run here, with the fleet bel
     test_the_request_of_a_callback,
     test_tracebacks_show_the_task,
     test_values,
-    test_what_has_expired_is_revoked,
 )
 from tests.wire.test_flows import (  # noqa: F401
     test_a_failure_reaches_the_end,
@@ -66,6 +65,15 @@ def fleet(rabbit_session: RabbitServer, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize("call", [call for call in on_redis.REQUESTS if "2099" not in call], ids=lambda call: call[:60])
 def test_requests(fleet: Fleet, call: str) -> None:
     on_redis.test_requests(fleet, call)
+
+
+@pytest.mark.parametrize("options", ["expires=-1", "expires='2020-01-01T00:00:00+00:00'"])
+def test_what_has_expired_is_revoked(fleet: Fleet, options: str) -> None:
+    """If we have sent it: of real Celery's message the server makes nothing, unless somebody takes it in that very
+    instant, for its life is over as it comes."""
+    for runner in SIDES:
+        found = fleet.read(fleet.clients[OURS].send(f"add.apply_async((1, 2), {options})", runner))
+        assert (found["state"], found["raised"]) == ("REVOKED", "celery.exceptions.TaskRevokedError: expired")
 
 
 def test_what_expires_in_many_years(fleet: Fleet) -> None:
