@@ -16,6 +16,7 @@ from tests.running import PATIENCE, ROOT, Background, wait_until
 from tests.wire import golden
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from typing import Self
 
@@ -57,15 +58,17 @@ class Side:
         command = " ".join([self.python, "-m", "celery", "-A", "fleet", "worker", *given])
         return Background(command, self.folder, self.environment(C_FORCE_ROOT="1", **variables))
 
-    def client(self, **variables: str) -> Client:
-        return Client(self, self.environment(**variables))
+    def client(self, told: Callable[[], str] = str, **variables: str) -> Client:
+        """`told`: what is shown beside an error."""
+        return Client(self, self.environment(**variables), told)
 
 
 class Client:
     """A process of one side that calls tasks and reads results. A context manager."""
 
-    def __init__(self, side: Side, environment: dict[str, str]) -> None:
+    def __init__(self, side: Side, environment: dict[str, str], told: Callable[[], str]) -> None:
         self.side = side
+        self._told = told
         self._process = subprocess.Popen(
             [side.python, str(golden.SCRIPTS / "client.py")], cwd=side.folder, env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -85,7 +88,7 @@ class Client:
             alarm.cancel()
         assert line, f"the client of {self.side.name} ended over: {source}"
         reply = json.loads(line)
-        assert "error" not in reply, f"{self.side.name}: {source}\n{reply['error']}"
+        assert "error" not in reply, f"{self.side.name}: {source}\n{reply['error']}\n{self._told()}"
         return reply["value"]
 
     def send(self, call: str, queue: str) -> str:
@@ -117,7 +120,12 @@ class Fleet:
         self.folder = folder
         self.sides = {name: Side(name, folder, broker or server.url(), server.url()) for name in SIDES}
         self.workers = {name: side.worker("-Q", name, **variables) for name, side in self.sides.items()}
-        self.clients = {name: side.client(**variables) for name, side in self.sides.items()}
+        self.clients = {name: side.client(self.tails, **variables) for name, side in self.sides.items()}
+
+    def tails(self) -> str:
+        """What the workers printed last."""
+        lines = {name: worker.output.splitlines()[-20:] for name, worker in self.workers.items()}
+        return "\n".join(line for name, last in lines.items() for line in [f"the worker of {name}:", *last])
 
     def start(self) -> None:
         """Wait until the workers are ready."""
@@ -135,6 +143,7 @@ class Fleet:
     def read(self, identifier: str) -> dict[str, Any]:
         """What both clients read of a finished task; they must agree."""
         ours, theirs = (self.clients[name](f"describe({identifier!r})") for name in SIDES)
+        assert "TimeoutError" not in f"{ours.get('error')} {theirs.get('error')}", self.tails()
         assert ours == theirs, "\n".join(
             f"{key}: ours reads {ours.get(key)!r}, theirs {theirs.get(key)!r}"
             for key in {**ours, **theirs}
