@@ -223,8 +223,8 @@ def wait_until(condition: Any, what: str, timeout: float = PATIENCE) -> None:
 
 
 class Traces:
-    """What this process came to hold since then: whatever earlier tests have left, and may end meanwhile, does not
-    count."""
+    """What this process came to hold since then. Of threads and children that is whatever is new, though others of
+    earlier tests may have ended meanwhile; of descriptors what is new, if there are more than there were."""
 
     def __init__(self) -> None:
         gc.collect()
@@ -235,11 +235,9 @@ class Traces:
     @property
     def new(self) -> list[object]:
         """Threads, what descriptors stand for, and ids of child processes."""
-        return [
-            *set(threading.enumerate()) - self._threads,
-            *(_descriptors() - self._descriptors).elements(),
-            *_children() - self._children,
-        ]
+        now = _descriptors()
+        more = now - self._descriptors if now.total() > self._descriptors.total() else Counter[str]()
+        return [*set(threading.enumerate()) - self._threads, *more.elements(), *_children() - self._children]
 
     def wait(self) -> None:
         """Until nothing is left."""

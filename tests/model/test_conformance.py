@@ -164,8 +164,9 @@ class RealRedis(Real):
         super().__init__(broker, RedisStore(BackendConfig(server.url())), messages)
         self.layout = broker.layout
         self.holders = [consumer.holder.encode() for consumer in self.consumers]
-        for consumer in self.consumers:  # the keeper looks once, and then for ages no more
+        for consumer in self.consumers:  # the keeper looks once, and from then on when `tick` lets it
             wait_until(lambda of=consumer: of._keeper._sweep_at, "the keeper's first look")
+            consumer._keeper.stop()
 
     def make_due(self, m: int) -> None:
         due = time.time() - PAST
@@ -201,7 +202,6 @@ class RealRedis(Real):
         ]
 
     def kill(self, w: int) -> None:
-        self.consumers[w]._keeper.stop()
         self.consumers[w]._lose()
 
     def expire(self, w: int) -> None:
