@@ -21,7 +21,7 @@ class Pair:
         (folder / "mixed.py").write_text(source)
         (folder / "client.py").write_text(client)
         self.folder = folder
-        path = str(folder)
+        path = f"{folder}:{golden.SCRIPTS}"
         self._sides = {
             "ours": (sys.executable, environment(folder, PYTHONPATH=f"{ROOT / 'src'}:{path}", **variables)),
             "theirs": (golden.REFERENCE, golden.reference_environment(folder, PYTHONPATH=path, **variables)),

@@ -75,6 +75,7 @@ def fail():
 #: What one side sends to the worker of the other, and what comes of it.
 CLIENT = """
 import json, sys
+import patience
 from mixed import add, again, chain, fail, group, seen, told
 told.apply_async((sys.argv[2],), queue="all")
 to, forms = dict(queue=sys.argv[1]), dict(exchange="forms", exchange_type="headers")

@@ -68,6 +68,7 @@ def other(self, to):
 #: What one side sends to the worker of the other, and what comes of it.
 CLIENT = """
 import json, sys
+import patience
 from mixed import add, again, app, chain, chord, fail, group, other, steps, threading
 to = dict(queue=sys.argv[2])
 sent_by = sys.argv[1]

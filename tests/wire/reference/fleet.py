@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import patience  # noqa: F401
 from kombu.serialization import register
 
 from celery import Celery, chain, chord, group

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import patience  # noqa: F401
+
 from celery import Celery, Task, signals
 from celery.exceptions import Ignore, Reject
 

@@ -11,6 +11,8 @@ import os
 import sys
 from typing import Any
 
+import patience  # noqa: F401
+
 from celery import Celery
 from celery.exceptions import Reject
 
