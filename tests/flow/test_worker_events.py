@@ -57,6 +57,7 @@ FIELDS = {
 @pytest.fixture
 def app() -> Iterator[Celery]:
     name = f"memory://{uuid.uuid4()}"
+    state.reset_state()  # which is the process's, whoever had a worker in it
     app = Celery("told", broker=name, backend=name, set_as_current=False)
 
     @app.task(name="add")
