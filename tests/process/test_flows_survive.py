@@ -48,6 +48,7 @@ class Place:
 
     def __init__(self, folder: Path, url: str, results: str = "") -> None:
         self.folder, self.url, self.results = folder, url, results or url
+        self._again = 0
         (folder / "proj.py").write_text(SOURCE)
         self.app = Celery("proj", broker=url, backend=self.results, set_as_current=False)
 
@@ -71,14 +72,24 @@ class Place:
         chains = [chain(step.clone((n, 1)), step.clone((10,)), step.clone((100,)), app=self.app) for n in range(CHAINS)]
         return chord(chains, self.app.signature("proj.last"), app=self.app)()
 
+    def bodies(self) -> list[str]:
+        """What each run of the body has come to."""
+        path = self.folder / "bodies"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def kill(self, worker: Background) -> None:
+        """What it has run and not acknowledged runs again: on a busy machine that may be the body."""
+        worker.kill()
+        self._again = len(self.bodies())
+
     def done(self, result: Any) -> int:
         return int(result.parent.completed_count())
 
     def check(self, result: Any) -> None:
         total = sum(n + 111 for n in range(CHAINS))
         assert result.get(timeout=PATIENCE) == total
-        wait_until(lambda: (self.folder / "bodies").exists(), "the body has run")
-        assert (self.folder / "bodies").read_text() == f"{total}\n"
+        wait_until(self.bodies, "the body has run")
+        assert self.bodies() in [[str(total)] * runs for runs in range(1, 2 + self._again)]
 
 
 @pytest.fixture(params=["redis", "sqlite", pytest.param("rabbit", marks=pytest.mark.xdist_group("rabbit"))])
@@ -105,10 +116,10 @@ def test_workers_are_killed_half_way(place: Place) -> None:
     first.wait_for(r"ready\.$")
     result = place.send()
     wait_until(lambda: place.done(result) >= CHAINS // 2, "half of the chains have ended", PATIENCE)
-    first.kill()
+    place.kill(first)
     second = place.worker("second")
     wait_until(lambda: place.done(result) >= CHAINS - 3, "nearly all of the chains have ended", PATIENCE)
-    second.kill()
+    place.kill(second)
     with place.worker("third"):
         place.check(result)
 
@@ -121,10 +132,10 @@ def test_workers_are_killed_half_way_and_the_body_is_kept_apart(place: Place) ->
     assert place.kept(result)
     with place.worker("first") as first:
         wait_until(lambda: place.done(result) >= CHAINS // 2, "half of the chains have ended", PATIENCE)
-        first.kill()
+        place.kill(first)
     with place.worker("second") as second:
         wait_until(lambda: place.done(result) >= CHAINS - 3, "nearly all of the chains have ended", PATIENCE)
-        second.kill()
+        place.kill(second)
     with place.worker("third"):
         place.check(result)
         wait_until(lambda: not place.kept(result), "the body that was kept is deleted")
