@@ -10,11 +10,13 @@ import datetime as dt
 import logging
 import os
 import time
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from msgspec import Struct, field
 
 from celery import wire
+from celery.haste import Haste
 from celery.message import Form, Message, Repeated, headers_v2
 from celery.options import as_eta, as_expiry, check_call, listed
 from celery.ports import Gathered, Publication
@@ -59,6 +61,8 @@ class PublishDefaults(Struct, frozen=True):
     inherit_parent_priority: bool = False
     retry: bool = True
     retry_policy: Mapping[str, Any] = field(default_factory=dict)
+    #: Seconds that a caller waits for all of it, at the most; None: as long as it takes.
+    within: float | None = None
     utc: bool = True
     timezone: dt.tzinfo = dt.UTC
     origin: str = ""
@@ -191,6 +195,9 @@ class Producer:
         self._insisting = tuple(gate for gate in (carrier, insisting) if gate is not None)
         self._listening = (*self._listening, *self._insisting)
         self._policy = PublishPolicy.of(defaults.retry_policy)
+        #: The same, if anything is tried again at all.
+        self._own_policy = self._policy if defaults.retry else None
+        self._haste = None if defaults.within is None else Haste(defaults.within)
         #: Task → the options and the route that its form was made with, and the form.
         self._forms: dict[str, _Kept] = {}
 
@@ -199,7 +206,8 @@ class Producer:
         `EncodeError` for arguments that the serializer refuses, ValueError for numbers out of range (`[call.6]`)."""
         publication = self._formed(call)
         if publication is not None:
-            return self._send_formed(call, publication)
+            self._publish((publication,), self._own_policy)
+            return publication.message
         sketch = self.lay_out(call)
         self.tell(sketch)
         message = self._hand_over(sketch)
@@ -220,13 +228,7 @@ class Producer:
             carrier.carry(sketch, *self._payload(sketch))
             return self.encode(sketch).message
         publication = self.encode(sketch)
-        begin = self._clock.monotonic()
-        try:
-            self._broker.publish((publication,))
-        except Exception as exc:
-            if not _is_operational(exc) or not options.get("retry", self._defaults.retry):
-                raise
-            self._try_again([publication], self._policy_of(sketch), exc, begin)
+        self._publish((publication,), self._policy_of(sketch) if options.get("retry", self._defaults.retry) else None)
         return publication.message
 
     def _payload(self, sketch: Sketch) -> tuple[Any, dict[str, Any]]:
@@ -236,16 +238,6 @@ class Producer:
             body = wire.body_v1(sketch.headers, *sketch.body, self._defaults.utc)
             return body, dict(sketch.options.get("headers") or {})
         return sketch.body, sketch.headers
-
-    def _send_formed(self, call: Call, publication: Publication) -> Message:
-        begin = self._clock.monotonic()
-        try:
-            self._broker.publish((publication,))
-        except Exception as exc:
-            if not _is_operational(exc) or not self._defaults.retry:
-                raise
-            self._try_again([publication], self._policy, exc, begin)
-        return publication.message
 
     def _formed(self, call: Call) -> Publication | None:
         """The plain case: positional arguments, no options beyond the task's own, nobody listening, no parent.
@@ -438,15 +430,26 @@ class Producer:
         )
         return Publication(message, route)
 
-    def publish(self, publications: list[Publication]) -> None:
+    def publish(self, publications: Sequence[Publication]) -> None:
         """Hand prepared messages to the broker, trying again as the settings say."""
+        self._publish(publications, self._own_policy)
+
+    def _publish(self, publications: Sequence[Publication], policy: PublishPolicy | None) -> None:
+        """`policy`: how to try again; None: not at all."""
+        if self._haste is None:
+            self._hand_on(publications, policy)
+        else:
+            what = f"publishing {_ids(publications)}"
+            self._haste.do(lambda: self._hand_on(publications, policy), what)
+
+    def _hand_on(self, publications: Sequence[Publication], policy: PublishPolicy | None) -> None:
         begin = self._clock.monotonic()
         try:
             self._broker.publish(publications)
         except Exception as exc:
-            if not _is_operational(exc) or not self._defaults.retry:
+            if policy is None or not _is_operational(exc):
                 raise
-            self._try_again(publications, self._policy, exc, begin)
+            self._try_again(publications, policy, exc, begin)
 
     def _policy_of(self, sketch: Sketch) -> PublishPolicy:
         if sketch.retry_policy is not None:
@@ -455,20 +458,23 @@ class Producer:
         return PublishPolicy.of(self._defaults.retry_policy, own) if own else self._policy
 
     def _try_again(
-        self, publications: list[Publication], policy: PublishPolicy, failure: Exception, begin: float
+        self, publications: Sequence[Publication], policy: PublishPolicy, failure: Exception, begin: float
     ) -> None:
         """As the policy says. The ids stay the same, so a repeat can be told.
 
         A server that is silent costs each try its whole timeout: the policy of the settings is given up once
         `_PATIENCE` seconds have passed, so that a caller waits about ten in all; one that the call brings is kept to.
+        Either is given up when the caller has gone.
         """
+        patience = inf if policy is not self._policy else _PATIENCE
+        if self._haste is not None:
+            patience = min(patience, self._haste.seconds)
         for wait in policy.waits():
             if policy.retry_errors is not None and not isinstance(failure, policy.retry_errors):
                 break
-            if policy is self._policy and self._clock.monotonic() - begin + wait > _PATIENCE:
+            if self._clock.monotonic() - begin + wait > patience:
                 break
-            ids = " ".join(publication.message.id for publication in publications)
-            logger.debug("publishing %s failed (%s); trying again in %.1f s", ids, failure, wait)
+            logger.debug("publishing %s failed (%s); trying again in %.1f s", _ids(publications), failure, wait)
             time.sleep(wait)
             try:
                 self._broker.publish(publications)
@@ -491,6 +497,12 @@ class Producer:
 
     def _now(self) -> dt.datetime:
         return dt.datetime.fromtimestamp(self._clock.time(), self._defaults.timezone)
+
+
+def _ids(publications: Sequence[Publication]) -> str:
+    """Of some messages, for people."""
+    ids = [publication.message.id for publication in publications]
+    return " ".join(ids[:3]) + (f" and {len(ids) - 3} more" if len(ids) > 3 else "")
 
 
 def _make_own(sketch: Sketch) -> None:

@@ -23,8 +23,8 @@ GROUPS = (
 OURS = frozenset(
     {
         "dead_letter_max_age", "dead_letter_max_count", "dead_letter_max_size", "task_acks_first",
-        "task_chord_embed_limit", "task_max_deaths", "worker_shutdown_grace", "worker_stuck_after",
-        "worker_unknown_task_grace",
+        "task_chord_embed_limit", "task_max_deaths", "task_publish_timeout", "worker_shutdown_grace",
+        "worker_stuck_after", "worker_unknown_task_grace",
     }
 )  # fmt: skip
 #: Begins with the name of a group, but stands by itself.
@@ -1046,6 +1046,14 @@ SETTINGS: tuple[Setting, ...] = (
         3,
         "",
         "Deaths of its processes after which a task is not run again but kept as a dead letter; 0: never.",
+        declared=False,
+    ),
+    Setting(
+        "task_publish_timeout",
+        "float",
+        None,
+        "",
+        "Seconds after which a call that has not been published raises, whatever takes so long. 0 or None: some ten.",
         declared=False,
     ),
     Setting(

@@ -47,18 +47,27 @@ def proxy(redis: RedisServer) -> Iterator[FaultProxy]:
         yield proxy
 
 
-def app_on(url: str) -> Celery:
+@pytest.fixture(params=[None, 2.0], ids=["as ever", "in two seconds"])
+def within(request: pytest.FixtureRequest) -> float | None:
+    """`task_publish_timeout`."""
+    found: float | None = request.param
+    return found
+
+
+def app_on(url: str, within: float | None = None) -> Celery:
     """An app that knows when its messages are safe."""
     app = Celery("proj", broker=url, set_as_current=False)
+    app.conf.task_publish_timeout = within
     if url.startswith("amqp"):
         app.conf.broker_transport_options = {"confirm_publish": True}
     return app
 
 
-def refused(folder: Path, crowd: Crowd, how: str, book: Book) -> None:
-    crowd.check_refused()
+def refused(folder: Path, crowd: Crowd, how: str, book: Book, within: float | None = None) -> None:
+    crowd.check_refused(within)
     said = f"{len(crowd.errors)} errors, the last after {crowd.slowest:.1f} s"
-    book(Ledger(folder / "notes").row(f"delay(), {how}, {THREADS} threads", None, said))
+    bound = f", task_publish_timeout = {within:g}" if within else ""
+    book(Ledger(folder / "notes").row(f"delay(), {how}, {THREADS} threads{bound}", None, said))
 
 
 #: Nothing needs to be there: how a broker on this port is called.
@@ -75,19 +84,19 @@ def test_nobody_listens(kind: str, tmp_path: Path, book: Book) -> None:
 
 
 @pytest.mark.parametrize("kind", SCHEMES)
-def test_a_server_that_accepts_and_never_answers(kind: str, tmp_path: Path, book: Book) -> None:
+def test_a_server_that_accepts_and_never_answers(kind: str, within: float | None, tmp_path: Path, book: Book) -> None:
     """Real Celery blocks for more than a minute here, on Redis."""
     with FaultProxy(free_port()) as proxy:
         proxy.swallow()
-        app = app_on(SCHEMES[kind] % proxy.port)
+        app = app_on(SCHEMES[kind] % proxy.port, within)
         crowd = Crowd(app).go()
-        refused(tmp_path, crowd, f"{kind} accepts and is silent", book)
-        assert "127.0.0.1" in str(crowd.errors[0])
+        refused(tmp_path, crowd, f"{kind} accepts and is silent", book, within)
+        assert ("task_publish_timeout = 2 s" if within else "127.0.0.1") in str(crowd.errors[0])
         app.close()
 
 
 @pytest.mark.parametrize("kind", SCHEMES)
-def test_a_port_behind_which_packets_vanish(kind: str, tmp_path: Path, book: Book) -> None:
+def test_a_port_behind_which_packets_vanish(kind: str, within: float | None, tmp_path: Path, book: Book) -> None:
     """A listener whose queue is full answers no SYN: the connection is not even made."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
         port = listener.getsockname()[1]
@@ -96,23 +105,36 @@ def test_a_port_behind_which_packets_vanish(kind: str, tmp_path: Path, book: Boo
             filler.setblocking(False)
             filler.connect_ex(("127.0.0.1", port))
         time.sleep(0.2)
-        app = app_on(SCHEMES[kind] % port)
-        refused(tmp_path, Crowd(app).go(), f"{kind} blackholed", book)
+        app = app_on(SCHEMES[kind] % port, within)
+        refused(tmp_path, Crowd(app).go(), f"{kind} blackholed", book, within)
         app.close()
         for filler in fillers:
             filler.close()
 
 
-def test_a_server_that_is_frozen(tmp_path: Path, server: Server, book: Book) -> None:
-    app = app_on(server.url())
+def test_a_server_that_is_frozen(within: float | None, tmp_path: Path, server: Server, book: Book) -> None:
+    app = app_on(server.url(), within)
     app.send_task("proj.late", (0.0,), task_id="first")
     server.freeze()
     try:
-        refused(tmp_path, Crowd(app).go(), f"{server.kind} frozen", book)
+        refused(tmp_path, Crowd(app).go(), f"{server.kind} frozen", book, within)
     finally:
         server.thaw()
     app.send_task("proj.late", (0.0,), task_id="last")
     app.close()
+
+
+def test_connections_that_are_half_open_are_found_out(server: Server) -> None:
+    """Who will not wait for that is told, and the next one finds connections that live."""
+    with FaultProxy(server.port) as proxy:
+        app = app_on(server.url(port=proxy.port), 2.0)
+        assert not Crowd(app, 10).go().errors
+        proxy.half_open()
+        crowd = Crowd(app, 10).go()
+        assert crowd.slowest < 2.0 + GRACE
+        assert len(crowd.errors) + len(crowd.ids) == 10
+        wait_until(lambda: not Crowd(app, 10).go().errors, "the dead ones are replaced")
+        app.close()
 
 
 def test_connections_that_are_half_open_are_replaced(server: Server) -> None:
@@ -130,9 +152,11 @@ def test_connections_that_are_half_open_are_replaced(server: Server) -> None:
 
 
 @pytest.mark.xdist_group("rabbit")
-def test_a_server_short_of_memory(tmp_path: Path, rabbit: Node, rabbit_session: RabbitServer, book: Book) -> None:
+def test_a_server_short_of_memory(
+    within: float | None, tmp_path: Path, rabbit: Node, rabbit_session: RabbitServer, book: Book
+) -> None:
     """RabbitMQ says so, and takes nothing: no call waits for ever, and each says why; then all goes on by itself."""
-    app = app_on(rabbit.url())
+    app = app_on(rabbit.url(), within)
     app.conf.broker_transport_options["confirm_timeout"] = 3.0
     plain = Celery("proj", broker=rabbit.url(), set_as_current=False, broker_pool_limit=1)
     with rabbit_session.short_of_memory():
@@ -142,8 +166,9 @@ def test_a_server_short_of_memory(tmp_path: Path, rabbit: Node, rabbit_session: 
         crowd = Crowd(app).go()
         with pytest.raises(OperationalError, match="takes no messages now: low on memory"):
             plain.send_task("proj.late", (0.0,), task_id="refused")
-        refused(tmp_path, crowd, "rabbit short of memory", book)
-        assert all("low on memory" in str(error) for error in crowd.errors), crowd.errors
+        refused(tmp_path, crowd, "rabbit short of memory", book, within)
+        why = "task_publish_timeout = 2 s" if within else "low on memory"
+        assert all(why in str(error) for error in crowd.errors), crowd.errors
     app.send_task("proj.late", (0.0,), task_id="last")
     plain.send_task("proj.late", (0.0,), task_id="last too")
     app.close()

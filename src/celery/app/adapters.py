@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
-    "BACKENDS", "BROKERS", "adapter", "all_urls", "by_kombu", "dead_letter_bounds", "longer", "max_deaths", "scheme_of",
-    "seconds", "usable_urls",
+    "BACKENDS", "BROKERS", "adapter", "all_urls", "by_kombu", "dead_letter_bounds", "longer", "max_deaths",
+    "publish_timeout", "scheme_of", "seconds", "usable_urls",
 ]  # fmt: skip
 
 logger = logging.getLogger("celery.app.adapters")
@@ -154,6 +154,14 @@ def dead_letter_bounds(conf: Any) -> DeadLetterBounds:
         int(_ours(conf, "dead_letter_max_size")),
         float(_ours(conf, "dead_letter_max_age")),
     )
+
+
+def publish_timeout(conf: Any) -> float | None:
+    """Seconds that publishing may take; None: as long as it takes. Raises `ImproperlyConfigured` for less than 0."""
+    number = seconds(conf.get("task_publish_timeout"))
+    if number is not None and not 0 < number < float("inf"):
+        raise ImproperlyConfigured(f"Setting task_publish_timeout: expected seconds above 0, or None; got {number!r}")
+    return number
 
 
 def max_deaths(conf: Any) -> int:

@@ -22,6 +22,7 @@ from celery.app.adapters import (
     adapter,
     all_urls,
     dead_letter_bounds,
+    publish_timeout,
     scheme_of,
     usable_urls,
 )  # fmt: skip
@@ -378,6 +379,7 @@ class Assembly:
             inherit_parent_priority=conf.task_inherit_parent_priority,
             retry=conf.task_publish_retry,
             retry_policy=conf.task_publish_retry_policy or {},
+            within=publish_timeout(conf),
             utc=conf.enable_utc,
             # The zone data base is not loaded where plain UTC will do.
             timezone=dt.UTC if conf.enable_utc and not conf.timezone else app.timezone,
