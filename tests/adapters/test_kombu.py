@@ -3,6 +3,7 @@ overridden here, with what it does instead."""
 
 from __future__ import annotations
 
+import uuid
 from fcntl import LOCK_EX, flock
 from typing import TYPE_CHECKING, Any
 
@@ -214,16 +215,21 @@ class TestSql(_OnKombu):
     many = 20
 
     @pytest.fixture
-    def config(self, tmp_path: Path) -> BrokerConfig:
-        return BrokerConfig(f"sqla+sqlite:///{tmp_path}/queues.db")
+    def file(self, tmp_path: Path) -> Path:
+        """Of a name that was never there before: kombu creates the tables of one name once in a process."""
+        return tmp_path / f"{uuid.uuid4()}.db"
 
     @pytest.fixture
-    def put_raw(self, broker: KombuBroker, tmp_path: Path) -> PutRaw:
+    def config(self, file: Path) -> BrokerConfig:
+        return BrokerConfig(f"sqla+sqlite:///{file}")
+
+    @pytest.fixture
+    def put_raw(self, broker: KombuBroker, file: Path) -> PutRaw:
         def put(queue: str, raw: bytes) -> None:
             import sqlite3
 
             broker.publish(to(queue, message("overwritten")))
-            with sqlite3.connect(tmp_path / "queues.db") as db:
+            with sqlite3.connect(file) as db:
                 db.execute(
                     "UPDATE kombu_message SET payload = ? WHERE payload LIKE '%overwritten%'", [raw.decode("latin-1")]
                 )
