@@ -198,6 +198,8 @@ class Producer:
         #: The same, if anything is tried again at all.
         self._own_policy = self._policy if defaults.retry else None
         self._haste = None if defaults.within is None else Haste(defaults.within)
+        #: To the broker: some messages, and how to try again (None: not at all).
+        self._publish = self._hand_on if self._haste is None else self._hasten
         #: Task → the options and the route that its form was made with, and the form.
         self._forms: dict[str, _Kept] = {}
 
@@ -434,13 +436,9 @@ class Producer:
         """Hand prepared messages to the broker, trying again as the settings say."""
         self._publish(publications, self._own_policy)
 
-    def _publish(self, publications: Sequence[Publication], policy: PublishPolicy | None) -> None:
-        """`policy`: how to try again; None: not at all."""
-        if self._haste is None:
-            self._hand_on(publications, policy)
-        else:
-            what = f"publishing {_ids(publications)}"
-            self._haste.do(lambda: self._hand_on(publications, policy), what)
+    def _hasten(self, publications: Sequence[Publication], policy: PublishPolicy | None) -> None:
+        assert self._haste is not None
+        self._haste.do(lambda: self._hand_on(publications, policy), f"publishing {_ids(publications)}")
 
     def _hand_on(self, publications: Sequence[Publication], policy: PublishPolicy | None) -> None:
         begin = self._clock.monotonic()

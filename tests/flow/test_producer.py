@@ -405,3 +405,10 @@ def test_a_form_is_made_anew_when_the_task_or_the_route_changes() -> None:
     assert bench.producer.send(call).ignore_result is True
     bench.producer._router.remembered["proj.add"] = (Route("", "other", QueueSpec("other")), {})
     assert bench.producer.send(call).routing_key == "other"
+
+
+def test_a_policy_of_unknown_keys_is_refused_before_it_is_needed() -> None:
+    """As in Celery, where it is the retrying that takes them."""
+    with pytest.raises(TypeError, match="retry_policy: expected keys among max_retries"):
+        Bench().send(retry_policy={"nope": 1})
+    assert Bench().send(retry=False, retry_policy={"nope": 1}).id
