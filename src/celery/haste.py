@@ -46,10 +46,10 @@ class _Errand:
             self.do()
         except BaseException as exc:  # noqa: BLE001  raised in the caller's thread
             self.error = exc
+        self.over.release()
         if self.left:
             outcome = "was done after all" if self.error is None else f"failed ({self.error})"
             logger.warning("%s %s, %.1f s after it began", self.what, outcome, time.monotonic() - self.begun)
-        self.over.release()
 
 
 class Haste:
@@ -75,8 +75,9 @@ class Haste:
             hand = SimpleQueue()
             threading.Thread(target=self._serve, args=[hand], name="celery-haste", daemon=True).start()
         hand.put(errand)
-        if not errand.over.acquire(timeout=self.seconds):
-            errand.left = True
+        in_time = errand.over.acquire(timeout=self.seconds)
+        errand.left = not in_time
+        if not in_time and not errand.over.acquire(blocking=False):  # else it was over in that very moment
             raise OperationalError(
                 f"{what} took longer than task_publish_timeout = {self.seconds:g} s: it may still get there. The "
                 "broker is slow, or away without a word; `celery check` looks at it"
