@@ -22,7 +22,7 @@ __all__ = ["Haste"]
 
 logger = logging.getLogger("celery.producer")
 
-#: Threads that are kept for the next ones.
+#: Threads that are kept for the next ones, or a few more.
 _KEPT = 10
 
 
