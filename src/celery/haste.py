@@ -13,7 +13,7 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from kombu.exceptions import OperationalError
+from celery import exceptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +78,7 @@ class Haste:
         in_time = errand.over.acquire(timeout=self.seconds)
         errand.left = not in_time
         if not in_time and not errand.over.acquire(blocking=False):  # else it was over in that very moment
-            raise OperationalError(
+            raise exceptions.OperationalError(
                 f"{what} took longer than task_publish_timeout = {self.seconds:g} s: it may still get there. The "
                 "broker is slow, or away without a word; `celery check` looks at it"
             )
