@@ -320,6 +320,26 @@ def test_idle_asks_nothing(make: MakeBroker, redis_server: RedisServer) -> None:
     assert time.process_time() - cpu < 0.5  # a thread that turns in circles takes nearly all of the second
 
 
+def test_large_messages_come_a_few_at_a_time(make: MakeBroker) -> None:
+    """All that there are, each time as many as are about as large as many small ones together."""
+    broker, consumer = make(), make().consume([spec("q")])
+    size, counts = 10_000, []
+    broker.publish(to("q", *(message(i, body=b'[["%b"], {}, {}]' % (b"x" * size)) for i in range(200))))
+    while sum(counts) < 200:
+        taken = consumer.fetch(200 - sum(counts), DEADLINE)
+        assert ids(taken) == [str(i) for i in range(sum(counts), sum(counts) + len(taken))]
+        counts.append(len(taken))
+        consumer.ack(taken)
+    assert max(counts[1:]) * size < 400_000, counts
+    broker.publish(to("q", *(message(i) for i in range(1000))))
+    counts = []
+    while sum(counts) < 1000:
+        taken = consumer.fetch(1000 - sum(counts), DEADLINE)
+        counts.append(len(taken))
+        consumer.ack(taken)
+    assert max(counts) > 100, counts
+
+
 @pytest.fixture
 def never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is found by looking again: who is not woken waits longer than any test."""

@@ -21,6 +21,7 @@ from celery.brokers.queue_options import without_effect
 from celery.brokers.redis_dead import bounds_of, note_overflow, why
 from celery.brokers.redis_fanout import FanoutQueues, is_fanout
 from celery.brokers.redis_keeper import QUIET_LEASE, Keeper, ack_commands, number_of, take_all
+from celery.brokers.redis_portions import Portions
 from celery.brokers.redis_scripts import DEFER, DUE, FENCE, FETCH, FIRE, REJECT, RESTORE, SETTLE
 from celery.drivers.redis_pool import run
 from celery.exceptions import ImproperlyConfigured
@@ -46,7 +47,7 @@ _LOOK_AGAIN = 5.0
 _LOOK_QUIET = 20.0
 #: Where tracking is refused: first and longest pause between looks.
 _POLL, _POLL_MOST = 0.005, 0.25
-#: Messages that one script call takes at most.
+#: Tags that one script call is given at most.
 _MOST = 2000
 #: With more holders than these, who wakes waits up to this long a holder, so that not all ask in the same instant.
 _CROWD, _JITTER = 4, 0.0002
@@ -77,6 +78,7 @@ class RedisConsumer:
         self._pid = os.getpid()
         self._number = 0
         self._turn = 0
+        self._portions = Portions()
         self._link: Link | None = None
         self._tracking = False
         #: Which run of which server we talk to; b"" where it does not say.
@@ -134,7 +136,7 @@ class RedisConsumer:
 
     def _take(self, link: Link, limit: int) -> list[Delivery]:
         """One round trip: gathered acks, then the fetch; two more if something is due, which goes first."""
-        limit = min(limit, _MOST)
+        limit = self._portions.limit(limit)
         look, keeper, head = True, self._keeper, self._head
         if keeper.quiet:
             if self._dirty or not self._tracking:
@@ -162,6 +164,7 @@ class RedisConsumer:
                 keeper.rouse()
             self._number = first + len(found) // 2
             now = self._clock.monotonic()
+            self._portions.came(found[1::2], now - renewed)
             self._pause = _POLL if found else min(self._pause * 1.5, _POLL_MOST)
             self._look_at = now + ((_LOOK_QUIET if keeper.quiet else _LOOK_AGAIN) if self._tracking else self._pause)
             self._dirty = len(found) // 2 == limit
@@ -419,7 +422,9 @@ class RedisConsumer:
 
     def _meet(self, link: Link) -> None:
         """Ask to be told of what is written, and see whether this is the server that was there before."""
+        asked = self._clock.monotonic()
         tracked, info = link.attempt([("CLIENT", "TRACKING", "ON", "NOLOOP"), ("INFO", "server")])
+        self._portions.met(self._clock.monotonic() - asked)
         self._tracking = not isinstance(tracked, Exception)
         found = b"" if isinstance(info, Exception) else info.partition(b"run_id:")[2].partition(b"\r")[0]
         if self._server not in (None, found):
