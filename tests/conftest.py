@@ -7,7 +7,9 @@ import itertools
 import logging
 import os
 import re
+import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +35,11 @@ for name in [n for n in os.environ if n.startswith(("CELERY", "C_STRICT", "C_WAR
 # spends a second of a processor on it; and each process of pytest twenty on the tests themselves.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, and so the programs that they start.
+with suppress(ValueError):  # not in the main thread
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("unhurried", deadline=None, max_examples=500 if os.environ.get("FUZZ") else 20)
 # For `make quick`: the same few examples each time.
