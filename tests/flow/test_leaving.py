@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import threading
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from celery.brokers.memory import MemoryConsumer
 from celery.concurrency.thread import ThreadPool
 from celery.outcome import Retrying, Success
 from celery.worker.consumer.leaving import Leave
@@ -104,6 +105,28 @@ def test_what_outlasts_the_grace_is_cut_short() -> None:
     [record, nothing] = house.store.load([early, late])
     assert json.loads(record)["status"] == "RETRY"
     assert nothing is None
+
+
+def test_what_comes_while_a_stop_is_asked_for_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though a thread of the pool has nothing to do, and would begin it at once."""
+    house = House()
+    house.parts["pool"] = ThreadPool(house.runner, 1)
+    engine = house.engine()
+    fetch = MemoryConsumer.fetch
+
+    def fetch_and_stop(self: MemoryConsumer, *args: Any) -> Any:
+        came = fetch(self, *args)
+        if came:
+            engine.stop()
+        return came
+
+    monkeypatch.setattr(MemoryConsumer, "fetch", fetch_and_stop)
+    monkeypatch.setattr(ThreadPool, "take_back", lambda self: None)  # as if it were too late for that
+    with house.running(engine):
+        until(lambda: "ready" in house.notes.told, "it is ready")
+        house.send("add", 1)
+        until(lambda: engine.leaving, "it leaves")
+    assert (house.runner.ran, house.depth(), house.error) == ([], 1, None)
 
 
 @pytest.mark.slow

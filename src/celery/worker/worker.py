@@ -480,8 +480,8 @@ class WorkController:
         `linger`: wait so long even if nothing runs. The exit code is 1 if anything was cut short.
         """
         self._softened = True
-        logger.warning("Initiating Soft Shutdown, terminating in %s seconds", seconds)
         self.consumer.stop(time.monotonic() + seconds, linger=linger)
+        logger.warning("Initiating Soft Shutdown, terminating in %s seconds", seconds)
         self._wait(in_sighandler)
 
     def terminate(self, in_sighandler: bool = False) -> None:

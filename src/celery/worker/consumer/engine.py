@@ -255,7 +255,7 @@ class Engine:
                 self._ready += self._receiver.receive(deliveries, settler, waiting)
                 if waiting.to_park:
                     waiting.park(limit)
-            if self._ready or self._suspects.busy or self._fence is not None:
+            if (self._ready or self._suspects.busy or self._fence is not None) and not self.exit.asked:
                 self._submit(waiting)
         except ImproperlyConfigured:
             raise
