@@ -199,7 +199,7 @@ class Producer:
         self._own_policy = self._policy if defaults.retry else None
         self._haste = None if defaults.within is None else Haste(defaults.within)
         #: To the broker: some messages, and how to try again (None: not at all).
-        self._publish = self._hand_on if self._haste is None else self._hasten
+        self._publish = self._try_publishing if self._haste is None else self._hasten
         #: Task → the options and the route that its form was made with, and the form.
         self._forms: dict[str, _Kept] = {}
 
@@ -438,9 +438,9 @@ class Producer:
 
     def _hasten(self, publications: Sequence[Publication], policy: PublishPolicy | None) -> None:
         assert self._haste is not None
-        self._haste.do(lambda: self._hand_on(publications, policy), f"publishing {_ids(publications)}")
+        self._haste.do(lambda: self._try_publishing(publications, policy), f"publishing {_ids(publications)}")
 
-    def _hand_on(self, publications: Sequence[Publication], policy: PublishPolicy | None) -> None:
+    def _try_publishing(self, publications: Sequence[Publication], policy: PublishPolicy | None) -> None:
         begin = self._clock.monotonic()
         try:
             self._broker.publish(publications)

@@ -267,7 +267,7 @@ def test_a_parked_message_that_kombu_took_is_forgotten(make: MakeBroker, redis_s
 
 
 def test_the_keeper_sends_acks_that_the_owner_leaves(make: MakeBroker, redis_server: RedisServer) -> None:
-    broker = make()
+    broker = make(lease_timeout=60 * DEADLINE)  # it is told of them: no renewal falls due
     broker.publish(to("q", message(1)))
     consumer = broker.consume([spec("q")])
     consumer.ack(take(consumer, 1))
@@ -373,6 +373,7 @@ def test_own_follow_up_messages_are_seen(make: MakeBroker) -> None:
     assert ids(consumer.fetch(1, DEADLINE)) == ["2"]
 
 
+@pytest.mark.usefixtures("never_looks")
 def test_where_tracking_is_refused_it_looks_now_and_then(make: MakeBroker, redis_server: RedisServer) -> None:
     redis_server.call("ACL", "SETUSER", "plain", "on", ">pass word", "~*", "&*", "+@all", "-client|tracking")
     broker = make(f"redis://plain:pass%20word@127.0.0.1:{redis_server.port}/0")

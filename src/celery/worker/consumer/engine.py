@@ -255,7 +255,7 @@ class Engine:
                 self._ready += self._receiver.receive(deliveries, settler, waiting)
                 if waiting.to_park:
                     waiting.park(limit)
-            if (self._ready or self._suspects.busy or self._fence is not None) and not self.exit.asked:
+            if self._ready or self._suspects.busy or self._fence is not None:
                 self._submit(waiting)
         except ImproperlyConfigured:
             raise
@@ -266,7 +266,10 @@ class Engine:
                 self._recovered()
 
     def _submit(self, waiting: WaitingRoom) -> None:
-        """Hand over as much as the pool has room for of what is still ours; what was redelivered goes first."""
+        """Hand over as much as the pool has room for of what is still ours; what was redelivered goes first. Nothing
+        once a stop is asked for, which may be at any moment: what is ready then goes back."""
+        if self.exit.asked:
+            return
         if self._fence is not None:
             self._fence.look(self.held, self._ready, self._suspects, waiting)
         suspects = self._suspects
