@@ -270,7 +270,9 @@ def test_the_keeper_sends_acks_that_the_owner_leaves(make: MakeBroker, redis_ser
     broker = make(lease_timeout=60 * DEADLINE)  # it is told of them: no renewal falls due
     broker.publish(to("q", message(1)))
     consumer = broker.consume([spec("q")])
-    consumer.ack(take(consumer, 1))
+    taken = take(consumer, 1)
+    nothing(consumer, timeout=0.3)  # the keeper, which was roused, waits again
+    consumer.ack(taken)
     until(lambda: redis_server.call("HLEN", "unacked") == 0, "the ack goes out")
 
 
